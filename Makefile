@@ -1,0 +1,35 @@
+# `make demo` and `make test` need python3 (3.11 or newer) and nothing else: each sets up a virtual
+# environment of its own, and a stamp file makes the second run quick.
+
+PYTHON ?= python3
+SOURCES := $(shell find src -type f -not -path '*/__pycache__/*')
+
+.PHONY: help demo test clean
+
+help:
+	@echo 'make demo   set up .venv (no torch), encode and decode the sample pictures'
+	@echo 'make test   set up .venv-dev, run every check and the tests'
+	@echo 'make clean  remove both environments and what the tools left behind'
+
+demo: .venv/stamp
+	.venv/bin/python examples/demo.py
+
+test: .venv-dev/stamp
+	PATH="$(CURDIR)/.venv-dev/bin:$$PATH" scripts/check
+
+# Not editable: the demo shows what a person gets who installs the package.
+.venv/stamp: pyproject.toml constraints.txt $(SOURCES)
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
+	touch $@
+
+.venv-dev/stamp: pyproject.toml constraints.txt
+	test -x .venv-dev/bin/python || $(PYTHON) -m venv .venv-dev
+	.venv-dev/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-dev build dist demo.png
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests examples -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,121 @@
+"""Content-weighted image compression: pictures to small `.cwic` files and back.
+
+`encode` and `decode` are for one call, `Codec` for many with the same model. Nothing heavy is
+imported before it is used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from cwic.errors import CodecError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from cwic.bitstream import Header
+    from cwic.codec import Codec
+    from cwic.image import Source
+
+__version__ = "0.1.0"
+
+__all__ = ["Codec", "CodecError", "__version__", "decode", "encode", "read_header"]
+
+
+def encode(
+    image: "Source",
+    *,
+    quality: float | None = None,
+    bpp: float | None = None,
+    target_bytes: int | None = None,
+    psnr_db: float | None = None,
+    roi: "Source | None" = None,
+    roi_strength: float = 1.0,
+    saliency: Any = None,
+    model: str | None = None,
+    strict: bool = False,
+    keep_metadata: bool = True,
+) -> bytes:
+    """A picture as the bytes of a `.cwic` file; see :meth:`cwic.Codec.encode`.
+
+    Args:
+        image: path, PIL image, or uint8 array (H, W), (H, W, 1..4).
+        quality: in [0, 100]; 50 if nothing else is asked for.
+        bpp: bits of the whole file per picture pixel.
+        target_bytes: size of the whole file.
+        psnr_db: peak signal-to-noise ratio of the decoded picture in dB.
+        roi: region of interest; not built yet.
+        roi_strength: of the region of interest.
+        saliency: not built yet.
+        model: name of a bundled model or path of a model file; None is the default.
+        strict: a file never larger (or a picture never worse) than asked, or TargetError.
+        keep_metadata: ICC, EXIF and XMP go into the file.
+
+    Raises:
+        CodecError: the picture, the model or the target is at fault; the subclass says which.
+        ValueError: an argument out of range, or more than one target.
+    """
+    return _codec(model).encode(
+        image,
+        quality=quality,
+        bpp=bpp,
+        target_bytes=target_bytes,
+        psnr_db=psnr_db,
+        roi=roi,
+        roi_strength=roi_strength,
+        saliency=saliency,
+        strict=strict,
+        keep_metadata=keep_metadata,
+    )
+
+
+def decode(
+    data: bytes, *, region: tuple[int, int, int, int] | None = None, reduce: int = 1
+) -> "Image.Image":
+    """The picture of a `.cwic` file, whichever bundled model wrote it.
+
+    Args:
+        data: the whole file.
+        region: not built yet.
+        reduce: other than 1: not built yet.
+
+    Raises:
+        BitstreamError: the file is damaged (or UnknownModelError, made by a model not here).
+    """
+    from cwic import model_file
+
+    header = read_header(data)
+    codec = _codec(str(model_file.find_identity(header.identity)))
+    return codec.decode(data, region=region, reduce=reduce)
+
+
+def read_header(data: bytes) -> "Header":
+    """The header of a `.cwic` file; no network is loaded.
+
+    Args:
+        data: the file, or as much of its beginning as the header takes.
+
+    Raises:
+        BitstreamError: this is not the beginning of a `.cwic` file.
+    """
+    from cwic import bitstream
+
+    return bitstream.read_header(data)
+
+
+_codecs: dict[str | None, "Codec"] = {}
+
+
+def _codec(model: str | None) -> "Codec":
+    """Codecs by name or path, kept so that the second call is quick."""
+    from cwic.codec import Codec
+
+    if model not in _codecs:
+        _codecs[model] = Codec.load(model)
+    return _codecs[model]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Codec":
+        from cwic.codec import Codec
+
+        return Codec
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,535 @@
+"""The container: a header and sections <-> the bytes of a .cwic file.
+
+Owns every offset, length, checksum and range check of format version 1, which `docs/format.md`
+describes byte by byte. Owns no meaning beyond that: tile payloads are left to `latent_coder`, the
+alpha section and the colour mode to `image`, and whether the model of a file is here to
+`model_file`.
+
+Reading trusts nothing. A damaged or hostile file raises `BitstreamError`; no allocation is larger
+than the data that is there or, where something is inflated, than `Limits` allows. Packing checks
+the same ranges and raises `ValueError`, because there they are the caller's mistake.
+"""
+
+import binascii
+import mmap
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from cwic.errors import BitstreamError
+
+__all__ = [
+    "IDENTITY_BYTES",
+    "MAGIC",
+    "MAX_Q",
+    "MAX_SIDE_PX",
+    "TILE_SIDES_PX",
+    "VERSION",
+    "Bitstream",
+    "Header",
+    "Kind",
+    "Limits",
+    "Section",
+    "pack",
+    "read_header",
+    "read_section",
+    "read_tiles",
+    "unpack",
+]
+
+Data = bytes | bytearray | memoryview | mmap.mmap
+
+# A byte above 127 and a line end, as in PNG: a transfer that drops the eighth bit or rewrites line
+# ends damages the magic, and is named as the cause.
+MAGIC = b"\xc7wic\r\n"
+VERSION = 1
+IDENTITY_BYTES = 8
+MAX_SIDE_PX = 2**31 - 1
+MAX_Q = 4096
+TILE_SIDES_PX = tuple(2 ** (exponent + 5) for exponent in range(1, 11))
+
+_NUM_MODES = 4
+_MODES_WITH_ALPHA = (2, 3)
+_HEADER_CRC_BYTES = 2
+_BODY_CRC_BYTES = 4
+# Lengths are checked against the file; this only keeps a hostile one from becoming a huge integer.
+_MAX_VARINT_BYTES = 8
+
+
+class Kind(IntEnum):
+    """What a section holds. A reader skips the reserved kinds."""
+
+    TILE = 0
+    ALPHA = 1
+    ICC = 2
+    EXIF = 3
+    XMP = 4
+    THUMBNAIL = 5
+    RESERVED_6 = 6
+    RESERVED_7 = 7
+
+
+_METADATA_KINDS = (Kind.ICC, Kind.EXIF, Kind.XMP)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may ask for before it is refused.
+
+    Attributes:
+        max_pixels: width times height. The default is the size at which Pillow's own protection
+            against decompression bombs refuses a picture, twice its `MAX_IMAGE_PIXELS`.
+        max_metadata_bytes: of one inflated ICC, EXIF or XMP section.
+        max_sections: entries of the section table, tiles included.
+    """
+
+    max_pixels: int = 2 * 89_478_485
+    max_metadata_bytes: int = 16 * 2**20
+    max_sections: int = 2**17
+
+
+@dataclass(frozen=True)
+class Section:
+    """Where the body of a section stands.
+
+    Attributes:
+        kind: what it holds.
+        offset: of the body's first byte, in bytes from the start of the file.
+        length: of the body in bytes, without the CRC-32 that follows it.
+    """
+
+    kind: Kind
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything before the bodies, checked.
+
+    Attributes:
+        version: of the format.
+        identity: 8 bytes that name the model.
+        width: in pixels.
+        height: in pixels.
+        mode: 0 RGB, 1 L, 2 RGBA, 3 LA; the meaning is `image.Mode`'s.
+        tile_px: side of a tile in pixels; None where one tile holds the whole picture.
+        q: rate offset of the model, in 1/64 units, in [-4096, 4096].
+        sections: in the order in which they stand in the file; the tiles are last, in raster order.
+        size_bytes: length of the header with its CRC.
+    """
+
+    version: int
+    identity: bytes
+    width: int
+    height: int
+    mode: int
+    tile_px: int | None
+    q: int
+    sections: tuple[Section, ...]
+    size_bytes: int
+
+    @property
+    def num_tiles(self) -> int:
+        """How many tiles the picture is made of."""
+        return _num_tiles(self.width, self.height, self.tile_px)
+
+    @property
+    def pixels(self) -> int:
+        """Width times height."""
+        return self.width * self.height
+
+    @property
+    def file_bytes(self) -> int:
+        """The size that a complete file with this header has."""
+        last = self.sections[-1]
+        return last.offset + last.length + _BODY_CRC_BYTES
+
+    @property
+    def tiles(self) -> tuple[Section, ...]:
+        """The sections of the tiles, in raster order."""
+        return self.sections[len(self.sections) - self.num_tiles :]
+
+    def find(self, kind: Kind) -> Section | None:
+        """The only section of a kind, or None. For tiles see `tiles`."""
+        return next((section for section in self.sections if section.kind == kind), None)
+
+
+@dataclass(frozen=True)
+class Bitstream:
+    """A whole file, every checksum verified.
+
+    Attributes:
+        header: the checked header.
+        tiles: payload of each tile, in raster order.
+        alpha: opaque bytes; present exactly if the mode has an alpha channel.
+        icc: inflated ICC profile.
+        exif: inflated EXIF block.
+        xmp: inflated XMP packet.
+        thumbnail: opaque bytes.
+    """
+
+    header: Header
+    tiles: tuple[bytes, ...]
+    alpha: bytes | None
+    icc: bytes | None
+    exif: bytes | None
+    xmp: bytes | None
+    thumbnail: bytes | None
+
+
+def pack(
+    *,
+    identity: bytes,
+    width: int,
+    height: int,
+    mode: int,
+    q: int,
+    tiles: Sequence[bytes],
+    tile_px: int | None = None,
+    alpha: bytes | None = None,
+    icc: bytes | None = None,
+    exif: bytes | None = None,
+    xmp: bytes | None = None,
+    thumbnail: bytes | None = None,
+) -> bytes:
+    """Makes the bytes of a file; `unpack` is its inverse.
+
+    An RGB picture in one tile, up to 16383 pixels a side and less than 2^25 bytes of payload, costs
+    at most 32 bytes beyond its payload.
+
+    Args:
+        identity: 8 bytes that name the model.
+        width: in pixels, in [1, 2^31 - 1].
+        height: in pixels, in [1, 2^31 - 1].
+        mode: 0 RGB, 1 L, 2 RGBA, 3 LA.
+        q: rate offset in 1/64 units, in [-4096, 4096].
+        tiles: payload of each tile, in raster order.
+        tile_px: side of a tile in pixels, a power of two in [64, 32768]; None for one tile.
+        alpha: opaque bytes; given exactly if the mode has an alpha channel.
+        icc: ICC profile; deflated here, as are the next two.
+        exif: EXIF block.
+        xmp: XMP packet.
+        thumbnail: opaque bytes.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    _require(len(identity) == IDENTITY_BYTES, f"identity of {len(identity)} bytes", "8 bytes")
+    _require(1 <= width <= MAX_SIDE_PX, f"width {width} px", f"1 to {MAX_SIDE_PX}")
+    _require(1 <= height <= MAX_SIDE_PX, f"height {height} px", f"1 to {MAX_SIDE_PX}")
+    _require(0 <= mode < _NUM_MODES, f"mode {mode}", "0 to 3")
+    _require(abs(q) <= MAX_Q, f"q {q}", f"-{MAX_Q} to {MAX_Q}")
+    _require(
+        tile_px is None or tile_px in TILE_SIDES_PX, f"tiles of {tile_px} px", f"{TILE_SIDES_PX}"
+    )
+    num_tiles = _num_tiles(width, height, tile_px)
+    _require(len(tiles) == num_tiles, f"{len(tiles)} tiles", f"{num_tiles}")
+    _require(
+        (alpha is not None) == (mode in _MODES_WITH_ALPHA),
+        f"mode {mode} {'without' if alpha is None else 'with'} an alpha section",
+        f"one exactly for the modes {_MODES_WITH_ALPHA}",
+    )
+    bodies: list[tuple[Kind, bytes]] = []
+    if alpha is not None:
+        bodies.append((Kind.ALPHA, alpha))
+    for kind, metadata in zip(_METADATA_KINDS, (icc, exif, xmp), strict=True):
+        if metadata is not None:
+            limit = Limits.max_metadata_bytes
+            _require(
+                len(metadata) <= limit, f"{kind.name} of {len(metadata)} bytes", f"up to {limit}"
+            )
+            bodies.append((kind, zlib.compress(metadata, 9)))
+    if thumbnail is not None:
+        bodies.append((Kind.THUMBNAIL, thumbnail))
+    bodies += [(Kind.TILE, tile) for tile in tiles]
+
+    tile_exponent = 0 if tile_px is None else tile_px.bit_length() - 6
+    parts = [
+        MAGIC,
+        bytes([VERSION]),
+        identity,
+        _varint(width),
+        _varint(height),
+        bytes([tile_exponent << 4 | mode]),
+        _varint(2 * q if q >= 0 else -2 * q - 1),
+    ]
+    parts += [_varint(len(body) << 3 | kind) for kind, body in bodies]
+    parts.append(_header_crc(b"".join(parts)))
+    for _, body in bodies:
+        parts += [body, _body_crc(body)]
+    return b"".join(parts)
+
+
+def read_header(data: Data, limits: Limits | None = None) -> Header:
+    """Reads and checks the header, and nothing after it.
+
+    Args:
+        data: the file, or any first part of it that holds the whole header.
+        limits: what the file may ask for; the defaults of `Limits` where None.
+
+    Returns:
+        The header. Its sections lie behind it without gap or overlap, but may reach beyond `data`.
+
+    Raises:
+        BitstreamError: this is no .cwic file of version 1, it is damaged, or it is over a limit.
+    """
+    limits = limits or Limits()
+    with memoryview(data) as view:
+        reader = _Reader(view)
+        _check_magic(bytes(view[: len(MAGIC)]))
+        reader.position = len(MAGIC)
+        version = reader.byte("format version")
+        if version != VERSION:
+            raise BitstreamError(
+                f"found format version {version}, this program reads version {VERSION}"
+            )
+        identity = reader.take(IDENTITY_BYTES, "model identity")
+        width = reader.side("width")
+        height = reader.side("height")
+        if width * height > limits.max_pixels:
+            raise BitstreamError(
+                f"found a picture of {width}x{height} = {width * height} pixels, "
+                f"expected at most {limits.max_pixels}"
+            )
+        layout = reader.byte("layout")
+        mode, tile_exponent = layout & 15, layout >> 4
+        if mode >= _NUM_MODES or tile_exponent > len(TILE_SIDES_PX):
+            raise BitstreamError(
+                f"found layout byte {layout:#04x}, expected a mode 0 to 3 in its low half and a "
+                f"tile exponent 0 to {len(TILE_SIDES_PX)} in its high half"
+            )
+        tile_px = TILE_SIDES_PX[tile_exponent - 1] if tile_exponent else None
+        zigzag = reader.varint("q")
+        q = zigzag >> 1 if zigzag % 2 == 0 else -(zigzag + 1 >> 1)
+        if abs(q) > MAX_Q:
+            raise BitstreamError(f"found q {q}, expected -{MAX_Q} to {MAX_Q}")
+        table = reader.table(_num_tiles(width, height, tile_px), limits.max_sections)
+        crc = _header_crc(view[: reader.position])
+        if reader.take(_HEADER_CRC_BYTES, "header checksum") != crc:
+            raise BitstreamError("damaged header: its checksum does not match")
+        size_bytes = reader.position
+
+    if (Kind.ALPHA in (kind for kind, _ in table)) != (mode in _MODES_WITH_ALPHA):
+        raise BitstreamError(
+            f"found mode {mode} with{'out' if mode in _MODES_WITH_ALPHA else ''} an alpha section, "
+            f"expected one exactly for the modes {_MODES_WITH_ALPHA}"
+        )
+    sections = []
+    offset = size_bytes
+    for kind, length in table:
+        sections.append(Section(kind, offset, length))
+        offset += length + _BODY_CRC_BYTES
+    return Header(version, identity, width, height, mode, tile_px, q, tuple(sections), size_bytes)
+
+
+def read_section(data: Data, section: Section) -> bytes:
+    """The body of one section as it is stored, its checksum verified.
+
+    Args:
+        data: the file from its first byte; it need not reach beyond this section.
+        section: an entry of the file's header.
+
+    Returns:
+        The body, without the checksum; metadata is still deflated.
+
+    Raises:
+        BitstreamError: the file ends too early, or the section is damaged.
+    """
+    end = section.offset + section.length
+    if len(data) < end + _BODY_CRC_BYTES:
+        raise BitstreamError(
+            f"truncated file: found {len(data)} bytes, expected at least {end + _BODY_CRC_BYTES} "
+            f"for the {section.kind.name} section"
+        )
+    with memoryview(data) as view:
+        body = bytes(view[section.offset : end])
+        crc = bytes(view[end : end + _BODY_CRC_BYTES])
+    if crc != _body_crc(body):
+        raise BitstreamError(
+            f"damaged {section.kind.name} section at byte {section.offset}: its checksum does not "
+            "match"
+        )
+    return body
+
+
+def read_tiles(data: Data, header: Header, indices: Iterable[int]) -> tuple[bytes, ...]:
+    """The payloads of chosen tiles, without touching the rest of the file.
+
+    Args:
+        data: the file from its first byte.
+        header: what `read_header` returned for it.
+        indices: which tiles, in raster order, each in [0, header.num_tiles).
+
+    Returns:
+        One payload for each index.
+
+    Raises:
+        BitstreamError: the file ends too early, or a tile is damaged.
+        ValueError: an index is out of range.
+    """
+    tiles = header.tiles
+    payloads = []
+    for index in indices:
+        _require(0 <= index < len(tiles), f"tile {index}", f"0 to {len(tiles) - 1}")
+        payloads.append(read_section(data, tiles[index]))
+    return tuple(payloads)
+
+
+def unpack(data: Data, limits: Limits | None = None) -> Bitstream:
+    """Reads a whole file and verifies every checksum; the inverse of `pack`.
+
+    Args:
+        data: exactly one file.
+        limits: what the file may ask for; the defaults of `Limits` where None.
+
+    Returns:
+        Header and bodies; metadata is inflated.
+
+    Raises:
+        BitstreamError: the file is damaged, incomplete, followed by something, or over a limit.
+    """
+    limits = limits or Limits()
+    header = read_header(data, limits)
+    if len(data) != header.file_bytes:
+        what = "truncated file" if len(data) < header.file_bytes else "data after the end"
+        raise BitstreamError(f"{what}: found {len(data)} bytes, expected {header.file_bytes}")
+    bodies: dict[Kind, bytes] = {}
+    for section in header.sections[: len(header.sections) - header.num_tiles]:
+        body = read_section(data, section)
+        if section.kind in _METADATA_KINDS:
+            body = _inflate(body, section.kind, limits.max_metadata_bytes)
+        bodies[section.kind] = body
+    return Bitstream(
+        header=header,
+        tiles=read_tiles(data, header, range(header.num_tiles)),
+        alpha=bodies.get(Kind.ALPHA),
+        icc=bodies.get(Kind.ICC),
+        exif=bodies.get(Kind.EXIF),
+        xmp=bodies.get(Kind.XMP),
+        thumbnail=bodies.get(Kind.THUMBNAIL),
+    )
+
+
+class _Reader:
+    """A position in the header; every step is checked."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+        self.position = 0
+
+    def take(self, count: int, what: str) -> bytes:
+        taken = bytes(self.view[self.position : self.position + count])
+        if len(taken) < count:
+            raise BitstreamError(f"truncated header: the data ends within the {what}")
+        self.position += count
+        return taken
+
+    def byte(self, what: str) -> int:
+        return self.take(1, what)[0]
+
+    def varint(self, what: str) -> int:
+        """An unsigned LEB128 number in its shortest form."""
+        number = 0
+        for index in range(_MAX_VARINT_BYTES):
+            byte = self.byte(what)
+            number |= (byte & 127) << 7 * index
+            if byte < 128:
+                if byte == 0 and index > 0:
+                    raise BitstreamError(
+                        f"damaged header: {what} is written with more bytes than it needs"
+                    )
+                return number
+        raise BitstreamError(
+            f"damaged header: {what} has more than the expected {_MAX_VARINT_BYTES} bytes"
+        )
+
+    def side(self, what: str) -> int:
+        side = self.varint(what)
+        if not 1 <= side <= MAX_SIDE_PX:
+            raise BitstreamError(f"found {what} {side} px, expected 1 to {MAX_SIDE_PX}")
+        return side
+
+    def table(self, num_tiles: int, max_sections: int) -> list[tuple[Kind, int]]:
+        """Kind and length of every section; it ends with the last expected tile."""
+        if num_tiles > max_sections:
+            raise BitstreamError(
+                f"found a header of {num_tiles} tiles, expected at most {max_sections} sections"
+            )
+        entries: list[tuple[Kind, int]] = []
+        seen: set[Kind] = set()
+        tiles_to_come = num_tiles
+        while tiles_to_come:
+            if len(entries) == max_sections:
+                raise BitstreamError(f"found more than the expected {max_sections} sections")
+            entry = self.varint("section table")
+            kind, length = Kind(entry & 7), entry >> 3
+            if kind == Kind.TILE:
+                tiles_to_come -= 1
+            elif Kind.TILE in seen:
+                raise BitstreamError(f"found a {kind.name} section after the first tile")
+            elif kind in seen and kind < Kind.RESERVED_6:
+                raise BitstreamError(f"found more than the one expected {kind.name} section")
+            seen.add(kind)
+            entries.append((kind, length))
+        return entries
+
+
+def _check_magic(found: bytes) -> None:
+    if found == MAGIC:
+        return
+    if len(found) < len(MAGIC) and MAGIC.startswith(found):
+        raise BitstreamError(f"truncated header: found {len(found)} bytes, expected a .cwic file")
+    if found.startswith(MAGIC[:4]) or found[1:4] == MAGIC[1:4]:
+        raise BitstreamError(
+            f"damaged, as by a transfer in text mode: the file begins with {found!r}, "
+            f"expected {MAGIC!r}"
+        )
+    raise BitstreamError(f"not a .cwic file: it begins with {found!r}, expected {MAGIC!r}")
+
+
+def _num_tiles(width: int, height: int, tile_px: int | None) -> int:
+    if tile_px is None:
+        return 1
+    return -(-width // tile_px) * -(-height // tile_px)
+
+
+def _varint(number: int) -> bytes:
+    """Unsigned LEB128: seven bits a byte, lowest first, the top bit set on all but the last."""
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _header_crc(header: bytes | memoryview) -> bytes:
+    return binascii.crc_hqx(header, 0xFFFF).to_bytes(_HEADER_CRC_BYTES, "big")
+
+
+def _body_crc(body: bytes) -> bytes:
+    return zlib.crc32(body).to_bytes(_BODY_CRC_BYTES, "little")
+
+
+def _inflate(body: bytes, kind: Kind, max_bytes: int) -> bytes:
+    """Inflates one zlib stream that must fill the body, never making more than `max_bytes` + 1."""
+    stream = zlib.decompressobj()
+    try:
+        inflated = stream.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise BitstreamError(f"damaged {kind.name} section: {error}") from error
+    if len(inflated) > max_bytes:
+        raise BitstreamError(f"found a {kind.name} section of more than {max_bytes} bytes inflated")
+    if not stream.eof or stream.unused_data:
+        raise BitstreamError(f"damaged {kind.name} section: expected exactly one zlib stream")
+    return inflated
+
+
+def _require(condition: bool, found: str, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"found {found}, expected {expected}")

@@ -1,0 +1,652 @@
+"""The command `cwic`: options, files in and out, messages, exit codes.
+
+Owns what a person types and reads. Everything that is said about pictures and bytes is left to the
+public functions of the package; they are imported only when a verb needs them, so that help and
+`info` are there at once.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to the standard output
+unless it carries the data, everything else to the standard error.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import re
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from cwic.errors import (
+    BitstreamError,
+    CodecError,
+    CodecWarning,
+    ImageError,
+    ModelError,
+    NotBuiltError,
+    TargetError,
+    TrainingError,
+)
+
+if TYPE_CHECKING:
+    from cwic.bitstream import Header
+    from cwic.codec import Codec
+
+__all__ = ["main"]
+
+# Verbs of a later version. They are no part of the parser, but asking for one deserves a better
+# answer than "invalid choice".
+_NOT_BUILT = ("view", "compare", "batch", "serve", "evaluate", "data")
+
+_PICTURE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff"
+    " .webp".split()
+)
+
+_UNIT_BYTES = {
+    "": 1,
+    "b": 1,
+    "k": 10**3,
+    "kb": 10**3,
+    "kib": 2**10,
+    "m": 10**6,
+    "mb": 10**6,
+    "mib": 2**20,
+    "g": 10**9,
+    "gb": 10**9,
+    "gib": 2**30,
+}
+
+_STDIO = Path("-")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: the words after `cwic`; those of the process if not given.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: from the parser: 0 after `--help` and `--version`, 2 for wrong usage.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words and words[0] in _NOT_BUILT:
+            raise NotBuiltError(f"cwic {words[0]} is not built yet; cwic --help lists what is")
+        try:
+            options = _parser().parse_args(words)
+        except SystemExit:
+            sys.stdout.flush()  # see below
+            raise
+        with _warnings_as_messages(quiet=options.quiet):
+            code: int = options.run(options)
+        # A reader that went away is noticed here, and not while the interpreter shuts down.
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        _say_error("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The interpreter flushes once more at its end, and must not fail there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (CodecError, OSError, MemoryError) as error:
+        _say_error(_reason(error))
+        return 1
+
+
+# --- the parser -----------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    from cwic import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="cwic",
+        description="Content-weighted image compression: pictures to small .cwic files and back.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"cwic {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    verb = _add_verb(verbs, "encode", _encode, "make a .cwic file of a picture")
+    verb.add_argument("input", type=Path, metavar="PICTURE", help="a file, a folder, or -")
+    _add_output(verb, "the .cwic file, or the folder for those of a folder; - is stdout")
+    rate = verb.add_argument_group("how large or how good (one of these)")
+    rate = rate.add_mutually_exclusive_group()
+    rate.add_argument(
+        "-q", "--quality", type=_quality, metavar="0..100", help="quality (default: 50)"
+    )
+    rate.add_argument("--bpp", type=_positive, metavar="X", help="bits per pixel of the file")
+    rate.add_argument(
+        "--target-size", type=_size_bytes, metavar="SIZE", help="40kB, 1.5MB, 40KiB or bytes"
+    )
+    rate.add_argument("--psnr", type=_positive, metavar="DB", help="PSNR in dB")
+    verb.add_argument("--strict", action="store_true", help="no file larger or worse than asked")
+    verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
+    verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
+    verb.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP")
+    verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
+
+    verb = _add_verb(verbs, "decode", _decode, "make a picture of a .cwic file")
+    verb.add_argument("input", type=Path, metavar="FILE", help="a .cwic file, a folder, or -")
+    _add_output(
+        verb, "the picture, its extension says the format (default .png), or a folder; - is stdout"
+    )
+    verb.add_argument(
+        "--model", metavar="NAME|PATH", help="only for files of a model that did not come with cwic"
+    )
+
+    verb = _add_verb(verbs, "info", _info, "say what is in a .cwic file, without decoding it")
+    verb.add_argument("input", type=Path, metavar="FILE", help="a .cwic file, or -")
+    verb.add_argument("--json", action="store_true", help="for programs")
+
+    verb = _add_verb(verbs, "models", _models, "list the models that come with the program")
+    verb.add_argument("--json", action="store_true", help="for programs")
+
+    verb = _add_verb(verbs, "train", _train, "train a model; needs the extra 'train'")
+    verb.add_argument("config", type=Path, metavar="CONFIG.toml")
+    _add_data(verb, "with pictures")
+    verb.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="of the run; resumes what is there",
+    )
+    verb.add_argument("--max-seconds", type=_positive, metavar="S", help="stop in good order")
+    verb.add_argument("--threads", type=_count, metavar="N", help="of the CPU")
+    verb.add_argument("--device", metavar="NAME", help="cpu, cuda, ...")
+
+    verb = _add_verb(verbs, "export", _export, "make a model of a checkpoint; needs 'train'")
+    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    _add_output(verb, "the model", required=True)
+    _add_data(verb, "with pictures to count the coding tables on")
+
+    for verb in verbs.choices.values():
+        verb.add_argument("--quiet", action="store_true", help="say nothing but errors")
+        verb.add_argument("-v", "--verbose", action="store_true", help="say more")
+    return parser
+
+
+def _add_verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        allow_abbrev=False,
+    )
+    verb.set_defaults(run=run, parser=verb)
+    return verb
+
+
+def _add_output(verb: argparse.ArgumentParser, what: str, *, required: bool = False) -> None:
+    verb.add_argument("-o", "--output", required=required, metavar="OUT", help=what)
+    verb.add_argument("-f", "--force", action="store_true", help="overwrite")
+
+
+def _add_data(verb: argparse.ArgumentParser, what: str) -> None:
+    verb.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help=what)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text!r}")
+    return value
+
+
+def _quality(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected 0 to 100, found {text}")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = _number(text)
+    if value < 1 or value != int(value):
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text}")
+    return int(value)
+
+
+def _size_bytes(text: str) -> int:
+    """'40kB', '40 kB', '1.5MB', '40KiB' or '40000' -> bytes; 1 kB is 1000 B."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z]*)\s*", text, re.ASCII)
+    unit_bytes = _UNIT_BYTES.get(match[2].lower()) if match else None
+    if match is None or unit_bytes is None:
+        raise argparse.ArgumentTypeError(f"expected a size like 40kB or 40000, found {text!r}")
+    size_bytes = round(float(match[1]) * unit_bytes)
+    if size_bytes < 1:
+        raise argparse.ArgumentTypeError(f"expected at least one byte, found {text!r}")
+    return size_bytes
+
+
+# --- the verbs ------------------------------------------------------------------------------------
+
+
+def _encode(options: argparse.Namespace) -> int:
+    if options.output is not None and Path(options.output).suffix.lower() in _PICTURE_SUFFIXES:
+        _usage_error(options, f"encode writes .cwic files, found -o {options.output}")
+    return _for_each_file(options, _encode_file, _PICTURE_SUFFIXES, ".cwic")
+
+
+def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> None:
+    import cwic
+
+    start_s = time.perf_counter()
+    picture: Any = sys.stdin.buffer if source == _STDIO else source
+    data = cwic.encode(
+        picture,
+        quality=options.quality,
+        bpp=options.bpp,
+        target_bytes=options.target_size,
+        psnr_db=options.psnr,
+        roi=options.roi,
+        saliency=True if options.saliency else None,
+        model=options.model,
+        strict=options.strict,
+        keep_metadata=not options.strip,
+    )
+    _write(data, target)
+    seconds = time.perf_counter() - start_s
+    header = cwic.read_header(data)
+    asked = ""
+    if options.bpp is not None:
+        asked = f" (asked {options.bpp:g})"
+    elif options.target_size is not None:
+        asked = f" (asked {options.target_size:,} B)"
+    elif options.psnr is not None:
+        asked = f" (asked {options.psnr:g} dB)"
+    _say_result(
+        f"{_shown(source)} -> {_shown(target, 'stdout')} {len(data):,} B, "
+        f"{_rate_bpp(data, header):.3f} bpp{asked}",
+        target,
+        options,
+    )
+    if options.verbose:
+        _say(f"{_shown(source)}: model {_model_name(header)}, q {header.q}, {seconds:.2f} s")
+
+
+def _decode(options: argparse.Namespace) -> int:
+    return _for_each_file(options, _decode_file, frozenset({".cwic"}), ".png")
+
+
+def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> None:
+    import cwic
+    from cwic.image import encode_image, save_image
+
+    start_s = time.perf_counter()
+    data = _read(source)
+    picture = cwic.decode(data) if options.model is None else _codec(options.model).decode(data)
+    if target == _STDIO:
+        _write(encode_image(picture, "PNG"), target)
+    else:
+        save_image(picture, target)
+    seconds = time.perf_counter() - start_s
+    _say_result(
+        f"{_shown(source)} -> {_shown(target, 'stdout')} {picture.width}x{picture.height}",
+        target,
+        options,
+    )
+    if options.verbose:
+        header = cwic.read_header(data)
+        _say(f"{_shown(source)}: model {_model_name(header)}, q {header.q}, {seconds:.2f} s")
+
+
+@cache
+def _codec(model: str) -> "Codec":
+    import cwic
+
+    return cwic.Codec.load(model)
+
+
+def _info(options: argparse.Namespace) -> int:
+    import cwic
+    from cwic.image import Mode
+
+    source: Path = options.input
+    data = _read(source)
+    with _naming(source):
+        header = cwic.read_header(data)
+    known = _known_model(header)
+    sections: dict[str, int] = {}
+    for section in header.sections:
+        kind = section.kind.name.lower()
+        sections[kind] = sections.get(kind, 0) + section.length
+    facts: dict[str, Any] = {
+        "file": _shown(source),
+        "bytes": len(data),
+        "bpp": round(_rate_bpp(data, header), 6),
+        "width": header.width,
+        "height": header.height,
+        "mode": Mode(header.mode).name,
+        "model": known,
+        "identity": header.identity.hex(),
+        "q": header.q,
+        "tile_px": header.tile_px,
+        "tiles": header.num_tiles,
+        "version": header.version,
+        "sections": sections,
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    listed = ", ".join(f"{kind} {length:,} B" for kind, length in sections.items())
+    tiles = "one" if header.tile_px is None else f"{header.num_tiles} of {header.tile_px} px"
+    print(
+        f"file      {facts['file']}\n"
+        f"size      {len(data):,} B, {facts['bpp']:.3f} bpp\n"
+        f"picture   {header.width}x{header.height} {facts['mode']}\n"
+        f"model     {known or 'not known to this version'}, identity {facts['identity']}\n"
+        f"q         {header.q}, rate offset in 1/64\n"
+        f"sections  {listed}\n"
+        f"tiles     {tiles}\n"
+        f"format    version {header.version}"
+    )
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from cwic.model_file import bundled_models
+
+    models = bundled_models()
+    if options.json:
+        facts = [
+            {
+                "name": model.name,
+                "family": model.family,
+                "identity": model.identity.hex(),
+                "bytes": model.size_bytes,
+                "path": str(model.path),
+                "default": model.is_default,
+            }
+            for model in models
+        ]
+        print(json.dumps(facts, indent=2))
+        return 0
+    rows = [("name", "family", "identity", "size", "")]
+    for model in models:
+        size = f"{model.size_bytes / 1e6:.1f} MB"
+        default = "default" if model.is_default else ""
+        rows.append((model.name, model.family, model.identity.hex(), size, default))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    with _training_extra():
+        from cwic.training.trainer import train
+
+        train(
+            options.config,
+            data=options.data,
+            run_dir=options.out,
+            max_seconds=options.max_seconds,
+            device=options.device,
+            threads=options.threads,
+            show_progress=not options.quiet,
+        )
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    target = Path(options.output)
+    _check_target(target, options.force, options.checkpoint)
+    with _training_extra():
+        from cwic.training.export import export_checkpoint
+
+        model = export_checkpoint(options.checkpoint, target, options.data)
+    _say_result(
+        f"{options.checkpoint} -> {target} {model.size_bytes:,} B, "
+        f"{model.family}, identity {model.identity.hex()}",
+        target,
+        options,
+    )
+    return 0
+
+
+@contextmanager
+def _training_extra() -> Iterator[None]:
+    """Says how to install what training needs instead of which module is missing."""
+    hint = "this needs the training tools, found no {}: pip install 'cwic[train]'"
+    if importlib.util.find_spec("torch") is None:
+        raise TrainingError(hint.format("torch"))
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "cwic":
+            raise
+        raise TrainingError(hint.format(error.name)) from error
+
+
+# --- files and folders ----------------------------------------------------------------------------
+
+
+def _for_each_file(
+    options: argparse.Namespace,
+    act: Callable[[Path, Path, argparse.Namespace], None],
+    suffixes: frozenset[str],
+    new_suffix: str,
+) -> int:
+    """Acts on the input and output the options name, or on each file of a folder."""
+    source: Path = options.input
+    output: str | None = options.output
+    if source == _STDIO or not source.is_dir():
+        own_name = Path(_shown(source)).with_suffix(new_suffix).name
+        if output is None:
+            target = _STDIO if source == _STDIO else source.with_name(own_name)
+        elif output.endswith(("/", os.sep)) or Path(output).is_dir():
+            target = Path(output) / own_name
+        else:
+            target = Path(output)
+        _check_target(target, options.force, source)
+        with _naming(source):
+            act(source, target, options)
+        return 0
+
+    if output is None or output == "-":
+        _usage_error(options, f"{source} is a folder, expected -o with a folder for the results")
+    target = Path(output)
+    pairs = _folder_pairs(source, target, suffixes, new_suffix)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise CodecError(f"{target}: expected a folder for the results, found a file") from None
+    failed = []
+    for one_source, one_target in pairs:
+        try:
+            _check_target(one_target, options.force, one_source)
+            with _naming(one_source):
+                act(one_source, one_target, options)
+        except (CodecError, OSError, MemoryError) as error:
+            if isinstance(error, ModelError | NotBuiltError | BrokenPipeError):
+                raise  # it would be the same for each file
+            _say_error(_reason(error))
+            failed.append(one_source.name)
+    if failed:
+        _say_error(f"{len(failed)} of {len(pairs)} failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _folder_pairs(
+    source: Path, target: Path, suffixes: frozenset[str], new_suffix: str
+) -> list[tuple[Path, Path]]:
+    """Each fitting file of a folder, not of its subfolders, and where its result goes."""
+    files = sorted(p for p in source.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    if not files:
+        expected = "a .cwic file" if suffixes == {".cwic"} else "a picture"
+        raise CodecError(f"{source}: expected at least {expected} in this folder, found none")
+    # a.png and a.jpg become a.png.cwic and a.jpg.cwic. Some file systems ignore case.
+    stems = Counter(path.stem.casefold() for path in files)
+    return [
+        (
+            path,
+            target / ((path.stem if stems[path.stem.casefold()] == 1 else path.name) + new_suffix),
+        )
+        for path in files
+    ]
+
+
+def _check_target(target: Path, force: bool, source: Path | None = None) -> None:
+    """Refuses, before any work is done, a result that could not be written or would destroy."""
+    if target == _STDIO:
+        if sys.stdout.isatty():
+            raise CodecError("stdout is a terminal, expected a file or a pipe; -o FILE names one")
+        return
+    if not target.parent.is_dir():
+        raise CodecError(f"{target}: expected an existing folder, found no {target.parent}")
+    if target.is_dir():
+        raise CodecError(f"{target}: expected a file, found a folder")
+    if source is not None and source.exists() and target.exists() and target.samefile(source):
+        raise CodecError(f"{target}: is the input as well, expected another output")
+    # Nothing is lost by writing to a device or a pipe.
+    if not force and (target.is_file() or target.is_symlink()):
+        raise CodecError(f"{target}: exists already; -f overwrites it")
+
+
+def _read(source: Path) -> bytes:
+    if source == _STDIO:
+        return sys.stdin.buffer.read()
+    if source.is_dir():
+        raise CodecError(f"{source}: expected a file, found a folder")
+    return source.read_bytes()
+
+
+def _write(data: bytes, target: Path) -> None:
+    from cwic.atomic_file import write_file
+
+    if target == _STDIO:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        write_file(target, data)
+
+
+def _usage_error(options: argparse.Namespace, message: str) -> NoReturn:
+    parser: argparse.ArgumentParser = options.parser
+    parser.error(message)
+
+
+# --- facts of a file ------------------------------------------------------------------------------
+
+
+def _rate_bpp(data: bytes, header: "Header") -> float:
+    return 8 * len(data) / (header.width * header.height)
+
+
+def _known_model(header: "Header") -> str | None:
+    from cwic.model_file import bundled_models
+
+    names = [model.name for model in bundled_models() if model.identity == header.identity]
+    return names[0] if names else None
+
+
+def _model_name(header: "Header") -> str:
+    return _known_model(header) or header.identity.hex()
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def _shown(path: Path, standard: str = "stdin") -> str:
+    return standard if path == _STDIO else str(path)
+
+
+@contextmanager
+def _naming(source: Path) -> Iterator[None]:
+    """Puts the name of the file before errors and warnings that do not mention it themselves."""
+
+    def named(text: str) -> str:
+        name = "stdin" if source == _STDIO else source.name
+        mentioned = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)
+        return text if mentioned else f"{_shown(source)}: {text}"
+
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_named(message: Warning | str, *where: Any, **more: Any) -> None:
+            show(named(str(message)), *where, **more)
+
+        warnings.showwarning = show_named
+        try:
+            yield
+        except (BitstreamError, ImageError, TargetError) as error:
+            if named(str(error)) == str(error):
+                raise
+            raise type(error)(named(str(error))) from error
+
+
+@contextmanager
+def _warnings_as_messages(*, quiet: bool) -> Iterator[None]:
+    def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
+        if not quiet:
+            _say(f"warning: {_one_line(str(message))}")
+
+    with warnings.catch_warnings():
+        # Each file gets its own, even if another had the same.
+        warnings.simplefilter("always", CodecWarning)
+        warnings.showwarning = show
+        yield
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"{error.filename}: no such file"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return _one_line(str(error) or type(error).__name__)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _say_result(text: str, target: Path, options: argparse.Namespace) -> None:
+    if not options.quiet:
+        _print(text, sys.stderr if target == _STDIO else sys.stdout)
+
+
+def _say(text: str) -> None:
+    _print(text, sys.stderr)
+
+
+def _say_error(text: str) -> None:
+    _print(f"error: {text}", sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    # Names of files need not be text of this terminal.
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)

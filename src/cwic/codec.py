@@ -1,0 +1,327 @@
+"""`Codec`: pictures <-> `.cwic` bytes with one loaded model.
+
+Puts the parts in order; each of them knows more than this module does about its own subject:
+pictures (:mod:`cwic.image`), floats (:mod:`cwic.engine`), symbols (:mod:`cwic.latent_coder`), bytes
+(:mod:`cwic.bitstream`), the search for a rate (:mod:`cwic.rate_control`).
+"""
+
+import math
+import os
+import warnings
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cwic import bitstream, latent_coder, model_file
+from cwic.engine import Cvpr2018Analysis, Engine
+from cwic.errors import BitstreamError, CodecWarning, ModelError, NotBuiltError, TargetError
+from cwic.image import (
+    Metadata,
+    Mode,
+    Picture,
+    Source,
+    crop,
+    pack_alpha,
+    pad_to_multiple,
+    read_picture,
+    to_pil,
+    unpack_alpha,
+)
+from cwic.latent_coder import CodedPicture, CodeLayout
+from cwic.rate_control import search_offset
+
+FAMILY = "cvpr2018"
+DEFAULT_QUALITY = 50.0
+
+# Side of a code cell in pixels.
+_CELL_PX = 8
+
+# How close a size or a PSNR must come to count as what was asked for.
+_SIZE_TOLERANCE = 0.01
+_PSNR_TOLERANCE_DB = 0.05
+
+# The file's size changes by about this share per 1/64 of offset: where the search starts from.
+_LOG_SIZE_PER_Q = 0.5 / 64
+_PSNR_DB_PER_Q = 1.5 / 64
+
+# Nearest results this far off are worth a warning.
+_SIZE_WARNING = 0.05
+_PSNR_WARNING_DB = 0.25
+
+
+class Cvpr2018Rate(NamedTuple):
+    """Range of the rate offset of a `cvpr2018` model, in 1/64 of a logit of the importance map."""
+
+    min_q: int  # quality 0
+    max_q: int  # quality 100
+
+    def of_quality(self, quality: float) -> int:
+        """The offset of a quality in [0, 100]."""
+        return round(self.min_q + quality / 100 * (self.max_q - self.min_q))
+
+
+def code_of_picture(analysis: Cvpr2018Analysis, q: int, layout: CodeLayout) -> CodedPicture:
+    """Binarizer, map quantizer and mask of the paper (eq. 1, 4 and 5), once and for all.
+
+    Args:
+        analysis: activations and map logits of a picture.
+        q: offset on the logits in units of 1/64.
+        layout: of the model.
+    """
+    p = 1 / (1 + np.exp(-(analysis.map_logits + np.float32(q / 64))))
+    level = np.clip(np.floor(p * layout.levels + 1e-5), 0, layout.levels - 1).astype(np.uint8)
+    k = np.arange(layout.code_channels)[:, None, None]
+    bits = (analysis.activation > 0.5) & (k < layout.kept(level))
+    return CodedPicture(bits.astype(np.uint8), level)
+
+
+class Codec:
+    """One model, ready to encode and decode; safe to share among threads."""
+
+    def __init__(self, model: model_file.ModelFile, *, threads: int | None = None):
+        """Use :meth:`load`; this is for models built in memory.
+
+        Args:
+            model: loaded and checked.
+            threads: processor threads of one call; None: all cores.
+        """
+        if model.family != FAMILY:
+            raise ModelError(
+                f"model {model.name}: expected family {FAMILY}, found {model.family!r}"
+            )
+        try:
+            self._layout = CodeLayout(**model.decoding)
+            self._rate = Cvpr2018Rate(**model.encoding)
+            table = model.arrays["bit_table"]
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"model {model.name}: damaged manifest: {error}") from error
+        self._table = latent_coder.checked_table(self._layout, table)
+        self._engine = Engine(model, threads)
+        self.name = model.name
+        self.identity = model.identity
+
+    @classmethod
+    def load(
+        cls, name_or_path: str | os.PathLike[str] | None = None, *, threads: int | None = None
+    ) -> "Codec":
+        """Load a bundled model by name or any model file by path; None is the default model.
+
+        Raises:
+            ModelError: there is no such model, or its file is damaged.
+        """
+        path = model_file.find(name_or_path)
+        return cls(model_file.load(path), threads=threads)
+
+    def encode(
+        self,
+        image: Source,
+        *,
+        quality: float | None = None,
+        bpp: float | None = None,
+        target_bytes: int | None = None,
+        psnr_db: float | None = None,
+        roi: Source | None = None,
+        roi_strength: float = 1.0,
+        saliency: Any = None,
+        strict: bool = False,
+        keep_metadata: bool = True,
+    ) -> bytes:
+        """A picture as the bytes of a `.cwic` file.
+
+        At most one of `quality`, `bpp`, `target_bytes` and `psnr_db` may be given. A target that
+        cannot be met gives the nearest file there is, with a `CodecWarning`.
+
+        Args:
+            image: path, PIL image, or (H, W), (H, W, 1..4) array.
+            quality: in [0, 100]; 50 if nothing else is asked for.
+            bpp: bits of the whole file per picture pixel, above 0.
+            target_bytes: size of the whole file, above 0.
+            psnr_db: peak signal-to-noise ratio of the decoded picture in dB, above 0.
+            roi: region of interest; not built yet.
+            roi_strength: of the region of interest.
+            saliency: not built yet.
+            strict: a file never larger (or a picture never worse) than asked, or none.
+            keep_metadata: ICC, EXIF and XMP go into the file.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            TargetError: `strict` and the target cannot be met.
+            ValueError: an argument out of range, or more than one target.
+        """
+        if roi is not None or roi_strength != 1.0:
+            raise NotBuiltError("roi: regions of interest are not built yet")
+        if saliency is not None and saliency is not False:
+            raise NotBuiltError("saliency: not built yet")
+        _check_targets(quality=quality, bpp=bpp, target_bytes=target_bytes, psnr_db=psnr_db)
+        picture = read_picture(image, keep_metadata=keep_metadata)
+        analysis = self._engine.analyze(pad_to_multiple(picture.pixels, _CELL_PX))
+        if bpp is not None:
+            target_bytes_float = bpp * picture.width * picture.height / 8
+            q = self._search_size(picture, analysis, target_bytes_float, f"{bpp:g} bpp", strict)
+        elif target_bytes is not None:
+            q = self._search_size(
+                picture, analysis, float(target_bytes), f"{target_bytes:,} B", strict
+            )
+        elif psnr_db is not None:
+            q = self._search_psnr(picture, analysis, psnr_db, strict)
+        else:
+            q = self._rate.of_quality(DEFAULT_QUALITY if quality is None else quality)
+        code = code_of_picture(analysis, q, self._layout)
+        return self._pack(picture, q, latent_coder.encode_symbols(code, self._layout, self._table))
+
+    def decode(
+        self,
+        data: bytes,
+        *,
+        region: tuple[int, int, int, int] | None = None,
+        reduce: int = 1,
+    ) -> Image.Image:
+        """The picture of a `.cwic` file that this model wrote.
+
+        Args:
+            data: the whole file.
+            region: not built yet.
+            reduce: other than 1: not built yet.
+
+        Raises:
+            BitstreamError: the file is damaged, or of another model (UnknownModelError).
+        """
+        if region is not None:
+            raise NotBuiltError("region: decoding a part of a picture is not built yet")
+        if reduce != 1:
+            raise NotBuiltError("reduce: decoding at a smaller size is not built yet")
+        stream = bitstream.unpack(data)
+        header = stream.header
+        if header.identity != self.identity:
+            raise BitstreamError(
+                f"expected a file of model {self.identity.hex()} ({self.name}), "
+                f"found one of {header.identity.hex()}"
+            )
+        if header.tile_px is not None:
+            raise NotBuiltError("tiles: decoding a tiled picture is not built yet")
+        code = latent_coder.decode_symbols(
+            stream.tiles[0],
+            -(-header.height // _CELL_PX),
+            -(-header.width // _CELL_PX),
+            self._layout,
+            self._table,
+        )
+        mode = Mode(header.mode)
+        alpha = None
+        if stream.alpha is not None:
+            alpha = unpack_alpha(stream.alpha, header.width, header.height)
+        picture = Picture(
+            pixels=crop(self._engine.synthesize(code.code), header.width, header.height),
+            alpha=alpha,
+            mode=mode,
+            metadata=Metadata(icc=stream.icc, exif=stream.exif, xmp=stream.xmp),
+        )
+        return to_pil(picture)
+
+    def _pack(self, picture: Picture, q: int, payload: bytes) -> bytes:
+        return bitstream.pack(
+            identity=self.identity,
+            width=picture.width,
+            height=picture.height,
+            mode=picture.mode,
+            q=q,
+            tiles=[payload],
+            alpha=None if picture.alpha is None else pack_alpha(picture.alpha),
+            icc=picture.metadata.icc,
+            exif=picture.metadata.exif,
+            xmp=picture.metadata.xmp,
+        )
+
+    def _search_size(
+        self,
+        picture: Picture,
+        analysis: Cvpr2018Analysis,
+        target_bytes: float,
+        asked: str,
+        strict: bool,
+    ) -> int:
+        """The offset whose whole file comes nearest to a size."""
+        overhead = len(self._pack(picture, 0, b""))
+
+        @cache
+        def estimated_bytes(q: int) -> float:
+            code = code_of_picture(analysis, q, self._layout)
+            return overhead + latent_coder.cost_bits(code, self._layout, self._table) / 8
+
+        def true_bytes(q: int) -> float:
+            code = code_of_picture(analysis, q, self._layout)
+            payload = latent_coder.encode_symbols(code, self._layout, self._table)
+            return float(len(self._pack(picture, q, payload)))
+
+        # A promise needs true sizes; a wish is met to within a few bytes by the estimate.
+        result = search_offset(
+            true_bytes if strict else estimated_bytes,
+            target_bytes,
+            low=self._rate.min_q,
+            high=self._rate.max_q,
+            tolerance=_SIZE_TOLERANCE,
+            slope=_LOG_SIZE_PER_Q,
+            not_above=strict,
+        )
+        if strict and result.value > target_bytes:
+            raise TargetError(
+                f"asked for at most {asked}, the smallest file of this picture has "
+                f"{result.value:,.0f} B"
+            )
+        off = abs(math.log(result.value / target_bytes))
+        if off > _SIZE_WARNING:
+            _warn_nearest(asked, f"{result.value:,.0f} B")
+        return result.offset
+
+    def _search_psnr(
+        self, picture: Picture, analysis: Cvpr2018Analysis, psnr_db: float, strict: bool
+    ) -> int:
+        """The offset whose decoded picture comes nearest to a PSNR."""
+        reference = picture.pixels.astype(np.float32)
+
+        # Searched downwards from the best, so that "strict" is the same promise as for sizes.
+        def loss_db(negative_q: int) -> float:
+            code = code_of_picture(analysis, -negative_q, self._layout)
+            decoded = crop(self._engine.synthesize(code.code), picture.width, picture.height)
+            mse = float(np.square(reference - decoded).mean())
+            return 10 * math.log10(max(mse, 1e-10) / 255**2)
+
+        result = search_offset(
+            loss_db,
+            -psnr_db,
+            low=-self._rate.max_q,
+            high=-self._rate.min_q,
+            tolerance=_PSNR_TOLERANCE_DB,
+            scale=float,
+            slope=_PSNR_DB_PER_Q,
+            not_above=strict,
+        )
+        if strict and result.value > -psnr_db:
+            raise TargetError(
+                f"asked for at least {psnr_db:g} dB, the best of this picture is "
+                f"{-result.value:.2f} dB"
+            )
+        if abs(result.value + psnr_db) > _PSNR_WARNING_DB:
+            _warn_nearest(f"{psnr_db:g} dB", f"{-result.value:.2f} dB")
+        return -result.offset
+
+
+def _check_targets(**targets: float | None) -> None:
+    given = {name: value for name, value in targets.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError(f"expected at most one of {', '.join(targets)}, found {', '.join(given)}")
+    for name, value in given.items():
+        if name == "quality" and not 0 <= value <= 100:
+            raise ValueError(f"quality: expected 0 to 100, found {value}")
+        if not math.isfinite(value) or (name != "quality" and value <= 0):
+            raise ValueError(f"{name}: expected a number above 0, found {value}")
+
+
+def _warn_nearest(asked: str, found: str) -> None:
+    warnings.warn(
+        f"asked for {asked}, this picture can only have {found} with this model",
+        CodecWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,67 @@
+"""Every exception and warning that this package raises on purpose.
+
+    CodecError                      anything a caller may want to catch in one clause
+    ├── ImageError                  a picture that cannot be read, or is of an unsupported kind
+    ├── BitstreamError              a .cwic file that is damaged, hostile or not one at all
+    │   └── UnknownModelError       a sound file made by a model that is not here
+    ├── ModelError                  a model name or model file that is missing or invalid
+    ├── TargetError                 a strict target that cannot be met
+    ├── TrainingError               a configuration, data set or checkpoint that cannot be used
+    └── NotBuiltError               a feature that is not installed here or not written yet
+
+    CodecWarning (a UserWarning)    the result is usable, but is not quite what was asked for
+
+A message names what was found and what was expected. Where and when each one is raised is left to
+the modules that raise it.
+"""
+
+__all__ = [
+    "BitstreamError",
+    "CodecError",
+    "CodecWarning",
+    "ImageError",
+    "ModelError",
+    "NotBuiltError",
+    "TargetError",
+    "TrainingError",
+    "UnknownModelError",
+]
+
+
+class CodecError(Exception):
+    """Base of all errors that come from bad input or from the surroundings, never from a bug."""
+
+
+class ImageError(CodecError):
+    """A picture cannot be read or written, or its kind is not supported."""
+
+
+class BitstreamError(CodecError):
+    """Bytes that should be a .cwic file are damaged, hostile or something else."""
+
+
+class UnknownModelError(BitstreamError):
+    """A sound file names a model that is not available here."""
+
+
+class ModelError(CodecError):
+    """A model name or a model file is missing or invalid."""
+
+
+class TargetError(CodecError):
+    """A size, rate or quality that was asked for strictly cannot be met."""
+
+
+class TrainingError(CodecError):
+    """A training configuration, data set or checkpoint cannot be used."""
+
+
+class NotBuiltError(CodecError):
+    """A feature is not available: the message names the extra to install, or says it is unwritten.
+
+    Also what is raised for a feature that Pillow or another library was compiled without.
+    """
+
+
+class CodecWarning(UserWarning):
+    """The result is usable but differs from what was asked for: nearest size, 8 of 16 bits, ..."""

@@ -1,0 +1,307 @@
+"""A model on disk: load, save, identity, and which models there are.
+
+A model file is a zip archive of a manifest (JSON), two ONNX graphs (float transforms, encoder side
+and decoder side) and integer arrays (`.npy`, pickle refused) for everything that reaches the
+arithmetic coder. It is the seam between training, which writes it, and the runtime, which reads it.
+What the graphs and arrays mean belongs to the family: :mod:`cwic.engine`, :mod:`cwic.latent_coder`.
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cwic.atomic_file import write_file
+from cwic.errors import ModelError, UnknownModelError
+
+EXTENSION = ".cwicmodel"
+DEFAULT_MODEL = "cvpr2018"
+IDENTITY_BYTES = 8
+
+_FORMAT = "cwic-model-1"
+_MANIFEST = "manifest.json"
+_ANALYSIS = "analysis.onnx"
+_SYNTHESIS = "synthesis.onnx"
+_BUNDLED = Path(__file__).parent / "models"
+
+# A model from a stranger must not exhaust the memory before it is looked at.
+_MAX_ENTRY_BYTES = 256 * 1024 * 1024
+
+IntegerArray = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model file without loading its networks."""
+
+    name: str
+    family: str
+    identity: bytes  # 8 bytes, stands in every file that the model writes
+    path: Path
+    size_bytes: int
+    is_default: bool
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model, loaded and checked.
+
+    `decoding` and `encoding` hold the family's numbers. All that decoding depends on (family,
+    `decoding`, the synthesis graph and the arrays) makes up the identity; what only the encoder
+    uses may change without touching it.
+    """
+
+    name: str
+    family: str
+    decoding: dict[str, Any]
+    encoding: dict[str, Any]
+    analysis: bytes  # ONNX
+    synthesis: bytes  # ONNX
+    arrays: dict[str, IntegerArray]
+    identity: bytes  # 8 bytes
+
+
+def build(
+    name: str,
+    family: str,
+    *,
+    decoding: Mapping[str, Any],
+    encoding: Mapping[str, Any],
+    analysis: bytes,
+    synthesis: bytes,
+    arrays: Mapping[str, IntegerArray],
+) -> ModelFile:
+    """A model from its parts; computes the identity."""
+    return ModelFile(
+        name=name,
+        family=family,
+        decoding=dict(decoding),
+        encoding=dict(encoding),
+        analysis=analysis,
+        synthesis=synthesis,
+        arrays=dict(arrays),
+        identity=_identity(family, decoding, synthesis, arrays),
+    )
+
+
+def save(model: ModelFile, path: Path) -> None:
+    """Write a model file, atomically; the same model gives the same bytes."""
+    manifest = {
+        "format": _FORMAT,
+        "name": model.name,
+        "family": model.family,
+        "identity": model.identity.hex(),
+        "decoding": model.decoding,
+        "encoding": model.encoding,
+    }
+    entries = {
+        _MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode(),
+        _ANALYSIS: model.analysis,
+        _SYNTHESIS: model.synthesis,
+    }
+    for array_name, array in sorted(model.arrays.items()):
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        entries[f"{array_name}.npy"] = buffer.getvalue()
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for entry_name, data in entries.items():
+            # A fixed time stamp keeps the bytes a function of the model.
+            info = zipfile.ZipInfo(entry_name, (1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            file.writestr(info, data)
+    write_file(path, archive.getvalue())
+
+
+def load(path: Path) -> ModelFile:
+    """Read a model file and check it against its identity.
+
+    Raises:
+        ModelError: the file is missing, damaged, or no model file of this program.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            manifest = _read_manifest(file, path)
+            analysis = _read_entry(file, _ANALYSIS, path)
+            synthesis = _read_entry(file, _SYNTHESIS, path)
+            arrays: dict[str, IntegerArray] = {}
+            for entry_name in file.namelist():
+                if entry_name.endswith(".npy"):
+                    data = _read_entry(file, entry_name, path)
+                    arrays[entry_name.removesuffix(".npy")] = _read_array(data, entry_name, path)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such model file") from error
+    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"{path}: expected a model file, found {error}") from error
+    model = build(
+        manifest["name"],
+        manifest["family"],
+        decoding=manifest["decoding"],
+        encoding=manifest["encoding"],
+        analysis=analysis,
+        synthesis=synthesis,
+        arrays=arrays,
+    )
+    if model.identity.hex() != manifest["identity"]:
+        raise ModelError(
+            f"{path}: damaged: expected identity {manifest['identity']}, "
+            f"found {model.identity.hex()}"
+        )
+    return model
+
+
+def read_info(path: Path) -> ModelInfo:
+    """Name, family and identity of a model file, from its manifest alone.
+
+    Raises:
+        ModelError: as :func:`load`.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            manifest = _read_manifest(file, path)
+        size_bytes = path.stat().st_size
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such model file") from error
+    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"{path}: expected a model file, found {error}") from error
+    return ModelInfo(
+        name=manifest["name"],
+        family=manifest["family"],
+        identity=bytes.fromhex(manifest["identity"]),
+        path=path,
+        size_bytes=size_bytes,
+        is_default=path == _BUNDLED / (DEFAULT_MODEL + EXTENSION),
+    )
+
+
+@cache
+def bundled_models() -> tuple[ModelInfo, ...]:
+    """The models inside the package, the default first."""
+    found = [read_info(path) for path in sorted(_BUNDLED.glob("*" + EXTENSION))]
+    return tuple(sorted(found, key=lambda info: (not info.is_default, info.name)))
+
+
+def find(name_or_path: str | os.PathLike[str] | None) -> Path:
+    """The model file of a bundled name, or the path itself; None is the default model.
+
+    Raises:
+        ModelError: neither a bundled name nor a file.
+    """
+    if name_or_path is None:
+        name_or_path = DEFAULT_MODEL
+    for info in bundled_models():
+        if info.name == name_or_path:
+            return info.path
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    names = ", ".join(info.name for info in bundled_models()) or "none"
+    raise ModelError(f"{name_or_path}: expected a model file or a bundled model ({names})")
+
+
+def find_identity(identity: bytes) -> Path:
+    """The bundled model that wrote a file.
+
+    Raises:
+        UnknownModelError: none of the bundled models has this identity.
+    """
+    for info in bundled_models():
+        if info.identity == identity:
+            return info.path
+    known = ", ".join(f"{info.name} {info.identity.hex()}" for info in bundled_models()) or "none"
+    raise UnknownModelError(
+        f"the file was made by model {identity.hex()}, which is not here; bundled: {known}"
+    )
+
+
+def _identity(
+    family: str,
+    decoding: Mapping[str, Any],
+    synthesis: bytes,
+    arrays: Mapping[str, IntegerArray],
+) -> bytes:
+    digest = hashlib.sha256()
+
+    def add(data: bytes) -> None:
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+
+    add(family.encode())
+    add(json.dumps(decoding, sort_keys=True).encode())
+    add(synthesis)
+    for array_name, array in sorted(arrays.items()):
+        add(array_name.encode())
+        add(f"{array.dtype.newbyteorder('<').str} {array.shape}".encode())
+        add(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.digest()[:IDENTITY_BYTES]
+
+
+def _read_entry(file: zipfile.ZipFile, name: str, path: Path) -> bytes:
+    try:
+        info = file.getinfo(name)
+    except KeyError as error:
+        raise ModelError(f"{path}: expected an entry {name}, found none") from error
+    if info.file_size > _MAX_ENTRY_BYTES:
+        raise ModelError(
+            f"{path}: {name}: expected at most {_MAX_ENTRY_BYTES} B, found {info.file_size} B"
+        )
+    return file.read(info)
+
+
+def _read_manifest(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:
+    data = _read_entry(file, _MANIFEST, path)
+    try:
+        manifest = json.loads(data)
+    except ValueError as error:
+        raise ModelError(f"{path}: expected a JSON manifest, found {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise ModelError(f"{path}: expected a model of format {_FORMAT}, found {found!r}")
+    for key, kind in (
+        ("name", str),
+        ("family", str),
+        ("identity", str),
+        ("decoding", dict),
+        ("encoding", dict),
+    ):
+        if not isinstance(manifest.get(key), kind):
+            raise ModelError(
+                f"{path}: manifest: expected {key} to be a {kind.__name__}, "
+                f"found {manifest.get(key)!r}"
+            )
+    try:
+        length = len(bytes.fromhex(manifest["identity"]))
+    except ValueError:
+        length = -1
+    if length != IDENTITY_BYTES:
+        raise ModelError(
+            f"{path}: manifest: expected an identity of {2 * IDENTITY_BYTES} hexadecimal digits, "
+            f"found {manifest['identity']!r}"
+        )
+    return manifest
+
+
+def _read_array(data: bytes, name: str, path: Path) -> IntegerArray:
+    buffer = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(buffer)
+        if version != (1, 0):
+            raise ValueError(f"version {version}")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(buffer)
+        # The header is checked before anything of its size is allocated.
+        if dtype.kind not in "iu" or math.prod(shape) * dtype.itemsize > len(data):
+            raise ValueError(f"shape {shape} of {dtype} in {len(data)} B")
+        array: IntegerArray = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, TypeError) as error:
+        raise ModelError(f"{path}: {name}: expected an array of integers, found {error}") from error
+    return array

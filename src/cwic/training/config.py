@@ -1,0 +1,159 @@
+"""The training configuration: a TOML file read into frozen dataclasses; unknown keys are errors."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from cwic.errors import TrainingError
+from cwic.training.data import DataConfig
+from cwic.training.model.network import Cvpr2018Config
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of a staged schedule; stages follow each other and count their own steps."""
+
+    name: str  # for the log
+    steps: int  # optimiser steps
+    with_map: bool = True  # False trains the network without its importance map
+    batch: int = 32  # crops a step, over all processes
+    learning_rate: float = 1e-4  # Adam
+    final_learning_rate: float | None = None  # reached by a cosine at the end; None: constant
+    warmup_steps: int = 0  # linear rise at the start of the stage
+    mse_weight: float = 6.0  # weight of the mean squared error (pixel range 1); 6 is the paper's
+    ssim_weight: float = 0.0  # weight of 1 - SSIM
+    ms_ssim_weight: float = 0.0  # weight of 1 - MS-SSIM; needs crops of more than 160 px
+    rate_weight: float = 0.015  # gamma', see loss.thresholded_rate
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be above 0, found {self.learning_rate}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on besides its pictures."""
+
+    family: Literal["cvpr2018"]
+    stages: tuple[StageConfig, ...]
+    network: Cvpr2018Config = field(default_factory=Cvpr2018Config)
+    data: DataConfig = field(default_factory=DataConfig)
+    seed: int = 1
+    ema_decay: float = 0.999  # of the moving average of the weights, which is what gets exported
+    clip_norm: float = 1.0  # largest norm of the whole gradient
+    bf16: bool = True  # autocast of the transforms
+    compile: bool = False  # torch.compile
+    validation_crop_px: int = 256
+    validation_count: int = 32  # held-out crops
+    validate_every: int = 2000  # steps
+    checkpoint_every: int = 500  # steps
+    log_every: int = 50  # steps
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("expected at least one [[stages]] table, found none")
+        for stage in self.stages:
+            if stage.ms_ssim_weight and self.data.crop_px <= 160:
+                raise ValueError(
+                    f"ms_ssim_weight needs crop_px above 160, found {self.data.crop_px}"
+                )
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> tuple[int, StageConfig, int]:
+        """Index of the stage that global `step` lies in, the stage, and the step within it."""
+        for index, stage in enumerate(self.stages):
+            if step < stage.steps:
+                return index, stage, step
+            step -= stage.steps
+        raise IndexError(f"step lies {step} behind the last stage")
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a TOML file.
+
+    Raises:
+        TrainingError: the file is missing, is not TOML, has an unknown key or a value out of range.
+    """
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot read the configuration: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path}: expected TOML, found {error}") from error
+    return config_from_table(table, str(path))
+
+
+def config_from_table(table: dict[str, Any], origin: str) -> TrainConfig:
+    """Build the configuration from parsed TOML; `origin` names it in errors."""
+    if table.get("family") != "cvpr2018":
+        raise TrainingError(
+            f'{origin}: expected family = "cvpr2018", found {table.get("family")!r}'
+        )
+    return _build(TrainConfig, table, origin)
+
+
+def config_to_table(config: TrainConfig) -> dict[str, Any]:
+    """The inverse of :func:`config_from_table`, with every default written out, as JSON types."""
+
+    def without_none(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without_none(item) for key, item in value.items() if item is not None}
+        if isinstance(value, list | tuple):
+            return [without_none(item) for item in value]
+        return value
+
+    result: dict[str, Any] = without_none(dataclasses.asdict(config))
+    return result
+
+
+def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(table) - set(hints))
+    if unknown:
+        raise TrainingError(
+            f"{where}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(hints))}"
+        )
+    values = {key: _convert(hints[key], value, f"{where}, {key}") for key, value in table.items()}
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"{where}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise TrainingError(f"{where}: expected a table, found {value!r}")
+        return _build(hint, value, where)
+    if origin is tuple:
+        item = typing.get_args(hint)[0]
+        if not isinstance(value, list):
+            raise TrainingError(f"{where}: expected an array of tables, found {value!r}")
+        return tuple(_convert(item, entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            known = ", ".join(repr(choice) for choice in typing.get_args(hint))
+            raise TrainingError(f"{where}: expected one of {known}, found {value!r}")
+        return value
+    if origin is types.UnionType:
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise TrainingError(f"{where}: expected {hint.__name__}, found {value!r}")
+    return value

@@ -1,0 +1,637 @@
+"""The command: words in, files and one line out, exit codes, and never a traceback."""
+
+import argparse
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cwic
+from cwic import cli
+from cwic.errors import CodecWarning, TrainingError
+from cwic.model_file import bundled_models
+
+needs_model = pytest.mark.skipif(not bundled_models(), reason="no model in the package yet")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command in this process: exit code, standard output, standard error."""
+
+    def run_words(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as usage:
+            code = usage.code if isinstance(usage.code, int) else -1
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A smooth picture with some edges, 96x64."""
+    y, x = np.mgrid[0:64, 0:96]
+    pixels = np.stack([2 * x, 3 * y, 128 + 90 * np.sin(x / 9) * np.cos(y / 7)], axis=-1)
+    pixels[20:40, 30:60] = (230, 40, 40)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def encoded(run: Run, photo: Path) -> Path:
+    assert run("encode", photo, "--quiet") == (0, "", "")
+    return photo.with_suffix(".cwic")
+
+
+class _PipeStandIn(io.BytesIO):
+    """A standard stream that carries bytes."""
+
+    @property
+    def buffer(self) -> "_PipeStandIn":
+        return self
+
+
+def process(*words: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """Runs the command as a person does."""
+    command = [sys.executable, "-m", "cwic", *map(str, words)]
+    return subprocess.run(command, capture_output=True, timeout=60)
+
+
+# --- encode and decode ----------------------------------------------------------------------------
+
+
+@needs_model
+def test_a_picture_goes_into_a_file_beside_it_and_back(run: Run, photo: Path) -> None:
+    code, out, err = run("encode", photo)
+    data = photo.with_suffix(".cwic").read_bytes()
+    rate_bpp = 8 * len(data) / (96 * 64)
+    assert (code, err) == (0, "")
+    assert out == f"{photo} -> {photo.with_suffix('.cwic')} {len(data):,} B, {rate_bpp:.3f} bpp\n"
+
+    back = photo.with_name("back.png")
+    code, out, err = run("decode", photo.with_suffix(".cwic"), "-o", back)
+    assert (code, err) == (0, "")
+    assert out == f"{photo.with_suffix('.cwic')} -> {back} 96x64\n"
+    with Image.open(back) as picture:
+        assert (picture.size, picture.format) == ((96, 64), "PNG")
+
+
+@needs_model
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["--bpp", "0.8"], " (asked 0.8)\n"),
+        (["--target-size", "0.6 kB"], " (asked 600 B)\n"),
+        (["--psnr", "20"], " (asked 20 dB)\n"),
+        (["-q", "30"], " bpp\n"),
+    ],
+)
+def test_the_result_line_repeats_what_was_asked_for(
+    run: Run, photo: Path, words: list[str], asked: str
+) -> None:
+    code, out, _ = run("encode", photo, *words)
+    assert code == 0
+    assert out.endswith(asked)
+
+
+@needs_model
+def test_a_rate_that_is_within_reach_is_met_within_five_percent(run: Run, photo: Path) -> None:
+    sizes = []
+    for quality in ("0", "100"):
+        run("encode", photo, "-q", quality, "-f")
+        sizes.append(photo.with_suffix(".cwic").stat().st_size)
+    target = sum(sizes) // 2
+    code, _, err = run("encode", photo, "--target-size", str(target), "-f")
+    assert (code, err) == (0, "")
+    assert photo.with_suffix(".cwic").stat().st_size == pytest.approx(target, rel=0.05)
+
+
+@needs_model
+def test_a_target_out_of_reach_warns_and_with_strict_fails_without_a_file(
+    run: Run, photo: Path
+) -> None:
+    code, _, err = run("encode", photo, "--target-size", "1")
+    assert code == 0
+    assert err.startswith("warning: ")
+    assert err.count("\n") == 1
+    assert "photo.png" in err
+    assert run("encode", photo, "--target-size", "1", "-f", "--quiet") == (0, "", "")
+
+    photo.with_suffix(".cwic").unlink()
+    code, out, err = run("encode", photo, "--target-size", "1", "--strict")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert "photo.png" in err
+    assert not photo.with_suffix(".cwic").exists()
+
+
+@needs_model
+def test_the_extension_says_the_format_of_the_decoded_picture(run: Run, encoded: Path) -> None:
+    for suffix, name in ((".jpg", "JPEG"), (".webp", "WEBP"), (".tif", "TIFF")):
+        target = encoded.with_suffix(suffix)
+        assert run("decode", encoded, "-o", target)[0] == 0
+        with Image.open(target) as picture:
+            assert picture.format == name
+    code, _, err = run("decode", encoded, "-o", encoded.with_suffix(".xyz"))
+    assert code == 1
+    assert "xyz" in err
+
+
+@needs_model
+def test_strip_leaves_metadata_out(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "tagged.png"
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    Image.new("RGB", (16, 16), "red").save(source, exif=exif)
+    for words, kept in (([], True), (["--strip", "-f"], False)):
+        assert run("encode", source, *words)[0] == 0
+        _, out, _ = run("info", tmp_path / "tagged.cwic", "--json")
+        assert ("exif" in json.loads(out)["sections"]) == kept
+
+
+@needs_model
+def test_verbose_adds_the_model_and_the_time_on_stderr(run: Run, photo: Path) -> None:
+    code, out, err = run("encode", photo, "-v")
+    assert code == 0
+    assert out.count("\n") == 1
+    assert bundled_models()[0].name in err
+
+
+@needs_model
+def test_a_model_file_of_ones_own_encodes_and_decodes(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = bundled_models()[0].path
+    assert run("encode", photo, "--model", model)[0] == 0
+    # To be unknown is what distinguishes one's own model from those of the package.
+    monkeypatch.setattr(cwic, "decode", None)
+    target = photo.with_name("back.png")
+    code, out, _ = run("decode", photo.with_suffix(".cwic"), "--model", model, "-o", target)
+    assert code == 0
+    assert out.endswith(" 96x64\n")
+
+
+# --- overwriting and folders ----------------------------------------------------------------------
+
+
+@needs_model
+def test_nothing_is_overwritten_without_force(run: Run, photo: Path, encoded: Path) -> None:
+    encoded.write_bytes(b"precious")
+    code, out, err = run("encode", photo)
+    assert (code, out) == (1, "")
+    assert err == f"error: {encoded}: exists already; -f overwrites it\n"
+    assert encoded.read_bytes() == b"precious"
+    assert run("encode", photo, "-f")[0] == 0
+    assert encoded.read_bytes() != b"precious"
+
+
+def test_the_input_is_never_overwritten_not_even_by_force(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "a.cwic"
+    source.write_bytes(b"precious")
+    code, _, err = run("encode", source, "-f")
+    assert code == 1
+    assert "input" in err
+    assert source.read_bytes() == b"precious"
+
+
+@needs_model
+def test_an_output_folder_takes_the_name_of_the_input(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    assert run("encode", photo, "-o", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out" / "photo.cwic").is_file()
+
+
+@pytest.mark.parametrize("output", ["nowhere/a.cwic", "nowhere/"])
+def test_a_missing_output_folder_is_named_before_any_work(
+    run: Run, photo: Path, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    monkeypatch.setattr(cwic, "encode", None)
+    code, _, err = run("encode", photo, "-o", output)
+    assert code == 1
+    assert "nowhere" in err
+
+
+@needs_model
+def test_a_folder_in_gives_a_folder_out_and_failures_are_listed(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    photo.rename(pictures / "good.png")
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    (pictures / "notes.txt").write_text("not for encoding")
+    files, back = tmp_path / "new" / "files", tmp_path / "back"
+
+    code, out, err = run("encode", pictures, "-o", files)
+    assert code == 1
+    assert out.startswith(f"{pictures / 'good.png'} -> {files / 'good.cwic'} ")
+    assert "broken.jpg" in err
+    assert err.endswith("error: 1 of 2 failed: broken.jpg\n")
+    assert [path.name for path in files.iterdir()] == ["good.cwic"]
+
+    assert run("decode", files, "-o", back)[0] == 0
+    assert [path.name for path in back.iterdir()] == ["good.png"]
+    code, _, err = run("decode", files, "-o", back)
+    assert code == 1
+    assert "exists already" in err
+
+
+@needs_model
+def test_files_of_a_folder_that_differ_in_their_extension_do_not_collide(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    with Image.open(photo) as picture:
+        for name in ("a.png", "a.bmp", "b.png"):
+            picture.save(pictures / name)
+    assert run("encode", pictures, "-o", tmp_path / "out")[0] == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a.bmp.cwic", "a.png.cwic", "b.cwic"]
+
+
+def test_an_empty_folder_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("encode", tmp_path / "empty", "-o", tmp_path / "out")
+    assert (code, err) == (
+        1,
+        f"error: {tmp_path / 'empty'}: expected at least a picture in this folder, found none\n",
+    )
+
+
+# --- standard streams -----------------------------------------------------------------------------
+
+
+@needs_model
+def test_standard_streams_carry_the_data_and_messages_stay_out_of_it(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def piped(data: bytes, *words: str) -> tuple[int, bytes]:
+        out = _PipeStandIn()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", _PipeStandIn(data))
+            patch.setattr(sys, "stdout", out)
+            code = cli.main(list(words))
+        return code, out.getvalue()
+
+    code, data = piped(photo.read_bytes(), "encode", "-")
+    assert code == 0
+    assert cwic.read_header(data).width == 96
+    code, data = piped(data, "decode", "-", "-o", "-")
+    assert code == 0
+    with Image.open(io.BytesIO(data)) as picture:
+        assert (picture.size, picture.format) == ((96, 64), "PNG")
+
+
+def test_data_is_not_thrown_at_a_terminal(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, _, err = run("encode", photo, "-o", "-")
+    assert code == 1
+    assert "terminal" in err
+
+
+def test_two_dashes_end_the_options(run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("info", "--", "-missing.cwic")
+    assert code == 1
+    assert "-missing.cwic" in err
+
+
+# --- info and models ------------------------------------------------------------------------------
+
+
+@needs_model
+def test_info_says_what_is_in_a_file(run: Run, encoded: Path) -> None:
+    size_bytes = encoded.stat().st_size
+    code, out, err = run("info", encoded, "--json")
+    facts = json.loads(out)
+    assert (code, err) == (0, "")
+    assert facts["bytes"] == size_bytes
+    assert facts["bpp"] == pytest.approx(8 * size_bytes / (96 * 64), abs=1e-6)
+    assert (facts["width"], facts["height"], facts["mode"]) == (96, 64, "RGB")
+    assert facts["model"] == bundled_models()[0].name
+    assert facts["identity"] == bundled_models()[0].identity.hex()
+    assert 0 < facts["sections"]["tile"] < size_bytes
+
+    _, out, _ = run("info", encoded)
+    for fact in (f"{size_bytes:,} B", "96x64 RGB", facts["model"], facts["identity"]):
+        assert fact in out
+
+
+@needs_model
+def test_info_loads_no_network_and_no_runtime(encoded: Path) -> None:
+    code = (
+        "import sys; from cwic.cli import main; main(sys.argv[1:]);"
+        "sys.exit('onnxruntime' in sys.modules or 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, "info", str(encoded)]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+
+
+@needs_model
+def test_models_lists_what_comes_with_the_program(run: Run) -> None:
+    code, out, _ = run("models")
+    assert code == 0
+    assert sum(line.endswith("default") for line in out.splitlines()) == 1
+    code, out, _ = run("models", "--json")
+    assert [model["identity"] for model in json.loads(out)] == [
+        model.identity.hex() for model in bundled_models()
+    ]
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def expect_one_line(result: tuple[int, str, str], name: str) -> None:
+    code, out, err = result
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert name in err
+
+
+@pytest.mark.parametrize("verb", ["encode", "decode", "info"])
+@pytest.mark.parametrize("content", [None, b"", b"just text\n", b"\x00" * 100])
+def test_what_is_no_picture_and_no_file_of_ours_gives_one_line(
+    run: Run, tmp_path: Path, verb: str, content: bytes | None
+) -> None:
+    if verb == "encode" and not bundled_models():
+        pytest.skip("no model in the package yet")
+    path = tmp_path / "odd.file"
+    if content is not None:
+        path.write_bytes(content)
+    expect_one_line(run(verb, path), "odd.file")
+    assert len(list(tmp_path.iterdir())) == (content is not None)
+
+
+@needs_model
+def test_damage_anywhere_gives_one_line_and_no_picture(run: Run, encoded: Path) -> None:
+    data = encoded.read_bytes()
+    damaged = encoded.with_name("damaged.cwic")
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 16
+    for content in (data[:-1], data[: len(data) // 2], data[:9], bytes(flipped)):
+        damaged.write_bytes(content)
+        expect_one_line(run("decode", damaged), "damaged.cwic")
+        assert not damaged.with_suffix(".png").exists()
+
+
+@needs_model
+def test_an_unknown_model_is_named(run: Run, photo: Path) -> None:
+    expect_one_line(run("encode", photo, "--model", "no-such-model"), "no-such-model")
+
+
+@needs_model
+def test_a_bundled_model_is_found_by_its_name(run: Run, photo: Path) -> None:
+    code, _, err = run("encode", photo, "--model", bundled_models()[0].name)
+    assert (code, err) == (0, "")
+
+
+@needs_model
+@pytest.mark.parametrize("words", [["--roi", "mask.png"], ["--saliency"]])
+def test_what_is_not_built_yet_says_so(run: Run, photo: Path, words: list[str]) -> None:
+    code, _, err = run("encode", photo, *words)
+    assert code == 1
+    assert "not built yet" in err
+
+
+@pytest.mark.parametrize("verb", ["view", "compare", "batch", "serve", "evaluate", "data"])
+def test_a_verb_of_a_later_version_says_that_it_is_not_built_yet(run: Run, verb: str) -> None:
+    expect_one_line(run(verb, "kodak", "--out", "results"), f"cwic {verb} is not built yet")
+
+
+@needs_model
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_an_unwritable_folder_is_named(run: Run, photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    expect_one_line(run("encode", photo, "-o", folder), "locked")
+
+
+def test_the_file_is_named_before_a_warning_and_each_warning_is_one_line(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(image: Path, **options: Any) -> bytes:
+        warnings.warn("as near\nas it gets", CodecWarning, stacklevel=2)
+        warnings.warn("photo.png is odd", CodecWarning, stacklevel=2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cwic, "encode", encode)
+    code, out, err = run("encode", photo)
+    assert (code, out) == (130, "")
+    assert err == (
+        f"warning: {photo}: as near as it gets\nwarning: photo.png is odd\nerror: interrupted\n"
+    )
+
+
+def test_an_error_of_the_system_is_one_line(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(image: Path, **options: Any) -> bytes:
+        raise error
+
+    monkeypatch.setattr(cwic, "encode", encode)
+    error: BaseException = OSError(28, "No space left on device", "a.cwic")
+    assert run("encode", photo) == (1, "", "error: a.cwic: No space left on device\n")
+    error = MemoryError()
+    assert run("encode", photo) == (1, "", "error: not enough memory\n")
+
+
+# --- train and export -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "c.toml", "--data", "pictures", "--out", "run"],
+        ["export", "run/checkpoint", "--data", "pictures", "-o", "m.cwicmodel"],
+    ],
+)
+def test_training_without_torch_names_the_extra_to_install(
+    run: Run, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, _, err = run(*words)
+    assert code == 1
+    assert "pip install 'cwic[train]'" in err
+
+
+def test_train_passes_everything_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = pytest.importorskip("cwic.training.trainer")
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(trainer, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
+    words = "train c.toml --data a b --out run --max-seconds 60 --threads 2 --device cpu --quiet"
+    assert run(*words.split()) == (0, "", "")
+    assert calls == [
+        (
+            (Path("c.toml"),),
+            {
+                "data": [Path("a"), Path("b")],
+                "run_dir": Path("run"),
+                "max_seconds": 60.0,
+                "threads": 2,
+                "device": "cpu",
+                "show_progress": False,
+            },
+        )
+    ]
+
+
+def test_a_training_error_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = pytest.importorskip("cwic.training.trainer")
+
+    def train(*args: Any, **kwargs: Any) -> None:
+        raise TrainingError("c.toml: unknown key 'lerning_rate'")
+
+    monkeypatch.setattr(trainer, "train", train)
+    expect_one_line(run("train", "c.toml", "--data", "a", "--out", "run"), "lerning_rate")
+
+
+def test_a_checkpoint_that_is_not_there_is_named(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    words = ["--data", tmp_path, "-o", tmp_path / "m.cwicmodel"]
+    expect_one_line(run("export", tmp_path / "gone.safetensors", *words), "gone.safetensors")
+    assert not (tmp_path / "m.cwicmodel").exists()
+
+
+# --- usage ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["frobnicate"],
+        ["encode"],
+        ["encode", "a.png", "-q", "101"],
+        ["encode", "a.png", "-q", "nan"],
+        ["encode", "a.png", "--bpp", "0"],
+        ["encode", "a.png", "--bpp", "inf"],
+        ["encode", "a.png", "--bpp", "0.5", "-q", "50"],
+        ["encode", "a.png", "--psnr", "30", "--target-size", "40kB"],
+        ["encode", "a.png", "--target-size", "40 parsecs"],
+        ["encode", "a.png", "--target", "40kB"],
+        ["encode", "a.png", "-o", "b.png"],
+        ["encode", "."],
+        ["decode", ".", "-o", "-"],
+        ["train", "c.toml"],
+        ["train", "c.toml", "--data", "a", "--out", "b", "--threads", "0"],
+        ["export", "checkpoint"],
+    ],
+)
+def test_wrong_usage_ends_with_two_and_a_hint(run: Run, words: list[str]) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: cwic")
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("40kB", 40_000),
+        ("40 kB", 40_000),
+        ("40000", 40_000),
+        ("40000B", 40_000),
+        ("1.5MB", 1_500_000),
+        ("40KiB", 40_960),
+        ("40k", 40_000),
+        (" .5 mib ", 524_288),
+        ("0.29kB", 290),
+    ],
+)
+def test_a_size_is_read_as_people_write_it(text: str, size_bytes: int) -> None:
+    assert cli._size_bytes(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "kB", "-1kB", "1e3", "0", "0.4", "1,5MB", "40 k B", "٤kB"])
+def test_a_size_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected"):
+        cli._size_bytes(text)
+
+
+def test_the_options_of_every_verb_are_frozen() -> None:
+    parser = cli._parser()
+    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    found = {
+        name: {word for action in verb._actions for word in action.option_strings}
+        - {"-h", "--help", "--quiet", "-v", "--verbose"}
+        for name, verb in verbs.choices.items()
+    }
+    output = {"-o", "--output", "-f", "--force"}
+    rate = {"-q", "--quality", "--bpp", "--target-size", "--psnr"}
+    assert found == {
+        "encode": output | rate | {"--strict", "--roi", "--saliency", "--strip", "--model"},
+        "decode": output | {"--model"},
+        "info": {"--json"},
+        "models": {"--json"},
+        "train": {"--data", "--out", "--max-seconds", "--threads", "--device"},
+        "export": output | {"--data"},
+    }
+
+
+# --- the process ----------------------------------------------------------------------------------
+
+
+def test_the_module_runs_as_the_command_and_says_its_version() -> None:
+    result = process("--version")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.decode().split() == ["cwic", cwic.__version__]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from cwic.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(bool({'numpy', 'PIL', 'onnxruntime', 'torch'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+@pytest.mark.parametrize("words", [["--help"], ["models"], ["encode", "-o", "-"]])
+def test_a_reader_that_went_away_is_no_reason_for_a_traceback(
+    words: list[str], photo: Path
+) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    picture = [str(photo)] if words[0] == "encode" else []
+    command = [sys.executable, "-m", "cwic", *words, *picture]
+    try:
+        result = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, timeout=60)
+    finally:
+        os.close(write_end)
+    assert result.returncode in (0, 1)
+    assert b"Traceback" not in result.stderr
+    assert b"Exception" not in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of other systems are text")
+def test_a_file_name_that_is_no_text_can_be_named(tmp_path: Path) -> None:
+    result = process("info", tmp_path / os.fsdecode(b"\xff.cwic"))
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"error: ")
+    assert b"Traceback" not in result.stderr

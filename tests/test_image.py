@@ -1,0 +1,587 @@
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
+
+from cwic.errors import BitstreamError, CodecError, CodecWarning, ImageError
+from cwic.image import (
+    MAX_PIXELS,
+    Metadata,
+    Mode,
+    Picture,
+    crop,
+    encode_image,
+    pack_alpha,
+    pad_to_multiple,
+    read_picture,
+    save_image,
+    to_pil,
+    unpack_alpha,
+)
+
+sides = st.integers(1, 70)
+seeds = st.integers(0, 2**32 - 1)
+channel_counts = {Mode.L: 1, Mode.LA: 2, Mode.RGB: 3, Mode.RGBA: 4}
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def noise(seed: int, *shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def noise_image(mode: str, width: int = 13, height: int = 7) -> Image.Image:
+    """An image of any Pillow mode that pictures come in."""
+    if mode == "1":
+        return Image.fromarray(noise(0, height, width) > 127)
+    if mode == "I;16":
+        return Image.fromarray(noise(0, height, width).astype(np.uint16) * 257)
+    if mode == "I":
+        return Image.fromarray(noise(0, height, width).astype(np.int32) * 257)
+    if mode == "F":
+        return Image.fromarray(noise(0, height, width).astype(np.float32) / 255)
+    bands = "L" if mode == "P" else mode
+    planes = [Image.fromarray(noise(band, height, width)) for band in range(len(bands))]
+    if mode == "YCbCr":
+        return Image.merge("YCbCr", planes[:3])
+    image = planes[0] if bands == "L" else Image.merge(mode, planes)
+    if mode == "P":
+        image = image.quantize(16)
+    return image
+
+
+def file_of(image: Image.Image, file_format: str, **options: Any) -> io.BytesIO:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return io.BytesIO(file.getvalue())
+
+
+def png_of_16_bits(color_type: int, num_channels: int, sample: int) -> io.BytesIO:
+    """A 2x1 PNG whose samples are all the same; Pillow writes only grey ones."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        checksum = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, color_type, 0, 0, 0)
+    rows = zlib.compress(b"\0" + struct.pack(">H", sample) * 2 * num_channels)
+    return io.BytesIO(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+def exif_with(orientation: int, order: str = "<") -> bytes:
+    """A minimal EXIF block: a maker's name and an orientation."""
+    name = b"cwic cameras\0"
+    block = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, 2)
+    block += struct.pack(f"{order}HHII", ExifTags.Base.Make, 2, len(name), 8 + 2 + 24 + 4)
+    block += struct.pack(f"{order}HHIHH", ExifTags.Base.Orientation, 3, 1, orientation, 0)
+    return block + struct.pack(f"{order}I", 0) + name
+
+
+def tags_of(exif: bytes | None) -> dict[int, Any]:
+    assert exif is not None
+    tags = Image.Exif()
+    tags.load(exif)
+    return dict(tags)
+
+
+@given(sides, sides, st.sampled_from(Mode), seeds)
+def test_an_array_of_any_mode_and_size_comes_back_exactly(
+    width: int, height: int, mode: Mode, seed: int
+) -> None:
+    array = noise(seed, height, width, channel_counts[mode])
+    picture = read_picture(array)
+    assert (picture.width, picture.height, picture.mode) == (width, height, mode)
+    assert picture.pixels.shape == (height, width, 3)
+    image = to_pil(picture)
+    assert image.mode == mode.name
+    np.testing.assert_array_equal(np.asarray(image).reshape(array.shape), array)
+
+
+@settings(max_examples=30)
+@given(sides, sides, st.sampled_from(Mode), st.sampled_from(["png", "tiff", "webp"]), seeds)
+def test_a_lossless_file_of_any_mode_and_size_comes_back_exactly(
+    width: int, height: int, mode: Mode, file_format: str, seed: int
+) -> None:
+    picture = read_picture(noise(seed, height, width, channel_counts[mode]))
+    again = read_picture(io.BytesIO(encode_image(to_pil(picture), file_format)))
+    np.testing.assert_array_equal(again.pixels, picture.pixels)
+    if mode.has_alpha:
+        assert again.alpha is not None
+        assert picture.alpha is not None
+        np.testing.assert_array_equal(again.alpha, picture.alpha)
+    if file_format != "webp":
+        assert again.mode == mode
+
+
+def test_a_grey_array_may_have_two_axes() -> None:
+    grey = noise(0, 5, 9)
+    picture = read_picture(grey)
+    assert picture.mode == Mode.L
+    for channel in range(3):
+        np.testing.assert_array_equal(picture.pixels[:, :, channel], grey)
+
+
+def test_a_bool_array_is_black_and_white() -> None:
+    assert read_picture(np.array([[True, False]])).pixels[0, :, 0].tolist() == [255, 0]
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<u2"])
+def test_16_bit_arrays_are_rounded_with_a_warning(dtype: str) -> None:
+    values = np.array([[0, 128, 129, 257, 32767, 65406, 65407, 65535]], dtype)
+    with pytest.warns(CodecWarning, match="array: 8 bits per channel are coded, of 16"):
+        picture = read_picture(values)
+    assert picture.pixels[0, :, 0].tolist() == [0, 0, 1, 1, 127, 254, 255, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_float_arrays_from_0_to_1_are_rounded_with_a_warning(dtype: type) -> None:
+    values = np.array([[[0, 0.25, 1]]], dtype)
+    with pytest.warns(CodecWarning, match="8 bits per channel are coded, of float"):
+        picture = read_picture(values)
+    assert picture.pixels.tolist() == [[[0, 64, 255]]]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 4, 5), np.uint8), r"shape \(3, 4, 5\), expected \(H, W\)"),
+        (np.zeros(3, np.uint8), r"shape \(3,\)"),
+        (np.zeros((1, 2, 3, 4), np.uint8), "shape"),
+        (np.zeros((4, 4, 0), np.uint8), "shape"),
+        (np.zeros((0, 4), np.uint8), "4x0 pixels, expected at least 1x1"),
+        (np.zeros((4, 0, 3), np.uint8), "0x4 pixels"),
+        (np.zeros((2, 2), np.int64), "samples of int64, expected uint8, uint16, bool or float"),
+        (np.zeros((2, 2), np.int32), "samples of int32"),
+        (np.zeros((2, 2), np.complex64), "samples of complex64"),
+        (np.array([["a"]]), "samples of <U1"),
+        (np.array([[np.nan]]), "NaN or infinite"),
+        (np.array([[np.inf]]), "NaN or infinite"),
+        (np.array([[1.5]]), "samples from 1.5 to 1.5, expected 0 to 1"),
+        (np.array([[-0.5]]), "samples from -0.5"),
+    ],
+)
+def test_other_arrays_are_image_errors_that_say_what_was_found(
+    array: NDArray[Any], message: str
+) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_picture(array)
+
+
+def test_something_that_is_no_picture_is_an_image_error() -> None:
+    number: Any = 3
+    with pytest.raises(ImageError, match="found int, expected a path"):
+        read_picture(number)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("1", Mode.L),
+        ("L", Mode.L),
+        ("LA", Mode.LA),
+        ("P", Mode.RGB),
+        ("PA", Mode.RGBA),
+        ("RGB", Mode.RGB),
+        ("RGBA", Mode.RGBA),
+        ("RGBX", Mode.RGB),
+        ("CMYK", Mode.RGB),
+        ("YCbCr", Mode.RGB),
+        ("HSV", Mode.RGB),
+        ("LAB", Mode.RGB),
+    ],
+)
+def test_every_pillow_mode_of_8_bits_is_read(mode: str, expected: Mode) -> None:
+    image = noise_image("RGBA").convert("P").convert("PA") if mode == "PA" else noise_image(mode)
+    assert image.mode == mode
+    picture = read_picture(image)
+    assert picture.mode == expected
+    as_rgb = image.convert("RGBA" if picture.mode.has_alpha else "RGB")
+    np.testing.assert_array_equal(picture.pixels, np.asarray(as_rgb)[:, :, :3])
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_deeper_pillow_modes_are_read_with_a_warning(mode: str) -> None:
+    with pytest.warns(CodecWarning, match="8 bits per channel"):
+        picture = read_picture(noise_image(mode))
+    np.testing.assert_array_equal(picture.pixels[:, :, 0], noise(0, 7, 13))
+    assert picture.mode == Mode.L
+
+
+def test_integer_samples_beyond_16_bits_are_an_image_error() -> None:
+    with pytest.raises(ImageError, match="found integer samples from 0 to 70000"):
+        read_picture(Image.fromarray(np.array([[0, 70000]], np.int32)))
+
+
+@pytest.mark.parametrize(("color_type", "num_channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_a_16_bit_png_is_read_with_one_warning(color_type: int, num_channels: int) -> None:
+    with pytest.warns(CodecWarning, match="8 bits per channel are coded, of 16") as caught:
+        picture = read_picture(png_of_16_bits(color_type, num_channels, 0x8080))
+    assert len(caught) == 1
+    assert picture.pixels.tolist() == [[[128] * 3] * 2]
+
+
+@pytest.mark.parametrize("file_format", ["PPM", "TIFF"])
+def test_other_16_bit_files_are_read_with_a_warning(file_format: str) -> None:
+    with pytest.warns(CodecWarning, match="8 bits per channel are coded, of 16"):
+        picture = read_picture(file_of(noise_image("I;16"), file_format))
+    np.testing.assert_array_equal(picture.pixels[:, :, 0], noise(0, 7, 13))
+
+
+def test_a_palette_with_transparency_becomes_an_alpha_plane() -> None:
+    image = noise_image("P")
+    transparent = read_picture(file_of(image, "PNG", transparency=3))
+    assert transparent.mode == Mode.RGBA
+    assert transparent.alpha is not None
+    np.testing.assert_array_equal(transparent.alpha == 0, np.asarray(image) == 3)
+    table = read_picture(file_of(image, "PNG", transparency=bytes(range(16))))
+    assert table.alpha is not None
+    np.testing.assert_array_equal(table.alpha, np.asarray(image))
+
+
+@pytest.mark.parametrize(
+    ("mode", "transparent", "expected"),
+    [("1", 0, Mode.LA), ("L", 9, Mode.LA), ("RGB", (1, 2, 3), Mode.RGBA)],
+)
+def test_a_transparent_colour_becomes_an_alpha_plane(
+    mode: str, transparent: Any, expected: Mode
+) -> None:
+    image = Image.new(mode, (3, 2), 255 if mode != "RGB" else (9, 9, 9))
+    image.putpixel((1, 0), transparent)
+    picture = read_picture(file_of(image, "PNG", transparency=transparent))
+    assert picture.mode == expected
+    assert picture.alpha is not None
+    assert picture.alpha.tolist() == [[255, 0, 255], [255, 255, 255]]
+
+
+def test_cmyk_without_a_profile_is_converted_by_pillow() -> None:
+    image = noise_image("CMYK")
+    picture = read_picture(file_of(image, "TIFF"))
+    np.testing.assert_array_equal(picture.pixels, np.asarray(image.convert("RGB")))
+
+
+def test_an_unusable_cmyk_profile_is_dropped_with_a_warning() -> None:
+    image = noise_image("CMYK")
+    file = file_of(image, "TIFF", icc_profile=b"no profile")
+    with pytest.warns(CodecWarning, match="CMYK profile cannot be used"):
+        picture = read_picture(file)
+    np.testing.assert_array_equal(picture.pixels, np.asarray(image.convert("RGB")))
+    assert picture.metadata.icc is None
+
+
+def test_cmyk_goes_through_its_profile_which_is_then_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # No free CMYK profile is small enough to stand here: what is checked is who converts what.
+    seen = []
+
+    def convert(image: Image.Image, profile: object, target: object, **options: str) -> Any:
+        seen.append((image.mode, options["outputMode"]))
+        return Image.new("RGB", image.size, (1, 2, 3))
+
+    monkeypatch.setattr(ImageCms, "profileToProfile", convert)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = read_picture(file_of(noise_image("CMYK"), "TIFF", icc_profile=profile))
+    assert seen == [("CMYK", "RGB")]
+    assert picture.pixels[0, 0].tolist() == [1, 2, 3]
+    assert picture.metadata.icc is None
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_orientation_is_applied_and_then_upright(
+    file_format: str, orientation: int, order: str
+) -> None:
+    image = noise_image("RGB", 16, 8)
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    exif = exif_with(orientation, order)
+    if file_format == "JPEG":
+        exif = b"Exif\0\0" + exif
+    file = file_of(image, file_format, exif=exif, **options)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(file.getvalue())))
+    picture = read_picture(file)
+    assert (picture.width, picture.height) == ((16, 8) if orientation < 5 else (8, 16))
+    np.testing.assert_array_equal(picture.pixels, np.asarray(upright))
+    tags = tags_of(picture.metadata.exif)
+    assert tags.get(ExifTags.Base.Orientation, 1) == 1
+    assert tags[ExifTags.Base.Make] == "cwic cameras"
+
+
+def test_only_the_orientation_changes_in_the_exif_block() -> None:
+    # Maker notes hold offsets that only their maker knows, so the block is not written anew.
+    image = noise_image("RGB")
+    picture = read_picture(file_of(image, "PNG", exif=exif_with(6) + b"maker note"))
+    assert picture.metadata.exif == exif_with(1) + b"maker note"
+
+
+def test_a_damaged_exif_block_is_left_out_with_a_warning() -> None:
+    file = file_of(noise_image("RGB"), "PNG", exif=b"no TIFF header at all")
+    with pytest.warns(CodecWarning, match="damaged EXIF block is left out"):
+        picture = read_picture(file)
+    assert picture.metadata.exif is None
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "avif", "tif"])
+def test_metadata_survives_every_format_that_has_a_place_for_it(extension: str) -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    upright = XMP.replace(b'"6"', b'"1"')
+    source = Picture(noise(0, 8, 8, 3), metadata=Metadata(icc, exif_with(1), upright))
+    data = encode_image(to_pil(source), extension)
+    kept = read_picture(io.BytesIO(data)).metadata
+    assert kept.icc == icc
+    assert kept.xmp == upright
+    assert tags_of(kept.exif)[ExifTags.Base.Make] == "cwic cameras"
+    assert read_picture(io.BytesIO(data), keep_metadata=False).metadata == Metadata()
+
+
+def test_the_orientation_in_an_xmp_packet_becomes_upright() -> None:
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    picture = read_picture(file_of(noise_image("RGB"), "PNG", pnginfo=chunks))
+    assert picture.metadata.xmp == XMP.replace(b'"6"', b'"1"')
+
+
+def test_metadata_too_long_for_a_jpeg_segment_is_left_out_with_a_warning() -> None:
+    source = Picture(noise(0, 8, 8, 3), metadata=Metadata(exif=exif_with(1), xmp=bytes(70_000)))
+    with pytest.warns(CodecWarning, match="JPEG cannot hold XMP of 70000 bytes"):
+        data = encode_image(to_pil(source), "jpg")
+    kept = read_picture(io.BytesIO(data)).metadata
+    assert kept.xmp is None
+    assert kept.exif == exif_with(1)
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "avif", "tif"])
+def test_an_exif_block_that_is_no_exif_never_keeps_a_picture_from_being_written(
+    extension: str,
+) -> None:
+    source = Picture(noise(0, 8, 8, 3), metadata=Metadata(exif=b"no TIFF header at all"))
+    if extension in ("avif", "tif"):
+        with pytest.warns(CodecWarning, match="cannot hold this EXIF"):
+            data = encode_image(to_pil(source), extension)
+    else:
+        data = encode_image(to_pil(source), extension)
+    assert Image.open(io.BytesIO(data)).size == (8, 8)
+
+
+def test_of_several_frames_the_first_is_taken_with_a_warning() -> None:
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "green", "blue")]
+    for file_format in ("GIF", "TIFF", "PNG", "WEBP"):
+        file = file_of(frames[0], file_format, save_all=True, append_images=frames[1:])
+        with pytest.warns(CodecWarning, match="only frame 1 of 3 is coded"):
+            picture = read_picture(file)
+        assert picture.pixels[0, 0, 0] > 200
+
+
+def test_paths_of_all_kinds_and_binary_files_are_read(tmp_path: Path) -> None:
+    pixels = noise(0, 6, 5, 3)
+    path = tmp_path / "picture.png"
+    save_image(Image.fromarray(pixels), path)
+    np.testing.assert_array_equal(read_picture(path).pixels, pixels)
+    np.testing.assert_array_equal(read_picture(os.fspath(path)).pixels, pixels)
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(read_picture(file).pixels, pixels)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_pipe_is_read() -> None:
+    pixels = noise(0, 6, 5, 3)
+    reader, writer = os.pipe()
+    with open(writer, "wb") as file:
+        file.write(encode_image(Image.fromarray(pixels), "png"))
+    with open(reader, "rb") as file:
+        np.testing.assert_array_equal(read_picture(file).pixels, pixels)
+
+
+def test_a_missing_file_is_an_image_error(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"no such file: .*absent\.png"):
+        read_picture(tmp_path / "absent.png")
+
+
+def test_a_folder_is_an_image_error(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="cannot read"):
+        read_picture(tmp_path)
+
+
+def test_a_file_that_is_no_picture_is_an_image_error_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "notes.png"
+    path.write_text("not a picture")
+    with pytest.raises(ImageError, match=r"notes\.png: found no picture"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "AVIF"])
+def test_a_truncated_file_is_an_image_error(file_format: str) -> None:
+    data = file_of(noise_image("RGB", 40, 40), file_format).getvalue()
+    for length in (0, 1, 10, len(data) // 3, len(data) * 2 // 3):
+        with pytest.raises(ImageError):
+            read_picture(io.BytesIO(data[:length]))
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"]), seeds)
+def test_a_damaged_file_is_a_picture_or_an_image_error(file_format: str, seed: int) -> None:
+    data = bytearray(file_of(noise_image("RGB", 20, 20), file_format).getvalue())
+    generator = np.random.default_rng(seed)
+    for position in generator.integers(0, min(len(data), 400), 3):
+        data[position] = generator.integers(0, 256)
+    try:
+        picture = read_picture(io.BytesIO(data))
+    except (CodecError, CodecWarning):
+        return
+    assert picture.pixels.dtype == np.uint8
+
+
+def test_a_picture_over_the_limit_is_refused_before_it_is_decoded() -> None:
+    file = file_of(Image.new("1", (300, 200)), "PNG")
+    with pytest.raises(ImageError, match="300x200 = 60000 pixels, expected at most 59999"):
+        read_picture(file, max_pixels=59_999)
+    assert read_picture(file, max_pixels=60_000).width == 300
+
+
+def test_a_decompression_bomb_is_an_image_error() -> None:
+    file = png_of_16_bits(0, 1, 0)
+    data = bytearray(file.getvalue())
+    data[16:24] = struct.pack(">II", 100_000, 100_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(ImageError, match="10000000000 pixels"):
+        read_picture(io.BytesIO(data))
+
+
+def test_the_limit_is_ours_where_pillow_would_only_warn() -> None:
+    side = 9_600
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert Image.MAX_IMAGE_PIXELS < side * side < MAX_PIXELS
+    with pytest.raises(ImageError, match=f"expected at most {side}"):
+        read_picture(file_of(Image.new("1", (side, side)), "PNG"), max_pixels=side)
+
+
+def test_grey_output_is_the_rounded_luma() -> None:
+    pixels = noise(0, 9, 9, 3)
+    grey = np.asarray(to_pil(Picture(pixels, mode=Mode.L))).astype(float)
+    luma = pixels @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(grey - luma).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    "extension", ["png", "jpg", "jpeg", "webp", "avif", "tif", "tiff", "ppm", "pgm", "bmp"]
+)
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.filterwarnings("ignore:.*has no transparency:cwic.errors.CodecWarning")
+def test_every_format_holds_every_mode(tmp_path: Path, extension: str, mode: Mode) -> None:
+    smooth = np.add.outer(np.arange(40), np.arange(48))[:, :, None]
+    channels = np.repeat(smooth, channel_counts[mode], axis=2).astype(np.uint8) + 100
+    if mode.has_alpha:
+        channels[:, :, -1] = 255
+    path = tmp_path / f"picture.{extension.upper()}"
+    save_image(to_pil(read_picture(channels)), path)
+    again = read_picture(path)
+    difference = again.pixels.astype(int) - read_picture(channels).pixels
+    assert np.abs(difference).max() <= (3 if extension in ("jpg", "jpeg", "avif") else 0)
+
+
+@pytest.mark.parametrize("extension", ["jpg", "ppm", "bmp"])
+@pytest.mark.parametrize("mode", [Mode.LA, Mode.RGBA])
+def test_transparency_is_laid_on_white_with_a_warning(extension: str, mode: Mode) -> None:
+    channels = np.zeros((8, 8, channel_counts[mode]), np.uint8)
+    channels[:, :, -1] = 51
+    with pytest.warns(CodecWarning, match="is laid on white"):
+        data = encode_image(to_pil(read_picture(channels)), extension)
+    again = read_picture(io.BytesIO(data))
+    assert not again.mode.has_alpha
+    assert np.abs(again.pixels.astype(int) - 204).max() <= 1
+
+
+@pytest.mark.parametrize("extension", ["", "gif", "docx"])
+def test_an_unknown_extension_is_an_image_error_that_lists_the_known(
+    tmp_path: Path, extension: str
+) -> None:
+    target = tmp_path / f"picture{'.' if extension else ''}{extension}"
+    with pytest.raises(ImageError, match=r"expected one of png, jpg, .*avif"):
+        save_image(Image.new("RGB", (1, 1)), target)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_format_may_be_named_apart_from_the_path(tmp_path: Path) -> None:
+    save_image(Image.new("RGB", (2, 2)), tmp_path / "picture", file_format=".WebP")
+    assert (tmp_path / "picture").read_bytes()[8:12] == b"WEBP"
+
+
+def test_a_picture_that_a_format_cannot_hold_is_an_image_error() -> None:
+    with pytest.raises(ImageError, match="cannot encode WEBP"):
+        encode_image(Image.new("RGB", (20_000, 1)), "webp")
+
+
+@given(sides, sides, st.integers(1, 33), st.booleans(), seeds)
+def test_crop_is_the_inverse_of_padding(
+    width: int, height: int, multiple: int, is_plane: bool, seed: int
+) -> None:
+    pixels = noise(seed, height, width) if is_plane else noise(seed, height, width, 3)
+    padded = pad_to_multiple(pixels, multiple)
+    assert padded.shape[0] % multiple == padded.shape[1] % multiple == 0
+    assert padded.shape[0] - height < multiple
+    assert padded.shape[1] - width < multiple
+    np.testing.assert_array_equal(crop(padded, width, height), pixels)
+    np.testing.assert_array_equal(padded[:, -1], padded[:, width - 1])
+    np.testing.assert_array_equal(padded[-1], padded[height - 1])
+
+
+@given(sides, sides, st.sampled_from(["noise", "constant", "columns", "rows", "planes"]), seeds)
+def test_an_alpha_plane_is_unpacked_exactly(width: int, height: int, kind: str, seed: int) -> None:
+    plane = noise(seed, height, width)
+    if kind == "constant":
+        plane[:] = plane[0, 0]
+    elif kind == "columns":
+        plane[:] = plane[:1]
+    elif kind == "rows":
+        plane[:] = plane[:, :1]
+    elif kind == "planes":
+        plane = (np.add.outer(np.arange(height) * 3, np.arange(width) * 7) % 256).astype(np.uint8)
+    packed = pack_alpha(plane)
+    np.testing.assert_array_equal(unpack_alpha(packed, width, height), plane)
+    assert kind != "constant" or len(packed) == 2
+    assert len(packed) <= plane.size + 20
+
+
+def test_every_prediction_of_the_alpha_plane_is_read() -> None:
+    plane = noise(0, 5, 4)
+    for prediction, residual in enumerate(
+        [
+            plane,
+            np.diff(plane, axis=1, prepend=np.uint8(0)),
+            np.diff(plane, axis=0, prepend=np.uint8(0)),
+            np.diff(np.diff(plane, axis=1, prepend=np.uint8(0)), axis=0, prepend=np.uint8(0)),
+        ]
+    ):
+        data = bytes([prediction]) + zlib.compress(residual.tobytes())
+        np.testing.assert_array_equal(unpack_alpha(data, 4, 5), plane)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\4",
+        b"\4\1\1",
+        b"\5" + zlib.compress(bytes(20)),
+        b"\0",
+        b"\0no zlib stream",
+        b"\0" + zlib.compress(bytes(19)),
+        b"\0" + zlib.compress(bytes(21)),
+        b"\0" + zlib.compress(bytes(10**7)),
+        b"\0" + zlib.compress(bytes(20))[:-1],
+        b"\0" + zlib.compress(bytes(20)) + b"\0",
+    ],
+)
+def test_a_damaged_alpha_plane_is_a_bitstream_error(data: bytes) -> None:
+    with pytest.raises(BitstreamError, match="damaged alpha plane"):
+        unpack_alpha(data, 4, 5)
