@@ -12,7 +12,8 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,8 +35,8 @@ _ANALYSIS = "analysis.onnx"
 _SYNTHESIS = "synthesis.onnx"
 _BUNDLED = Path(__file__).parent / "models"
 
-# A model from a stranger must not exhaust the memory before it is looked at.
-_MAX_ENTRY_BYTES = 256 * 1024 * 1024
+# Of all entries together, unpacked: a model from a stranger must not exhaust the memory.
+_MAX_BYTES = 256 * 1024 * 1024
 
 IntegerArray = npt.NDArray[np.integer[Any]]
 
@@ -129,20 +130,15 @@ def load(path: Path) -> ModelFile:
     Raises:
         ModelError: the file is missing, damaged, or no model file of this program.
     """
-    try:
-        with zipfile.ZipFile(path) as file:
-            manifest = _read_manifest(file, path)
-            analysis = _read_entry(file, _ANALYSIS, path)
-            synthesis = _read_entry(file, _SYNTHESIS, path)
-            arrays: dict[str, IntegerArray] = {}
-            for entry_name in file.namelist():
-                if entry_name.endswith(".npy"):
-                    data = _read_entry(file, entry_name, path)
-                    arrays[entry_name.removesuffix(".npy")] = _read_array(data, entry_name, path)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such model file") from error
-    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"{path}: expected a model file, found {error}") from error
+    with _opened(path) as file:
+        manifest = _read_manifest(file, path)
+        analysis = _read_entry(file, _ANALYSIS, path)
+        synthesis = _read_entry(file, _SYNTHESIS, path)
+        arrays: dict[str, IntegerArray] = {}
+        for entry_name in file.namelist():
+            if entry_name.endswith(".npy"):
+                data = _read_entry(file, entry_name, path)
+                arrays[entry_name.removesuffix(".npy")] = _read_array(data, entry_name, path)
     model = build(
         manifest["name"],
         manifest["family"],
@@ -166,14 +162,9 @@ def read_info(path: Path) -> ModelInfo:
     Raises:
         ModelError: as :func:`load`.
     """
-    try:
-        with zipfile.ZipFile(path) as file:
-            manifest = _read_manifest(file, path)
+    with _opened(path) as file:
+        manifest = _read_manifest(file, path)
         size_bytes = path.stat().st_size
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such model file") from error
-    except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"{path}: expected a model file, found {error}") from error
     return ModelInfo(
         name=manifest["name"],
         family=manifest["family"],
@@ -246,15 +237,34 @@ def _identity(
     return digest.digest()[:IDENTITY_BYTES]
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive; whatever reading it raises becomes a `ModelError`."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            size_bytes = sum(info.file_size for info in file.infolist())
+            if size_bytes > _MAX_BYTES:
+                raise ModelError(
+                    f"{path}: expected at most {_MAX_BYTES} B unpacked, found {size_bytes} B"
+                )
+            yield file
+    except ModelError:
+        raise
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such model file") from error
+    except Exception as error:  # zipfile and zlib raise nearly anything on damaged bytes
+        raise ModelError(f"{path}: expected a model file, found {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _read_entry(file: zipfile.ZipFile, name: str, path: Path) -> bytes:
     try:
         info = file.getinfo(name)
     except KeyError as error:
         raise ModelError(f"{path}: expected an entry {name}, found none") from error
-    if info.file_size > _MAX_ENTRY_BYTES:
-        raise ModelError(
-            f"{path}: {name}: expected at most {_MAX_ENTRY_BYTES} B, found {info.file_size} B"
-        )
     return file.read(info)
 
 
@@ -277,7 +287,7 @@ def _read_manifest(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:
         if not isinstance(manifest.get(key), kind):
             raise ModelError(
                 f"{path}: manifest: expected {key} to be a {kind.__name__}, "
-                f"found {manifest.get(key)!r}"
+                f"found a {type(manifest.get(key)).__name__}"
             )
     try:
         length = len(bytes.fromhex(manifest["identity"]))
@@ -286,7 +296,7 @@ def _read_manifest(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     if length != IDENTITY_BYTES:
         raise ModelError(
             f"{path}: manifest: expected an identity of {2 * IDENTITY_BYTES} hexadecimal digits, "
-            f"found {manifest['identity']!r}"
+            f"found {manifest['identity'][:40]!r}"
         )
     return manifest
 
@@ -299,9 +309,12 @@ def _read_array(data: bytes, name: str, path: Path) -> IntegerArray:
             raise ValueError(f"version {version}")
         shape, _, dtype = np.lib.format.read_array_header_1_0(buffer)
         # The header is checked before anything of its size is allocated.
-        if dtype.kind not in "iu" or math.prod(shape) * dtype.itemsize > len(data):
+        fits = all(0 <= side <= len(data) for side in shape)
+        if dtype.kind not in "iu" or not fits or math.prod(shape) * dtype.itemsize > len(data):
             raise ValueError(f"shape {shape} of {dtype} in {len(data)} B")
         array: IntegerArray = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, TypeError) as error:
-        raise ModelError(f"{path}: {name}: expected an array of integers, found {error}") from error
+    except Exception as error:  # numpy evaluates the header as Python, so nearly anything
+        raise ModelError(
+            f"{path}: {name}: expected an array of integers, found {_reason(error)}"
+        ) from error
     return array

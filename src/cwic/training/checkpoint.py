@@ -1,7 +1,7 @@
 """Checkpoints: the full state of a run in one safetensors file, no pickle anywhere.
 
-A checkpoint holds the weights, their moving average, Adam's moments, and as JSON metadata the
-configuration and the counters. A release file holds the moving average alone. Both are read by
+A checkpoint holds the weights, their moving average, the optimizer's moments, and as JSON metadata
+the configuration and the counters. A release file holds the moving average alone. Both are read by
 :func:`load_weights`, which is all that export needs.
 """
 
@@ -39,7 +39,7 @@ def save_checkpoint(
     progress: Progress,
     groups: dict[str, dict[str, Tensor]],
 ) -> None:
-    """Write groups of tensors ("weights", "average", "adam") with the run's state, atomically."""
+    """Write groups of tensors ("weights", "average", "optimizer") and the counters, atomically."""
     flat = {
         f"{group}/{name}": tensor.detach().contiguous().cpu()
         for group, tensors in groups.items()
@@ -57,7 +57,8 @@ def load_checkpoint(path: Path) -> tuple[TrainConfig, Progress, dict[str, dict[s
     """Read what :func:`save_checkpoint` wrote.
 
     Raises:
-        TrainingError: the file is missing, damaged, or no checkpoint of this program.
+        TrainingError: the file is missing, damaged, no checkpoint of this program, or holds a
+            number that is NaN or infinite.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -74,26 +75,27 @@ def load_checkpoint(path: Path) -> tuple[TrainConfig, Progress, dict[str, dict[s
     try:
         table: dict[str, Any] = json.loads(metadata["config"])
         progress = Progress(**json.loads(metadata["progress"]))
-    except (KeyError, TypeError, ValueError) as error:
+        if not isinstance(table, dict) or type(progress.step) is not int:
+            raise TypeError("expected a table and a number of steps")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: damaged metadata: {error}") from error
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
+        if not torch.isfinite(tensor).all():
+            raise TrainingError(f"{path}: expected finite numbers, found NaN or infinity in {name}")
         group, _, key = name.partition("/")
         groups.setdefault(group, {})[key] = tensor
     return config_from_table(table, str(path)), progress, groups
 
 
 def load_weights(path: Path) -> tuple[TrainConfig, Progress, dict[str, Tensor]]:
-    """Configuration, counters and the averaged weights of a checkpoint, checked to be finite.
+    """Configuration, counters and the averaged weights of a checkpoint.
 
     Raises:
-        TrainingError: as :func:`load_checkpoint`, or a weight is NaN or infinite.
+        TrainingError: as :func:`load_checkpoint`, or there are no averaged weights.
     """
     config, progress, groups = load_checkpoint(path)
     weights = groups.get("average")
     if weights is None:
         raise TrainingError(f"{path}: expected averaged weights, found {', '.join(groups)}")
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise TrainingError(f"{path}: expected finite weights, found NaN or infinity in {name}")
     return config, progress, weights

@@ -23,7 +23,7 @@ class StageConfig:
     steps: int  # optimiser steps
     with_map: bool = True  # False trains the network without its importance map
     batch: int = 32  # crops a step, over all processes
-    learning_rate: float = 1e-4  # Adam
+    learning_rate: float = 1e-4  # of the optimizer; muon wants about 50 times that of adam
     final_learning_rate: float | None = None  # reached by a cosine at the end; None: constant
     warmup_steps: int = 0  # linear rise at the start of the stage
     mse_weight: float = 6.0  # weight of the mean squared error (pixel range 1); 6 is the paper's
@@ -48,6 +48,7 @@ class TrainConfig:
     network: Cvpr2018Config = field(default_factory=Cvpr2018Config)
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 1
+    optimizer: Literal["adam", "muon"] = "adam"
     ema_decay: float = 0.999  # of the moving average of the weights, which is what gets exported
     clip_norm: float = 1.0  # largest norm of the whole gradient
     bf16: bool = True  # autocast of the transforms

@@ -87,7 +87,11 @@ def export_checkpoint(
             f"found one without: its code is not what the coder codes"
         )
     network = Cvpr2018Network(config.network)
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"{checkpoint}: does not fit its network: {reason}") from error
     split = list_pictures([Path(folder) for folder in data], config.data.held_out)
     spacing = max(1, len(split.training) // max_pictures)
     store = PictureStore(split.training[::spacing], 0, 16)

@@ -30,6 +30,7 @@ from cwic.training.config import StageConfig, TrainConfig, load_config
 from cwic.training.data import PictureStore, batches, centre_crops, list_pictures
 from cwic.training.loss import cvpr2018_objective, distortion
 from cwic.training.model.network import Cvpr2018Network
+from cwic.training.optimizer import Muon
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
@@ -126,7 +127,7 @@ class _Trainer:
         torch.manual_seed(config.seed)
         network = Cvpr2018Network(config.network).to(process.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4, betas=(0.9, 0.99))
+        self.optimizer = _optimizer(config, self.network)
         self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self.progress = Progress()
         if (run_dir / CHECKPOINT_NAME).exists():
@@ -163,16 +164,11 @@ class _Trainer:
         except (KeyError, RuntimeError) as error:
             raise TrainingError(f"{path}: does not fit the network: {error}") from error
         for name, parameter in self.network.named_parameters():
-            moments = {
-                key: groups["adam"][f"{name}/{key}"]
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"{name}/{key}" in groups.get("adam", {})
-            }
-            if moments:
-                for key in ("exp_avg", "exp_avg_sq"):
-                    moments[key] = moments[key].to(parameter.device).reshape(parameter.shape)
-                    moments[key] = torch.empty_like(parameter).copy_(moments[key]).detach()
-                self.optimizer.state[parameter] = moments
+            for key, value in groups.get("optimizer", {}).items():
+                if key.rpartition("/")[0] == name:
+                    self.optimizer.state[parameter][key.rpartition("/")[2]] = _like(
+                        value, parameter
+                    )
         self.progress = progress
         for name, columns in ((LOG_NAME, _LOG_COLUMNS), (VALIDATION_NAME, _VALIDATION_COLUMNS)):
             _drop_rows_after(self.run_dir / name, columns, progress.step)
@@ -180,12 +176,16 @@ class _Trainer:
     def _save(self) -> None:
         if self.process.rank != 0:
             return
-        adam = {
+        optimizer = {
             f"{name}/{key}": value
             for name, parameter in self.network.named_parameters()
             for key, value in self.optimizer.state.get(parameter, {}).items()
         }
-        groups = {"weights": self.network.state_dict(), "average": self.average, "adam": adam}
+        groups = {
+            "weights": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": optimizer,
+        }
         save_checkpoint(self.run_dir / CHECKPOINT_NAME, self.config, self.progress, groups)
 
     # -- the loop ------------------------------------------------------------------------------
@@ -415,6 +415,23 @@ def validation_curve(
             )
         )
     return points
+
+
+def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """The learning rate is set before each step."""
+    if config.optimizer == "muon":
+        return Muon(network.parameters(), lr=0.0)
+    return torch.optim.Adam(network.parameters(), lr=0.0, betas=(0.9, 0.99))
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A saved moment with the device and memory order of its parameter; counters stay as they are.
+
+    The order matters: a resumed run equals an unbroken one only if sums run in the same order.
+    """
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _score_db(curve: list[ValidationPoint]) -> float:

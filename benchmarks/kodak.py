@@ -1,0 +1,120 @@
+"""Whole files of a model beside JPEG and JPEG 2000 at equal size, averaged over a folder.
+
+    python benchmarks/kodak.py FOLDER [--model NAME|PATH] [--bpp 0.118 0.172 ...]
+
+Needs the extra `train` for SSIM. Sizes are those of whole files, pictures are compared after
+rounding to 8 bits. SSIM: Gaussian window 11x11, sigma 1.5, mean over R, G and B. JPEG: 4:2:0,
+optimised, progressive; JPEG 2000: OpenJPEG, irreversible, with colour transform; both through
+Pillow, at the setting whose file comes nearest to the size asked for.
+"""
+
+import argparse
+import io
+import math
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, features
+from pytorch_msssim import ssim
+
+import cwic
+
+PAPER_BPP = (0.118, 0.172, 0.293, 0.472, 0.671)  # of the released models of the CVPR 2018 paper
+
+Compress = Callable[[Image.Image, float], tuple[int, Image.Image]]
+
+
+def reopened(data: bytes) -> Image.Image:
+    """The picture in a compressed file."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def jpeg(image: Image.Image, bpp: float) -> tuple[int, Image.Image]:
+    """Size in bytes and decoded picture of the JPEG nearest to a rate."""
+    target_bytes = bpp * image.width * image.height / 8
+
+    def at(quality: int) -> bytes:
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, optimize=True, progressive=True)
+        return file.getvalue()
+
+    low, high = 1, 95
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if len(at(middle)) <= target_bytes else (low, middle)
+    data = min(at(low), at(high), key=lambda data: abs(len(data) - target_bytes))
+    return len(data), reopened(data)
+
+
+def jpeg2000(image: Image.Image, bpp: float) -> tuple[int, Image.Image]:
+    """Size in bytes and decoded picture of the JPEG 2000 file for a rate."""
+    file = io.BytesIO()
+    image.save(
+        file,
+        "JPEG2000",
+        quality_mode="rates",
+        quality_layers=[24 / bpp],
+        irreversible=True,
+        mct=1,
+    )
+    return len(file.getvalue()), reopened(file.getvalue())
+
+
+def ours(codec: cwic.Codec) -> Compress:
+    """The same for a model of this package."""
+
+    def compress(image: Image.Image, bpp: float) -> tuple[int, Image.Image]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a rate out of reach shows in the bpp column
+            data = codec.encode(image, bpp=bpp)
+        return len(data), codec.decode(data)
+
+    return compress
+
+
+def measure(original: Image.Image, decoded: Image.Image) -> tuple[float, float]:
+    """PSNR in dB and SSIM."""
+    a, b = (
+        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+        for image in (original, decoded)
+    )
+    psnr_db = 10 * math.log10(255**2 / float((a - b).square().mean()))
+    return psnr_db, float(ssim(a, b, data_range=255))
+
+
+def main() -> None:
+    """Print one row for each codec and rate."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--model", metavar="NAME|PATH")
+    parser.add_argument("--bpp", type=float, nargs="+", default=PAPER_BPP)
+    options = parser.parse_args()
+    paths = sorted(options.folder.glob("*.png"))
+    if not paths:
+        sys.exit(f"{options.folder}: expected PNG pictures, found none")
+    codec = cwic.Codec.load(options.model)
+    codecs: dict[str, Compress] = {codec.name: ours(codec), "JPEG": jpeg, "JPEG 2000": jpeg2000}
+    print(
+        f"{len(paths)} pictures, cwic {cwic.__version__} model {codec.identity.hex()}, "
+        f"libjpeg-turbo {features.version('libjpeg_turbo')}, OpenJPEG {features.version('jpg_2000')}"
+    )
+    print(f"{'asked':>7} {'codec':<12} {'bpp':>6} {'PSNR dB':>8} {'SSIM':>7}")
+    for bpp in options.bpp:
+        for name, compress in codecs.items():
+            rows = []
+            for path in paths:
+                with Image.open(path) as file:
+                    original = file.convert("RGB")
+                size_bytes, decoded = compress(original, bpp)
+                rate_bpp = 8 * size_bytes / (original.width * original.height)
+                rows.append((rate_bpp, *measure(original, decoded)))
+            mean_bpp, psnr_db, mean_ssim = np.mean(rows, axis=0)
+            print(f"{bpp:7.3f} {name:<12} {mean_bpp:6.3f} {psnr_db:8.2f} {mean_ssim:7.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Fixtures of several test modules: small pictures, and a small model that nobody trained."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cwic import model_file
+from cwic.codec import Codec
+
+if TYPE_CHECKING:
+    from cwic.training.model.network import Cvpr2018Network
+
+
+def seeded_picture(seed: int) -> np.ndarray:
+    """(64..80, 80..112, 3) uint8: a smooth ground, a disc, a bar, and texture on one side."""
+    rng = np.random.default_rng(seed)
+    height, width = 64 + 8 * int(rng.integers(3)), 80 + 8 * int(rng.integers(5))
+    y, x = np.mgrid[0:height, 0:width] / 64
+    slope = rng.uniform(-60, 60, (2, 3))
+    pixels = rng.uniform(80, 170, 3) + y[..., None] * slope[0] + x[..., None] * slope[1]
+    disc = (y - rng.uniform(0.3, 0.7)) ** 2 + (x - rng.uniform(0.3, 1)) ** 2 < 0.06
+    pixels[disc] = rng.uniform(0, 255, 3)
+    pixels[np.abs(y + x - rng.uniform(0.6, 1.6)) < 0.08] = rng.uniform(0, 255, 3)
+    waves = 25 * np.sin(rng.uniform(20, 50) * x) * np.sin(rng.uniform(20, 50) * y)
+    pixels += np.where(x > 0.8, waves + rng.normal(0, 6, waves.shape), 0)[..., None]
+    return pixels.clip(0, 255).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 12 PNG pictures, none smaller than 64x80; sorted by name, the last is held out.
+
+    Do not write into it.
+    """
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(12):
+        Image.fromarray(seeded_picture(number)).save(folder / f"picture{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_torch_thread() -> Iterator[None]:
+    """Networks of 8 channels run slower on two threads, and far slower on two busy cores."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_network(one_torch_thread: None) -> "Cvpr2018Network":
+    """A seeded 8-channel network that nobody trained, but as lively as one that was.
+
+    A fresh network keeps its residual branches closed and its picture faint; this one does not.
+    """
+    import torch
+
+    from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
+    from cwic.training.model.transforms import ResidualBlock
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2018)
+        network = Cvpr2018Network(Cvpr2018Config(width=1 / 16))
+        for module in network.modules():
+            if isinstance(module, ResidualBlock):
+                torch.nn.init.kaiming_uniform_(module.second.weight, nonlinearity="relu")
+                with torch.no_grad():
+                    module.second.weight.mul_(0.3)
+        torch.nn.init.xavier_uniform_(network.synthesis.last.weight)
+        torch.nn.init.xavier_uniform_(network.importance_net.layers[-1].weight, gain=5)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_network: "Cvpr2018Network", picture_folder: Path) -> model_file.ModelFile:
+    """The model of `tiny_network`, its tables counted on the pictures that are not held out."""
+    from cwic.training.export import build_model
+
+    paths = sorted(picture_folder.iterdir())[:11]
+    return build_model(tiny_network, "tiny", (np.asarray(Image.open(path)) for path in paths))
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(
+    tiny_model: model_file.ModelFile, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The model file of `tiny_model`."""
+    path = tmp_path_factory.mktemp("model") / ("tiny" + model_file.EXTENSION)
+    model_file.save(tiny_model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_codec(tiny_model_path: Path) -> Codec:
+    """A codec of `tiny_model`."""
+    return Codec.load(tiny_model_path, threads=1)

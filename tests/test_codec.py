@@ -1,0 +1,252 @@
+"""Pictures to bytes and back through one codec, with an 8-channel network that nobody trained."""
+
+import io
+import math
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import seeded_picture
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cwic import bitstream, model_file
+from cwic.codec import Codec
+from cwic.errors import (
+    BitstreamError,
+    CodecWarning,
+    ImageError,
+    ModelError,
+    NotBuiltError,
+    TargetError,
+)
+
+
+def decoded_array(codec: Codec, data: bytes) -> np.ndarray:
+    return np.asarray(codec.decode(data))
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1, 1), (7, 5), (8, 8), (67, 129), (129, 67), (1, 200)]
+)
+def test_every_size_comes_back_exactly(tiny_codec: Codec, width: int, height: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture = tiny_codec.decode(tiny_codec.encode(pixels))
+    assert picture.size == (width, height)
+    assert picture.mode == "RGB"
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    width=st.integers(1, 70),
+    height=st.integers(1, 70),
+    mode=st.sampled_from(["RGB", "L", "RGBA", "LA"]),
+)
+def test_mode_size_and_alpha_come_back_exactly(
+    tiny_codec: Codec, width: int, height: int, mode: str
+) -> None:
+    rng = np.random.default_rng(width * 71 + height)
+    channels = len(mode)
+    array = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+    image = Image.fromarray(
+        array if channels > 1 else array[..., 0], mode if channels == 2 else None
+    )
+    decoded = tiny_codec.decode(tiny_codec.encode(image))
+    assert (decoded.mode, decoded.size) == (mode, (width, height))
+    if mode.endswith("A"):
+        np.testing.assert_array_equal(np.asarray(decoded)[..., -1], array[..., -1])
+
+
+def test_the_same_picture_gives_the_same_bytes_and_the_same_picture(tiny_codec: Codec) -> None:
+    pixels = seeded_picture(1)
+    data = tiny_codec.encode(pixels, quality=40)
+    assert tiny_codec.encode(pixels, quality=40) == data
+    np.testing.assert_array_equal(decoded_array(tiny_codec, data), decoded_array(tiny_codec, data))
+
+
+def test_threads_share_a_codec(tiny_codec: Codec) -> None:
+    pictures = [seeded_picture(seed) for seed in range(8)]
+    alone = [tiny_codec.encode(pixels) for pixels in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(tiny_codec.encode, pictures)) == alone
+
+
+def test_a_higher_quality_never_gives_a_smaller_file(tiny_codec: Codec) -> None:
+    pixels = seeded_picture(2)
+    sizes = [len(tiny_codec.encode(pixels, quality=quality)) for quality in (0, 25, 50, 75, 100)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_a_rate_between_the_ends_is_met_within_five_percent(
+    tiny_codec: Codec, share: float
+) -> None:
+    pixels = np.tile(seeded_picture(3), (3, 3, 1))
+    num_pixels = pixels.shape[0] * pixels.shape[1]
+    ends = [len(tiny_codec.encode(pixels, quality=quality)) for quality in (0, 100)]
+    target_bytes = round(ends[0] + share * (ends[1] - ends[0]))
+    by_size = tiny_codec.encode(pixels, target_bytes=target_bytes)
+    assert len(by_size) == pytest.approx(target_bytes, rel=0.05)
+    by_rate = tiny_codec.encode(pixels, bpp=8 * target_bytes / num_pixels)
+    assert by_rate == by_size
+
+
+def test_a_strict_size_is_never_exceeded(tiny_codec: Codec) -> None:
+    pixels = seeded_picture(4)
+    ends = [len(tiny_codec.encode(pixels, quality=quality)) for quality in (0, 100)]
+    for target_bytes in np.linspace(ends[0] + 1, ends[1], 6).astype(int).tolist():
+        data = tiny_codec.encode(pixels, target_bytes=target_bytes, strict=True)
+        assert len(data) <= target_bytes
+
+
+def test_a_size_out_of_reach_gives_the_nearest_file_and_a_warning(tiny_codec: Codec) -> None:
+    pixels = seeded_picture(5)
+    smallest, largest = (tiny_codec.encode(pixels, quality=quality) for quality in (0, 100))
+    with pytest.warns(CodecWarning, match="asked for 10 B"):
+        assert tiny_codec.encode(pixels, target_bytes=10) == smallest
+    with pytest.warns(CodecWarning, match="asked for 24 bpp"):
+        assert tiny_codec.encode(pixels, bpp=24) == largest
+
+
+def test_a_strict_size_out_of_reach_is_an_error(tiny_codec: Codec) -> None:
+    with pytest.raises(TargetError, match="smallest file"):
+        tiny_codec.encode(seeded_picture(5), target_bytes=10, strict=True)
+
+
+def test_a_psnr_is_searched_in_the_decoded_picture(tiny_codec: Codec) -> None:
+    pixels = seeded_picture(6)
+
+    def psnr_db(data: bytes) -> float:
+        difference = pixels.astype(float) - decoded_array(tiny_codec, data)
+        return 10 * math.log10(255**2 / np.square(difference).mean())
+
+    reachable = [psnr_db(tiny_codec.encode(pixels, quality=q)) for q in range(0, 101, 5)]
+    wanted = reachable[10]
+    with warnings.catch_warnings():
+        # An untrained network's PSNR need not rise with the rate.
+        warnings.simplefilter("ignore", CodecWarning)
+        reached = psnr_db(tiny_codec.encode(pixels, psnr_db=wanted))
+    assert min(reachable) - 0.1 <= reached <= max(reachable) + 0.1
+    with pytest.raises(TargetError, match="the best of this picture"):
+        tiny_codec.encode(pixels, psnr_db=99, strict=True)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {"quality": -1},
+        {"quality": 101},
+        {"bpp": 0},
+        {"bpp": math.nan},
+        {"target_bytes": -5},
+        {"psnr_db": math.inf},
+        {"quality": 50, "bpp": 0.5},
+    ],
+)
+def test_targets_out_of_range_or_at_odds_are_refused(
+    tiny_codec: Codec, targets: dict[str, float]
+) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        tiny_codec.encode(seeded_picture(7), **targets)
+
+
+def test_what_is_not_built_says_so(tiny_codec: Codec) -> None:
+    pixels = seeded_picture(7)
+    data = tiny_codec.encode(pixels)
+    for options in ({"roi": pixels}, {"saliency": True}):
+        with pytest.raises(NotBuiltError, match="not built yet"):
+            tiny_codec.encode(pixels, **options)
+    for options in ({"region": (0, 0, 8, 8)}, {"reduce": 8}):
+        with pytest.raises(NotBuiltError, match="not built yet"):
+            tiny_codec.decode(data, **options)
+
+
+def test_metadata_is_kept_unless_it_is_stripped(tiny_codec: Codec) -> None:
+    image = Image.fromarray(seeded_picture(8))
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    file = io.BytesIO()
+    image.save(file, "PNG", exif=exif, icc_profile=b"not a real profile")
+    file.seek(0)
+    kept = tiny_codec.encode(file)
+    assert tiny_codec.decode(kept).getexif()[0x010F] == "Maker"
+    assert tiny_codec.decode(kept).info["icc_profile"] == b"not a real profile"
+    file.seek(0)
+    stripped = tiny_codec.encode(file, keep_metadata=False)
+    assert "icc_profile" not in tiny_codec.decode(stripped).info
+    assert len(stripped) < len(kept)
+
+
+def test_any_truncation_is_a_bitstream_error(tiny_codec: Codec) -> None:
+    data = tiny_codec.encode(seeded_picture(9))
+    for length in range(0, len(data), max(1, len(data) // 60)):
+        with pytest.raises(BitstreamError):
+            tiny_codec.decode(data[:length])
+
+
+def test_any_flipped_bit_is_a_bitstream_error(tiny_codec: Codec) -> None:
+    data = tiny_codec.encode(seeded_picture(9))
+    for place in range(0, len(data), max(1, len(data) // 60)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << (place % 8)
+        with pytest.raises(BitstreamError):
+            tiny_codec.decode(bytes(damaged))
+
+
+def test_a_payload_that_passes_its_checksum_but_is_garbage_does_not_crash(
+    tiny_codec: Codec,
+) -> None:
+    for seed in range(20):
+        garbage = np.random.default_rng(seed).bytes(50 + seed)
+        data = bitstream.pack(
+            identity=tiny_codec.identity, width=40, height=30, mode=0, q=0, tiles=[garbage]
+        )
+        try:
+            assert tiny_codec.decode(data).size == (40, 30)
+        except BitstreamError:
+            continue
+
+
+def test_a_file_of_another_model_is_refused_with_both_identities(tiny_codec: Codec) -> None:
+    data = bitstream.pack(identity=b"12345678", width=8, height=8, mode=0, q=0, tiles=[b"x"])
+    with pytest.raises(BitstreamError, match=f"{tiny_codec.identity.hex()}.*3132333435363738"):
+        tiny_codec.decode(data)
+
+
+def test_a_picture_that_is_no_picture_is_an_image_error(tiny_codec: Codec) -> None:
+    with pytest.raises(ImageError):
+        tiny_codec.encode(np.zeros((4, 4, 7), np.uint8))
+    with pytest.raises(ImageError):
+        tiny_codec.encode(io.BytesIO(b"text"))
+
+
+def test_a_model_of_another_family_or_with_a_damaged_manifest_is_refused(
+    tiny_model: model_file.ModelFile,
+) -> None:
+    parts = {
+        "decoding": tiny_model.decoding,
+        "encoding": tiny_model.encoding,
+        "analysis": tiny_model.analysis,
+        "synthesis": tiny_model.synthesis,
+        "arrays": tiny_model.arrays,
+    }
+    with pytest.raises(ModelError, match="family"):
+        Codec(model_file.build("other", "jpeg", **parts))
+    with pytest.raises(ModelError, match="manifest"):
+        Codec(model_file.build("other", "cvpr2018", **{**parts, "decoding": {"levels": 4}}))
+    with pytest.raises(ModelError, match="bit_table"):
+        Codec(model_file.build("other", "cvpr2018", **{**parts, "arrays": {}}))
+    broken = Codec(model_file.build("other", "cvpr2018", **{**parts, "synthesis": b"junk"}))
+    data = broken.encode(seeded_picture(1))
+    with pytest.raises(ModelError, match="synthesis graph"):
+        broken.decode(data)
+
+
+def test_a_model_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModelError, match=r"no-such-model.*bundled"):
+        Codec.load("no-such-model")

@@ -1,0 +1,82 @@
+"""What `import cwic` promises: its names, what stays unloaded, and that the README runs."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import cwic
+from cwic.model_file import bundled_models
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_public_names_are_these() -> None:
+    assert cwic.__all__ == [
+        "Codec",
+        "CodecError",
+        "__version__",
+        "decode",
+        "encode",
+        "read_header",
+    ]
+    for name in cwic.__all__:
+        assert hasattr(cwic, name)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert table["project"]["version"] == cwic.__version__
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules in memory after running `code` in a fresh interpreter."""
+    script = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(done.stdout.split())
+
+
+def runtime_modules() -> list[str]:
+    """Every module outside `training`."""
+    package = ROOT / "src" / "cwic"
+    paths = [path.relative_to(package.parent) for path in package.rglob("*.py")]
+    return sorted(
+        ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+        for path in paths
+        if "training" not in path.parts and path.name != "__main__.py"
+    )
+
+
+def test_nothing_outside_training_loads_torch() -> None:
+    modules = runtime_modules()
+    assert "cwic.codec" in modules
+    loaded = loaded_after("import " + ", ".join(modules))
+    assert not loaded & {"torch", "onnx", "safetensors", "pytorch_msssim"}
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert not loaded_after("import cwic") & {"numpy", "PIL", "onnxruntime", "constriction"}
+
+
+def test_reading_a_header_loads_no_network() -> None:
+    assert "onnxruntime" not in loaded_after("import cwic.bitstream")
+
+
+@pytest.mark.skipif(not bundled_models(), reason="no model in the package")
+def test_the_python_blocks_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    sample = Image.open(ROOT / "examples" / "samples" / "coffee.png")
+    sample.save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})  # the README is ours
