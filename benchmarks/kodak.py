@@ -100,7 +100,8 @@ def main() -> None:
     codecs: dict[str, Compress] = {codec.name: ours(codec), "JPEG": jpeg, "JPEG 2000": jpeg2000}
     print(
         f"{len(paths)} pictures, cwic {cwic.__version__} model {codec.identity.hex()}, "
-        f"libjpeg-turbo {features.version('libjpeg_turbo')}, OpenJPEG {features.version('jpg_2000')}"
+        f"libjpeg-turbo {features.version('libjpeg_turbo')}, "
+        f"OpenJPEG {features.version('jpg_2000')}"
     )
     print(f"{'asked':>7} {'codec':<12} {'bpp':>6} {'PSNR dB':>8} {'SSIM':>7}")
     for bpp in options.bpp:

@@ -112,7 +112,7 @@ def log_rows(path: Path) -> list[dict[str, str]]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, average, Adam's state, counters and logs are the same to the bit."""
+    """Weights, average, the optimizer's state, counters and logs are the same to the bit."""
     for name in (CHECKPOINT, BEST):
         config, progress, groups = load_checkpoint(one / name)
         other_config, other_progress, other_groups = load_checkpoint(other / name)
@@ -132,36 +132,51 @@ def assert_same_run(one: Path, other: Path) -> None:
 # --- learning -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("with_map", [False, True])
 def test_a_dozen_steps_lower_the_loss(
-    with_map: bool, write_config: WriteConfig, picture_folder: Path, tmp_path: Path
+    optimizer: str, with_map: bool, write_config: WriteConfig, picture_folder: Path, tmp_path: Path
 ) -> None:
+    """On one crop, which is the whole of one picture, so that no step is easier than another."""
+    (tmp_path / "data").mkdir()
+    with Image.open(picture_folder / "picture00.png") as picture:
+        picture.crop((8, 8, 56, 56)).save(tmp_path / "data" / "only.png")
     stage = {
         "name": "only",
         "with_map": with_map,
         "steps": 12,
-        "batch": 16,
-        "learning_rate": 5e-3,
+        "batch": 1,
+        "learning_rate": 2e-3 if optimizer == "adam" else 5e-2,
         "rate_weight": 0.0,
     }
-    config = write_config(stages=[stage], validate_every=100)
-    run(config, picture_folder, tmp_path / "run")
+    data = {"crop_px": 48, "flip": False}
+    config = write_config(optimizer=optimizer, stages=[stage], data=data)
+    run(config, tmp_path / "data", tmp_path / "run")
     loss = [float(row["loss"]) for row in log_rows(tmp_path / "run" / "log.csv")]
     assert len(loss) == 12
-    assert np.mean(loss[-3:]) < 0.8 * np.mean(loss[:3])
+    assert loss[-1] < 0.9 * loss[0]
 
 
 def test_the_rate_loss_lowers_the_rate(
     write_config: WriteConfig, picture_folder: Path, tmp_path: Path
 ) -> None:
     stage = {"name": "only", "steps": 15, "batch": 8, "learning_rate": 5e-3, "rate_weight": 30.0}
-    # Logits of 0 meet the threshold at every offset, so it is crossed where maps start above it.
     network = {"width": 1 / 16, "min_rate_offset": 0.0, "max_rate_offset": 0.01}
-    config = write_config(stages=[stage], network=network, seed=4)
+    config = write_config(stages=[stage], network=network)
     run(config, picture_folder, tmp_path / "run")
     kept_bpp = [float(row["kept_bpp"]) for row in log_rows(tmp_path / "run" / "log.csv")]
-    assert max(kept_bpp[:3]) > 0.5
-    assert kept_bpp[-1] < max(kept_bpp[:3])
+    assert kept_bpp[0] > 0.5  # a fresh map keeps about half of the bits, the threshold
+    assert kept_bpp[-1] < 0.7 * kept_bpp[0]
+
+
+def test_every_weight_learns(
+    write_config: WriteConfig, picture_folder: Path, tmp_path: Path
+) -> None:
+    run(write_config(), picture_folder, tmp_path / "run", max_seconds=ONE_STEP_S)
+    start = load_checkpoint(tmp_path / "run" / CHECKPOINT)[2]["weights"]
+    run(write_config(), picture_folder, tmp_path / "run")
+    end = load_checkpoint(tmp_path / "run" / CHECKPOINT)[2]["weights"]
+    assert [name for name, tensor in start.items() if torch.equal(tensor, end[name])] == []
 
 
 def test_a_run_writes_its_logs_and_two_checkpoints(
@@ -208,10 +223,16 @@ def test_a_broken_picture_does_not_end_a_run(
 # --- resuming -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "muon"}, {"bf16": False, "checkpoint_every": 100, "validate_every": 100}],
+    ids=["adam", "muon", "float32"],
+)
 def test_a_run_resumed_at_every_step_equals_an_unbroken_one(
-    write_config: WriteConfig, picture_folder: Path, tmp_path: Path
+    changes: dict[str, Any], write_config: WriteConfig, picture_folder: Path, tmp_path: Path
 ) -> None:
-    config = write_config()
+    """Among them the step at which the second stage begins."""
+    config = write_config(**changes)
     run(config, picture_folder, tmp_path / "unbroken")
     for step in range(1, 12):
         progress = run(config, picture_folder, tmp_path / "broken", max_seconds=ONE_STEP_S)
@@ -251,7 +272,7 @@ def test_a_finished_run_goes_on_if_its_recipe_grew_a_stage(
     run(write_config(stages=STAGES[:1]), picture_folder, tmp_path / "grown")
     run(write_config(), picture_folder, tmp_path / "grown")
     run(write_config(), picture_folder, tmp_path / "at-once")
-    for name in ("weights", "adam"):
+    for name in ("weights", "optimizer"):
         grown = load_checkpoint(tmp_path / "grown" / CHECKPOINT)[2][name]
         at_once = load_checkpoint(tmp_path / "at-once" / CHECKPOINT)[2][name]
         assert all(torch.equal(tensor, at_once[key]) for key, tensor in grown.items())
@@ -353,18 +374,13 @@ def test_two_processes_train_as_one_does(
     one = load_checkpoint(tmp_path / "one" / CHECKPOINT)
     two = load_checkpoint(tmp_path / "two" / CHECKPOINT)
     assert one[1].step == two[1].step == 11
-    for group in ("weights", "average"):
-        for name, tensor in one[2][group].items():
-            print(group, name, float((tensor - two[2][group][name]).abs().max()))
+    assert one[2].keys() == two[2].keys()
+    for group, tensors in one[2].items():
+        assert tensors.keys() == two[2][group].keys()
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(two[2][group][name], tensor, rtol=1e-3, atol=1e-5)
     rows = log_rows(tmp_path / "two" / "log.csv")
     assert [int(row["step"]) for row in rows] == list(range(1, 12))
-
-
-def test_a_batch_that_the_processes_cannot_share_is_an_error(
-    write_config: WriteConfig, picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Said before the processes meet, so one can stand for all."""
-    pytest.skip("needs a process group")
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -397,7 +413,7 @@ def readers(
     ]
 
 
-@pytest.mark.parametrize("group", ["weights", "average", "adam"])
+@pytest.mark.parametrize("group", ["weights", "average", "optimizer"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_checkpoint_that_is_not_finite_is_refused_by_name(
     group: str,
@@ -544,9 +560,7 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_and_keeps_the_checkpoint(
     write_config: WriteConfig, picture_folder: Path, tmp_path: Path
 ) -> None:
     config = write_config()
-    for _ in range(2):
-        run(config, picture_folder, tmp_path / "run", max_seconds=ONE_STEP_S)
-    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    run(config, picture_folder, tmp_path / "run", max_seconds=ONE_STEP_S)
     # As large as a float can be: the first sum overflows.
     path = tmp_path / "run" / CHECKPOINT
     stored, progress, groups = load_checkpoint(path)
@@ -599,10 +613,3 @@ def test_tensorboard_gets_the_scalars_when_it_is_there(
     assert [step for name, step in written if name == "training/loss"] == list(range(1, 12))
     assert [step for name, step in written if name == "validation/score_db"] == [4, 8, 11]
     assert written[-1] == ("closed", 0)
-
-
-def test_the_recipes_pictures_and_ours_have_a_common_size(picture_folder: Path) -> None:
-    """The small recipe's crops fit every picture of the fixture."""
-    for path in picture_folder.iterdir():
-        with Image.open(path) as image:
-            assert min(image.size) >= 64

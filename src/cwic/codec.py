@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from cwic import bitstream, latent_coder, model_file
+from cwic.alpha_plane import pack_alpha, unpack_alpha
 from cwic.engine import Cvpr2018Analysis, Engine
 from cwic.errors import BitstreamError, CodecWarning, ModelError, NotBuiltError, TargetError
 from cwic.image import (
@@ -23,11 +24,9 @@ from cwic.image import (
     Picture,
     Source,
     crop,
-    pack_alpha,
     pad_to_multiple,
     read_picture,
     to_pil,
-    unpack_alpha,
 )
 from cwic.latent_coder import CodedPicture, CodeLayout
 from cwic.rate_control import search_offset

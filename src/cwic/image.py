@@ -1,8 +1,8 @@
 """Files, Pillow images and arrays <-> `Picture`: RGB samples, an optional alpha plane, metadata.
 
 Owns what a picture is before and after the codec: colour modes, bit depths, orientation, metadata,
-the file formats of others, the coding of the alpha plane, and padding. Leaves the .cwic container
-to `bitstream`, and the meaning of `-` for standard input and output to the command.
+the file formats of others, and padding. Leaves the coding of the alpha plane to `alpha_plane`, the
+.cwic container to `bitstream`, and the meaning of `-` for standard input and output to the command.
 
 Whatever Pillow raises on a bad file becomes an `ImageError` that names the file. What is lost on
 the way in (bits beyond eight, frames beyond the first, damaged metadata) is said in a
@@ -15,7 +15,6 @@ import os
 import re
 import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from cwic.atomic_file import write_file
-from cwic.errors import BitstreamError, CodecWarning, ImageError
+from cwic.errors import CodecWarning, ImageError
 
 __all__ = [
     "MAX_PIXELS",
@@ -37,12 +36,10 @@ __all__ = [
     "Source",
     "crop",
     "encode_image",
-    "pack_alpha",
     "pad_to_multiple",
     "read_picture",
     "save_image",
     "to_pil",
-    "unpack_alpha",
 ]
 
 Source = str | os.PathLike[str] | BinaryIO | Image.Image | NDArray[Any]
@@ -275,73 +272,6 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
     return encoded
 
 
-def pack_alpha(alpha: NDArray[np.uint8]) -> bytes:
-    """Codes an alpha plane without loss; `unpack_alpha` is the inverse.
-
-    A plane of one value takes two bytes. Any other is deflated after a prediction of each sample
-    from its left neighbour, its upper one, both or neither, whichever is smallest.
-
-    Args:
-        alpha: (H, W) uint8.
-
-    Returns:
-        The body of an alpha section.
-    """
-    if (alpha == alpha.flat[0]).all():
-        return bytes([_ALPHA_CONSTANT, alpha.flat[0]])
-    candidates = {}
-    for prediction in range(4):
-        residual = alpha
-        if prediction & _ALPHA_LEFT:
-            residual = np.diff(residual, axis=1, prepend=np.uint8(0))
-        if prediction & _ALPHA_UP:
-            residual = np.diff(residual, axis=0, prepend=np.uint8(0))
-        candidates[prediction] = np.ascontiguousarray(residual).data
-    # The fastest level ranks them well enough, and four times the best level would take seconds.
-    best = min(candidates, key=lambda prediction: len(zlib.compress(candidates[prediction], 1)))
-    return bytes([best]) + zlib.compress(candidates[best], 9)
-
-
-def unpack_alpha(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
-    """The inverse of `pack_alpha`.
-
-    Args:
-        data: the body of an alpha section.
-        width: of the picture in pixels, already checked against a limit.
-        height: likewise.
-
-    Returns:
-        (height, width) uint8.
-
-    Raises:
-        BitstreamError: the data is damaged. It never inflates to more than the plane.
-    """
-    size = width * height
-    if len(data) == 2 and data[0] == _ALPHA_CONSTANT:
-        return np.full((height, width), data[1], np.uint8)
-    if not data or data[0] > 3:
-        raise BitstreamError(
-            f"damaged alpha plane: it begins with {data[:1]!r}, expected a prediction from 0 to 3 "
-            "or a constant"
-        )
-    stream = zlib.decompressobj()
-    try:
-        inflated = stream.decompress(data[1:], size + 1)
-    except zlib.error as error:
-        raise BitstreamError(f"damaged alpha plane: {error}") from error
-    if len(inflated) != size or not stream.eof or stream.unused_data:
-        raise BitstreamError(
-            f"damaged alpha plane: expected one zlib stream of exactly {size} bytes for "
-            f"{width}x{height} pixels"
-        )
-    plane = np.frombuffer(inflated, np.uint8).reshape(height, width)
-    if data[0] & _ALPHA_UP:
-        plane = np.cumsum(plane, axis=0, dtype=np.uint8)
-    if data[0] & _ALPHA_LEFT:
-        plane = np.cumsum(plane, axis=1, dtype=np.uint8)
-    return plane
-
-
 def pad_to_multiple(pixels: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
     """Repeats the last column and row until both sides are multiples; `crop` is the inverse.
 
@@ -410,10 +340,6 @@ _FORMATS = {
     "pgm": _PPM,
     "bmp": _BMP,
 }
-
-_ALPHA_LEFT = 1
-_ALPHA_UP = 2
-_ALPHA_CONSTANT = 4
 
 _TIFF_XMP_TAG = 700
 _EXIF_MARKER = b"Exif\0\0"
