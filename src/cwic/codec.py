@@ -90,13 +90,15 @@ class Codec:
             raise ModelError(
                 f"model {model.name}: expected family {FAMILY}, found {model.family!r}"
             )
-        try:
-            self._layout = CodeLayout(**model.decoding)
-            self._rate = Cvpr2018Rate(**model.encoding)
-            table = model.arrays["bit_table"]
-        except (KeyError, TypeError) as error:
-            raise ModelError(f"model {model.name}: damaged manifest: {error}") from error
-        self._table = latent_coder.checked_table(self._layout, table)
+        layout, rate = model.decoding, model.encoding
+        _check_numbers(model, layout, CodeLayout)
+        _check_numbers(model, rate, Cvpr2018Rate)
+        self._layout, self._rate = CodeLayout(**layout), Cvpr2018Rate(**rate)
+        if not -bitstream.MAX_Q <= self._rate.min_q <= self._rate.max_q <= bitstream.MAX_Q:
+            raise ModelError(f"model {model.name}: expected min_q <= max_q, found {self._rate}")
+        if "bit_table" not in model.arrays:
+            raise ModelError(f"model {model.name}: expected an array bit_table, found none")
+        self._table = latent_coder.checked_table(self._layout, model.arrays["bit_table"])
         self._engine = Engine(model, threads)
         self.name = model.name
         self.identity = model.identity
@@ -305,6 +307,18 @@ class Codec:
         if abs(result.value + psnr_db) > _PSNR_WARNING_DB:
             _warn_nearest(f"{psnr_db:g} dB", f"{-result.value:.2f} dB")
         return -result.offset
+
+
+def _check_numbers(
+    model: model_file.ModelFile, found: dict[str, Any], kind: type[tuple[Any, ...]]
+) -> None:
+    """Whether a table of the manifest holds exactly the integers that a named tuple needs."""
+    names = set(kind.__annotations__)
+    if set(found) != names or any(type(value) is not int for value in found.values()):
+        raise ModelError(
+            f"model {model.name}: damaged manifest: expected integers {', '.join(sorted(names))}, "
+            f"found {str(found)[:200]}"
+        )
 
 
 def _check_targets(**targets: float | None) -> None:

@@ -29,6 +29,8 @@ Visit = Callable[[Bits, Contexts], Bits]
 # in its own channel and in the one below, each from -4 to 4.
 _CODE_CONTEXTS_PER_CHANNEL = 2 * 8 * 9 * 9
 
+_MAX_CODE_CHANNELS = 1024
+
 
 class CodeLayout(NamedTuple):
     """The numbers of a `cvpr2018` model that its coder depends on."""
@@ -162,10 +164,15 @@ def checked_table(layout: CodeLayout, table: npt.NDArray[np.integer[Any]]) -> Pr
     Raises:
         ModelError: wrong shape or probabilities outside 1..65535.
     """
-    if not 2 <= layout.levels <= 256 or layout.code_channels % layout.levels:
+    if not (
+        2 <= layout.levels <= 256
+        and layout.levels <= layout.code_channels <= _MAX_CODE_CHANNELS
+        and layout.code_channels % layout.levels == 0
+        and 0 <= layout.first_kept <= layout.code_channels // layout.levels
+    ):
         raise ModelError(
-            f"expected 2 to 256 levels that divide the code channels, "
-            f"found {layout.levels} and {layout.code_channels}"
+            f"expected 2 to 256 levels that divide up to {_MAX_CODE_CHANNELS} code channels, "
+            f"and no more channels kept at first than at each level, found {layout}"
         )
     if table.shape != (layout.num_contexts,) or table.min() < 1 or table.max() > 65535:
         raise ModelError(

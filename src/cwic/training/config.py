@@ -29,7 +29,7 @@ class StageConfig:
     mse_weight: float = 6.0  # weight of the mean squared error (pixel range 1); 6 is the paper's
     ssim_weight: float = 0.0  # weight of 1 - SSIM
     ms_ssim_weight: float = 0.0  # weight of 1 - MS-SSIM; needs crops of more than 160 px
-    rate_weight: float = 0.015  # gamma', see loss.thresholded_rate
+    rate_weight: float = 0.04  # gamma, see loss.thresholded_rate
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch"):

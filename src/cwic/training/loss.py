@@ -1,8 +1,9 @@
 """What training minimises: distortions and the thresholded rate loss of the paper."""
 
+import math
 from typing import NamedTuple
 
-import torch
+import torch.distributed as dist
 from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor
 
@@ -39,32 +40,39 @@ def multiscale_dissimilarity(reference: Tensor, decoded: Tensor) -> Tensor:
     return value
 
 
-def target_fraction(rate_offset: Tensor | float) -> Tensor:
-    """Share of mask ones allowed at a rate offset: r = sigmoid(offset).
+def target_fraction(rate_offset: float, config: Cvpr2018Config) -> float:
+    """Share of mask ones allowed at a rate offset: what a map of logits 0 keeps there, r.
 
-    This is what a map of logits 0 keeps there, so a centred map meets the threshold everywhere.
+    sigmoid(offset), plus half a level for the released quantizer, less half a level for the
+    paper's: a map that is centred on the average meets the threshold at every offset.
     """
-    return torch.sigmoid(torch.as_tensor(rate_offset, dtype=torch.float32))
+    half_level = 0.5 / config.levels
+    fraction = 1 / (1 + math.exp(-rate_offset))
+    return fraction + (half_level if config.quantizer == "released" else -half_level)
 
 
-def thresholded_rate(p: Tensor, kept_fraction: Tensor, threshold: Tensor) -> Tensor:
-    """Rate loss of the map: nothing at or below the threshold, mean(p) above it.
+def thresholded_rate(p: Tensor, kept_fraction: Tensor, threshold: float) -> Tensor:
+    """Rate loss of the map: nothing at or below the threshold, mean(p) / r above it.
 
     The paper's L_R = max(sum p - r, 0) with the released layer's switch: whether the rate is
-    above the threshold is decided on the quantized mask of the whole batch, and then every cell
-    gets the same push. Per pixel, a weight gamma' here equals the paper's
-    gamma = 2 gamma' for batches of 32 patches (its distortion is 6 times the mean squared error).
+    above the threshold is decided on the quantized mask of the whole batch, over all processes,
+    and then every cell gets the same push. The paper has one r for each model, and a gamma for
+    each r; the division by r lets one weight serve all of them.
 
     Args:
         p: (B, 1, h, w) importance map in (0, 1).
         kept_fraction: (B,) share of mask ones of each picture.
-        threshold: scalar in [0, 1].
+        threshold: r in (0, 1).
 
     Returns:
-        scalar, mean(p) above the threshold, else a zero that still has p's gradient graph.
+        scalar, mean(p) / r above the threshold, else a zero that still has p's gradient graph.
     """
-    above = (kept_fraction.mean() > threshold).to(p.dtype)
-    return above * p.mean()
+    mean_kept = kept_fraction.detach().mean()
+    if dist.is_initialized():
+        dist.all_reduce(mean_kept)
+        mean_kept = mean_kept / dist.get_world_size()
+    above = (mean_kept > threshold).to(p.dtype)
+    return above * p.mean() / threshold
 
 
 class Objective(NamedTuple):
@@ -104,9 +112,8 @@ def cvpr2018_objective(
     """
     loss, mse = distortion(x, output.reconstruction.float(), stage)
     if output.importance is not None:
-        threshold = target_fraction(rate_offset).to(x.device)
         loss = loss + stage.rate_weight * thresholded_rate(
-            output.importance, output.kept_fraction, threshold
+            output.importance, output.kept_fraction, target_fraction(rate_offset, config)
         )
     kept_bpp = output.kept_fraction.mean() * config.code_channels / DOWNSAMPLING**2
     return Objective(loss, mse.detach(), kept_bpp.detach())

@@ -41,7 +41,7 @@ class Cvpr2018Config:
     binarizer: bool = True
     importance_map: bool = True
     min_rate_offset: float = -3.0  # offsets on the map's logits that the network is trained for:
-    max_rate_offset: float = 1.5  # quality 0 and quality 100 of the exported model
+    max_rate_offset: float = 1.5  # quality 0 and 100 of the exported model; equal: one rate
 
     def __post_init__(self) -> None:
         if self.levels < 2 or self.code_channels % self.levels:
@@ -49,9 +49,9 @@ class Cvpr2018Config:
                 f"levels must be at least 2 and divide code_channels, "
                 f"found {self.levels} and {self.code_channels}"
             )
-        if not self.min_rate_offset < self.max_rate_offset:
+        if not self.min_rate_offset <= self.max_rate_offset:
             raise ValueError(
-                f"min_rate_offset must lie below max_rate_offset, "
+                f"min_rate_offset must not lie above max_rate_offset, "
                 f"found {self.min_rate_offset} and {self.max_rate_offset}"
             )
 
@@ -88,10 +88,11 @@ class Cvpr2018Network(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """He's initialisation, residual branches closed, a faint picture, and decided bits.
+        """He's initialisation, faint residual branches, a faint picture, and decided bits.
 
         The paper's Xavier everywhere halves the variance at each ReLU, so that the sigmoids start
-        out undecided and the picture noisy: it stands 0.7 to 1.1 dB behind after 500 steps.
+        out undecided and the picture noisy. Branches must not start at zero: they end in a ReLU,
+        whose derivative there is zero, and would stay shut.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -100,7 +101,8 @@ class Cvpr2018Network(nn.Module):
                     nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, ResidualBlock):
-                nn.init.zeros_(module.second.weight)
+                with torch.no_grad():
+                    module.second.weight.mul_(0.1)
         nn.init.xavier_uniform_(self.to_code.weight, gain=6)
         nn.init.xavier_uniform_(self.synthesis.last.weight, gain=0.1)
 
