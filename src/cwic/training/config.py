@@ -10,9 +10,12 @@ from typing import Any, Literal, TypeVar
 
 from cwic.errors import TrainingError
 from cwic.training.data import DataConfig
+from cwic.training.model.flagship import PICTURE_MULTIPLE, FlagshipConfig
 from cwic.training.model.network import Cvpr2018Config
 
 T = TypeVar("T")
+
+FamilyName = Literal["cvpr2018", "cwic"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class StageConfig:
     name: str  # for the log
     steps: int  # optimiser steps
     with_map: bool = True  # False trains the network without its importance map
+    crop_px: int | None = None  # side of a crop in this stage; None: that of the data
     batch: int = 32  # crops a step, over all processes
     learning_rate: float = 1e-4  # of the optimizer; muon wants about 50 times that of adam
     final_learning_rate: float | None = None  # reached by a cosine at the end; None: constant
@@ -40,14 +44,44 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class FlagshipStage(StageConfig):
+    """One stage of the `cwic` family: bits per pixel plus 2^(q / 2) times the distortion.
+
+    The weights are those at q = 0; there, 845 times the mean squared error is 0.013 times that in
+    squared steps of a byte, which is about half a bit per pixel.
+    """
+
+    mse_weight: float = 845.0  # weight of the mean squared error (pixel range 1)
+    rate_weight: float = 1.0  # weight of the rate in bits per pixel
+    low_frequency_weight: float = 0.0  # weight of the error of the pictures shrunk by 16
+    grid_weight: float = 0.0  # weight of what repeats every 8 pixels, whatever q
+    random_maps: float = 0.3  # share of pictures with a random offset on their importance map
+    hard: bool = False  # rates of rounded values in place of noise
+    entropy_only: bool = False  # train nothing that the latents depend on
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.random_maps <= 1:
+            raise ValueError(f"random_maps must lie in [0, 1], found {self.random_maps}")
+
+
+# What `network` and `stages` hold in the configuration of each family.
+_KINDS: dict[str, dict[str, Any]] = {
+    "cvpr2018": {"network": Cvpr2018Config, "stages": tuple[StageConfig, ...]},
+    "cwic": {"network": FlagshipConfig, "stages": tuple[FlagshipStage, ...]},
+}
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything a run depends on besides its pictures."""
 
-    family: Literal["cvpr2018"]
+    family: FamilyName
     stages: tuple[StageConfig, ...]
-    network: Cvpr2018Config = field(default_factory=Cvpr2018Config)
+    network: Cvpr2018Config | FlagshipConfig = field(default_factory=Cvpr2018Config)
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 1
+    init_from: str | None = None  # checkpoint whose averaged weights a fresh run starts from
     optimizer: Literal["adam", "muon"] = "adam"
     ema_decay: float = 0.999  # of the moving average of the weights, which is what gets exported
     clip_norm: float = 1.0  # largest norm of the whole gradient
@@ -63,15 +97,29 @@ class TrainConfig:
         if not self.stages:
             raise ValueError("expected at least one [[stages]] table, found none")
         for stage in self.stages:
-            if stage.ms_ssim_weight and self.data.crop_px <= 160:
+            crop_px = self.data_of(stage).crop_px
+            if stage.ms_ssim_weight and crop_px <= 160:
+                raise ValueError(f"ms_ssim_weight needs crop_px above 160, found {crop_px}")
+            if self.family == "cwic" and crop_px % PICTURE_MULTIPLE:
                 raise ValueError(
-                    f"ms_ssim_weight needs crop_px above 160, found {self.data.crop_px}"
+                    f"crop_px must be a multiple of {PICTURE_MULTIPLE}, found {crop_px}"
                 )
+        if self.family == "cwic" and self.validation_crop_px % PICTURE_MULTIPLE:
+            raise ValueError(
+                f"validation_crop_px must be a multiple of {PICTURE_MULTIPLE}, "
+                f"found {self.validation_crop_px}"
+            )
 
     @property
     def total_steps(self) -> int:
         """Steps of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def data_of(self, stage: StageConfig) -> DataConfig:
+        """Where the crops of a stage come from."""
+        if stage.crop_px is None:
+            return self.data
+        return dataclasses.replace(self.data, crop_px=stage.crop_px)
 
     def stage_at(self, step: int) -> tuple[int, StageConfig, int]:
         """Index of the stage that global `step` lies in, the stage, and the step within it."""
@@ -100,11 +148,11 @@ def load_config(path: Path) -> TrainConfig:
 
 def config_from_table(table: dict[str, Any], origin: str) -> TrainConfig:
     """Build the configuration from parsed TOML; `origin` names it in errors."""
-    if table.get("family") != "cvpr2018":
-        raise TrainingError(
-            f'{origin}: expected family = "cvpr2018", found {table.get("family")!r}'
-        )
-    return _build(TrainConfig, table, origin)
+    kinds = _KINDS.get(str(table.get("family")))
+    if kinds is None:
+        known = " or ".join(f'"{name}"' for name in _KINDS)
+        raise TrainingError(f"{origin}: expected family = {known}, found {table.get('family')!r}")
+    return _build(TrainConfig, {"network": {}} | table, origin, kinds)
 
 
 def config_to_table(config: TrainConfig) -> dict[str, Any]:
@@ -121,8 +169,11 @@ def config_to_table(config: TrainConfig) -> dict[str, Any]:
     return result
 
 
-def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
-    hints = typing.get_type_hints(kind)
+def _build(
+    kind: type[T], table: dict[str, Any], where: str, kinds: dict[str, Any] | None = None
+) -> T:
+    """A dataclass from a table; `kinds` are types that replace those of its fields."""
+    hints = typing.get_type_hints(kind) | (kinds or {})
     unknown = sorted(set(table) - set(hints))
     if unknown:
         raise TrainingError(
@@ -144,7 +195,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         item = typing.get_args(hint)[0]
         if not isinstance(value, list):
-            raise TrainingError(f"{where}: expected an array of tables, found {value!r}")
+            of = " of tables" if dataclasses.is_dataclass(item) else ""
+            raise TrainingError(f"{where}: expected an array{of}, found {value!r}")
         return tuple(_convert(item, entry, f"{where}[{i}]") for i, entry in enumerate(value))
     if origin is Literal:
         if value not in typing.get_args(hint):

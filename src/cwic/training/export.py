@@ -65,7 +65,7 @@ def export_checkpoint(
     data: Sequence[str | os.PathLike[str]],
     *,
     name: str | None = None,
-    max_pictures: int = 400,
+    max_pictures: int = 200,
 ) -> model_file.ModelInfo:
     """Write a model file from the averaged weights of a checkpoint.
 

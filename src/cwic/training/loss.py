@@ -1,13 +1,15 @@
-"""What training minimises: distortions and the thresholded rate loss of the paper."""
+"""What training minimises: distortions, the thresholded rate loss of the paper, and the grid."""
 
 import math
 from typing import NamedTuple
 
+import torch
 import torch.distributed as dist
 from pytorch_msssim import ms_ssim, ssim
-from torch import Tensor
+from torch import Tensor, nn
 
-from cwic.training.config import StageConfig
+from cwic.training.config import FlagshipStage, StageConfig
+from cwic.training.model.flagship import FlagshipOutput
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Output
 from cwic.training.model.transforms import DOWNSAMPLING
 
@@ -117,3 +119,110 @@ def cvpr2018_objective(
         )
     kept_bpp = output.kept_fraction.mean() * config.code_channels / DOWNSAMPLING**2
     return Objective(loss, mse.detach(), kept_bpp.detach())
+
+
+def flagship_distortion(
+    reference: Tensor, decoded: Tensor, stage: FlagshipStage, weight: Tensor | None = None
+) -> Tensor:
+    """Weighted distortion of each picture at q = 0.
+
+    Args:
+        reference: (B, 3, H, W) float32 in [-0.5, 0.5].
+        decoded: same shape.
+        stage: the weights.
+        weight: (B, 1, H / 16, W / 16) of the squared error in each latent's place; None: 1.
+
+    Returns:
+        (B,)
+    """
+    error = (reference - decoded).square()
+    if weight is None:
+        mse = error.mean(dim=(1, 2, 3))
+    else:
+        side = reference.shape[3] // weight.shape[3]
+        mse = (nn.functional.avg_pool2d(error, side) * weight).mean(dim=(1, 2, 3))
+    total = stage.mse_weight * mse
+    if stage.ssim_weight:
+        total = total + stage.ssim_weight * (
+            1 - ssim(reference + 0.5, decoded + 0.5, data_range=1, size_average=False)
+        )
+    if stage.ms_ssim_weight:
+        total = total + stage.ms_ssim_weight * (
+            1 - ms_ssim(reference + 0.5, decoded + 0.5, data_range=1, size_average=False)
+        )
+    if stage.low_frequency_weight:
+        shrunk = nn.functional.avg_pool2d(reference - decoded, 16).square().mean(dim=(1, 2, 3))
+        total = total + stage.low_frequency_weight * shrunk
+    return total
+
+
+def line_gradients(x: Tensor) -> Tensor:
+    """Mean absolute luma gradient across the pixel lines of each phase, both directions together.
+
+    Args:
+        x: (B, 3, H, W), H and W multiples of 8, R, G, B.
+
+    Returns:
+        (B, 8); entry p is of the lines between pixels 8 k + p - 1 and 8 k + p, so entry 0 is of
+        every eighth line, where blocks of 8 meet.
+    """
+    luma = 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]  # (B, H, W)
+    total = 0
+    for y in (luma, luma.transpose(1, 2)):
+        lines = (y[:, 1:] - y[:, :-1]).abs().mean(dim=2)  # (B, H - 1), line 1 first
+        # The first and the last lines of a picture are left out: whole periods of 8 remain.
+        total = total + lines[:, 7:-8].unflatten(1, (-1, 8)).mean(dim=1)
+    assert isinstance(total, Tensor)
+    return total / 2
+
+
+def grid_ratio(reference: Tensor, decoded: Tensor) -> float:
+    """How much an 8-pixel grid shows: 1 not at all, more than about 1.1 to the eye in skies.
+
+    Gradient across every eighth line over that across the others, relative to the original's.
+    Shapes as of :func:`line_gradients`, both sides at least 24 px.
+    """
+    of_reference, of_decoded = (line_gradients(x.float()).mean(dim=0) for x in (reference, decoded))
+    ratio = of_decoded[0] / of_decoded[1:].mean()
+    return float(ratio / (of_reference[0] / of_reference[1:].mean()).clamp(min=1e-9))
+
+
+def grid_variation(reference: Tensor, decoded: Tensor) -> Tensor:
+    """(B,) variance over the eight phases of log gradient relative to the original's."""
+    floor = 0.25 / 255
+    log_ratio = torch.log(
+        (line_gradients(decoded) + floor) / (line_gradients(reference) + floor)
+    )
+    return log_ratio.var(dim=1, unbiased=False)
+
+
+def flagship_loss(
+    reference: Tensor,
+    output: FlagshipOutput,
+    stage: FlagshipStage,
+    q: Tensor,
+    weight: Tensor | None,
+) -> Tensor:
+    """Rate plus distortion of one batch, each picture at its own point of the curve.
+
+    The multiplier of the distortion follows the step size, 2^(q / 2), where a uniform quantizer of
+    step 2^(-q / 4) is best; the whole of a picture is weighed by 2^(-q / 4), so that neither end of
+    the range rules the gradient.
+
+    Args:
+        reference: (B, 3, H, W) float32 in [-0.5, 0.5].
+        output: of the network for it.
+        stage: the weights.
+        q: (B,) that was asked for, in quarter octaves.
+        weight: see :func:`flagship_distortion`.
+
+    Returns:
+        scalar.
+    """
+    decoded = output.reconstruction.float()
+    bpp = output.bits / (reference.shape[2] * reference.shape[3])
+    distorted = flagship_distortion(reference, decoded, stage, weight)
+    total = stage.rate_weight * bpp + torch.exp2(q / 2) * distorted
+    if stage.grid_weight:
+        total = total + stage.grid_weight * grid_variation(reference, decoded)
+    return (torch.exp2(-q / 4) * total).mean()

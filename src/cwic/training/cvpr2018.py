@@ -1,0 +1,135 @@
+"""The `cvpr2018` family in training: its objective and its validation curve."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cwic.training.config import StageConfig, TrainConfig
+from cwic.training.family import Place, StepLoss, Validation, psnr_db, score_db
+from cwic.training.loss import cvpr2018_objective, distortion
+from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
+
+# Kept bits per pixel at which validation compares checkpoints.
+_SCORE_BPP = (0.15, 0.3, 0.6)
+
+
+class ValidationPoint(NamedTuple):
+    """One rate of a network on held-out crops."""
+
+    rate_offset: float
+    kept_bpp: float
+    psnr_db: float  # of the mean squared error over all crops
+    distortion: float  # weighted as the stage says
+
+
+class Cvpr2018Family:
+    """See :class:`cwic.training.family.Family`."""
+
+    log_columns = ("psnr_db", "kept_bpp")
+    rate_column = "kept_bpp"
+    validation_columns = ("rate_offset", "kept_bpp", "psnr_db", "distortion")
+    dynamic_shapes = None
+
+    def build(self, config: TrainConfig) -> Cvpr2018Network:
+        """A fresh network."""
+        return Cvpr2018Network(_config(config))
+
+    def begin_stage(self, network: nn.Module, stage: StageConfig) -> None:
+        """Nothing: a stage without the map says so in every call."""
+
+    def objective(
+        self, model: nn.Module, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
+    ) -> StepLoss:
+        """Distortion plus thresholded rate."""
+        network = _config(config)
+        x = _to_network(pixels)
+        # One offset a step, the same in every process: the threshold belongs to a whole batch.
+        rate_offset = np.random.default_rng((config.seed, place.step, 1 << 30)).uniform(
+            network.min_rate_offset, network.max_rate_offset
+        )
+        autocast = torch.autocast(pixels.device.type, torch.bfloat16, enabled=config.bf16)
+        with_map = stage.with_map and network.importance_map
+        with autocast:
+            output = model(x, rate_offset, with_map)
+        # Outside: the windows of SSIM subtract nearly equal numbers.
+        objective = cvpr2018_objective(output, network, x, stage, rate_offset)
+        return StepLoss(
+            objective.loss,
+            lambda: {
+                "psnr_db": psnr_db(float(objective.mse)),
+                "kept_bpp": float(objective.kept_bpp),
+            },
+        )
+
+    def validate(
+        self,
+        network: nn.Module,
+        config: TrainConfig,
+        stage: StageConfig,
+        crops: np.ndarray,
+        device: torch.device,
+    ) -> Validation:
+        """The validation curve and its score."""
+        assert isinstance(network, Cvpr2018Network)
+        curve = validation_curve(network, config, stage, crops, device)
+        score = score_db(
+            [point.kept_bpp for point in curve], [point.distortion for point in curve], _SCORE_BPP
+        )
+        rows = [point._asdict() | {"rate_offset": round(point.rate_offset, 3)} for point in curve]
+        return Validation(rows, score)
+
+
+def validation_curve(
+    network: Cvpr2018Network,
+    config: TrainConfig,
+    stage: StageConfig,
+    crops: np.ndarray,
+    device: torch.device,
+) -> list[ValidationPoint]:
+    """Rate-distortion points of a network at five offsets (one without the map).
+
+    Args:
+        network: in float32; run under autocast if the configuration says so.
+        config: of the run.
+        stage: weights of the distortion, and whether the map is in use.
+        crops: (N, S, S, 3) uint8.
+        device: of the network.
+    """
+    sizes = network.config
+    with_map = stage.with_map and sizes.importance_map
+    points = []
+    for rate_offset in (
+        np.linspace(sizes.min_rate_offset, sizes.max_rate_offset, 5) if with_map else [0.0]
+    ):
+        sums = np.zeros(3)
+        for crop in crops:
+            x = _to_network(torch.from_numpy(crop[None]).to(device))
+            with (
+                torch.no_grad(),
+                torch.autocast(device.type, torch.bfloat16, enabled=config.bf16),
+            ):
+                output = network(x, float(rate_offset), with_map)
+            weighted, mse = distortion(x, output.reconstruction.float().clamp(-1, 1), stage)
+            sums += [float(output.kept_fraction.mean()), float(mse), float(weighted)]
+        kept_fraction, mse_mean, distortion_mean = sums / len(crops)
+        points.append(
+            ValidationPoint(
+                rate_offset=float(rate_offset),
+                kept_bpp=kept_fraction * sizes.code_channels / 64,
+                psnr_db=psnr_db(mse_mean),
+                distortion=distortion_mean,
+            )
+        )
+    return points
+
+
+def _config(config: TrainConfig) -> Cvpr2018Config:
+    assert isinstance(config.network, Cvpr2018Config)
+    return config.network
+
+
+def _to_network(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
+    return (pixels.permute(0, 3, 1, 2).float() - 127.5) / 127.5

@@ -1,0 +1,104 @@
+"""What a model family brings to the training loop; the loop itself is the same for all.
+
+The families are :mod:`.cvpr2018` and :mod:`.flagship`; :mod:`.trainer` lists them by name.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cwic.training.config import StageConfig, TrainConfig
+
+
+class Place(NamedTuple):
+    """Which step this is, and which samples of its batch this process owns."""
+
+    step: int
+    positions: range
+
+
+class StepLoss(NamedTuple):
+    """The loss of one step and what the log says of it."""
+
+    loss: Tensor  # scalar, to be minimised
+    figures: Callable[[], dict[str, float]]  # the family's log columns; waits for the device
+
+
+class Validation(NamedTuple):
+    """What held-out pictures say of a network."""
+
+    rows: list[dict[str, Any]]  # one a rate, the family's validation columns
+    score_db: float  # higher is better
+
+
+class Family(Protocol):
+    """One model family."""
+
+    log_columns: tuple[str, ...]  # of `figures`, two of which are psnr_db and the rate
+    rate_column: str  # the one that is the rate, in bits per pixel
+    validation_columns: tuple[str, ...]  # of `rows`
+    dynamic_shapes: bool | None  # of torch.compile
+
+    def build(self, config: TrainConfig) -> nn.Module:
+        """A fresh network."""
+        ...
+
+    def begin_stage(self, network: nn.Module, stage: StageConfig) -> None:
+        """Before the first step of a stage, and after resuming inside one."""
+        ...
+
+    def objective(
+        self, model: nn.Module, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
+    ) -> StepLoss:
+        """The loss of a batch.
+
+        Args:
+            model: the network, perhaps compiled and distributed.
+            pixels: (B, S, S, 3) uint8, on the network's device.
+            config: of the run.
+            stage: in progress.
+            place: what every random choice is a function of, together with the run's seed.
+        """
+        ...
+
+    def validate(
+        self,
+        network: nn.Module,
+        config: TrainConfig,
+        stage: StageConfig,
+        crops: np.ndarray,
+        device: torch.device,
+    ) -> Validation:
+        """Measure a network on (N, S, S, 3) uint8."""
+        ...
+
+
+def psnr_db(mse: float) -> float:
+    """Of a mean squared error, pixel range 1."""
+    return -10 * math.log10(max(mse, 1e-12))
+
+
+def score_db(bpp: Sequence[float], distortion: Sequence[float], wanted_bpp: Sequence[float]) -> float:
+    """-10 log10 of the distortion, read off a curve at fixed rates and averaged.
+
+    Args:
+        bpp: rates, rising.
+        distortion: at these rates.
+        wanted_bpp: rates that count.
+    """
+    score = [psnr_db(value) for value in distortion]
+    if len(score) == 1:
+        return score[0]
+    log_bpp = [math.log(max(value, 1e-6)) for value in bpp]
+    # Outside the range the end points count, lowered by the usual 6 dB a doubling of the rate, so
+    # that a network which cannot reach a rate gains nothing by it.
+    values = []
+    for wanted in np.log(wanted_bpp):
+        inside = float(np.interp(wanted, log_bpp, score))
+        excess = max(0.0, log_bpp[0] - wanted)
+        values.append(inside - 6 / math.log(2) * excess)
+    return float(np.mean(values))

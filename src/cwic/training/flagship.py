@@ -1,0 +1,246 @@
+"""The `cwic` family in training: what is drawn for a step, its objective, its validation curve."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pytorch_msssim import ms_ssim
+from torch import Tensor, nn
+
+from cwic.training.config import FlagshipStage, StageConfig, TrainConfig
+from cwic.training.family import Place, StepLoss, Validation, psnr_db, score_db
+from cwic.training.loss import flagship_distortion, flagship_loss, grid_ratio
+from cwic.training.model.flagship import (
+    PICTURE_MULTIPLE,
+    FlagshipConfig,
+    FlagshipNetwork,
+    FlagshipOutput,
+    Noise,
+)
+from cwic.training.model.flagship_entropy import Q_UNITS
+from cwic.training.model.flagship_transforms import LATENT_PX
+
+# Bits per pixel at which validation compares checkpoints.
+_SCORE_BPP = (0.1, 0.2, 0.4, 0.8, 1.6)
+
+# Largest random offset on the importance map, in quarter octaves.
+_MAX_OFFSET = 6.0
+
+# MS-SSIM halves a picture four times and wants a window of 11 then.
+_MS_SSIM_PX = 161
+
+# Held-out crops measured at once.
+_VALIDATION_BATCH = 8
+
+
+class Drawn(NamedTuple):
+    """The random choices of a step that are small."""
+
+    q: npt.NDArray[np.float32]  # (B,) multiples of 1 / 64
+    offset: npt.NDArray[np.float32]  # (B, 1, h, w), on the importance map
+
+
+class FlagshipFamily:
+    """See :class:`cwic.training.family.Family`."""
+
+    log_columns = ("psnr_db", "bpp", "hyper_bpp", "level_bpp")
+    rate_column = "bpp"
+    validation_columns = (
+        "q",
+        "bpp",
+        "psnr_db",
+        "ms_ssim_db",
+        "grid_ratio",
+        "hyper_bpp",
+        "level_bpp",
+        "distortion",
+    )
+    # Every stage has one shape: a second one shall not make the first generic and slow.
+    dynamic_shapes = False
+
+    def build(self, config: TrainConfig) -> FlagshipNetwork:
+        """A fresh network."""
+        assert isinstance(config.network, FlagshipConfig)
+        return FlagshipNetwork(config.network)
+
+    def begin_stage(self, network: nn.Module, stage: StageConfig) -> None:
+        """Freeze what the stage does not train."""
+        assert isinstance(network, FlagshipNetwork)
+        assert isinstance(stage, FlagshipStage)
+        network.requires_grad_(not stage.entropy_only)
+        for parameter in network.entropy_parameters():
+            parameter.requires_grad_(True)
+
+    def objective(
+        self, model: nn.Module, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
+    ) -> StepLoss:
+        """Rate plus distortion at a random q for each picture, with random maps among them."""
+        assert isinstance(config.network, FlagshipConfig)
+        assert isinstance(stage, FlagshipStage)
+        device = pixels.device
+        x = to_network(pixels)
+        drawn = draw(config.network, stage, config.seed, place.step, x.shape[2])
+        mine = slice(place.positions.start, place.positions.stop)
+        q = torch.from_numpy(drawn.q[mine]).to(device)
+        offset = torch.from_numpy(drawn.offset[mine]).to(device)
+        noise = None
+        if not stage.hard:
+            noise = draw_noise(x, config.network, (config.seed, place.step, place.positions.start))
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            output = model(x, q, offset, noise, stage.with_map, stage.hard)
+        # Outside: the windows of SSIM subtract nearly equal numbers. Where a map asks for smaller
+        # steps, the distortion counts for more, as it does with q.
+        centred = offset - offset.mean(dim=(2, 3), keepdim=True)
+        weight = torch.exp2(centred / 2).clamp(1 / 8, 8) if stage.random_maps else None
+        loss = flagship_loss(x, output, stage, q, weight)
+        return StepLoss(loss, lambda: _figures(x, output))
+
+    def validate(
+        self,
+        network: nn.Module,
+        config: TrainConfig,
+        stage: StageConfig,
+        crops: np.ndarray,
+        device: torch.device,
+    ) -> Validation:
+        """Five rates in full precision, with the costs of the coding tables."""
+        assert isinstance(network, FlagshipNetwork)
+        assert isinstance(stage, FlagshipStage)
+        network.eval()
+        try:
+            rows = [
+                _measure(network, stage, float(q), crops, device)
+                for q in np.linspace(network.config.min_q, network.config.max_q, 5)
+            ]
+        finally:
+            network.train()
+        rate, distorted = ([row[key] for row in rows] for key in ("bpp", "distortion"))
+        return Validation(list(rows), score_db(rate, distorted, _SCORE_BPP))
+
+
+def to_network(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-0.5, 0.5], channels last in memory."""
+    return pixels.permute(0, 3, 1, 2).float() / 255 - 0.5
+
+
+def draw(config: FlagshipConfig, stage: FlagshipStage, seed: int, step: int, side_px: int) -> Drawn:
+    """q and the random maps of a whole batch, the same in every process.
+
+    The q of a batch are spread evenly over the range: one from each of as many equal parts of it.
+    """
+    rng = np.random.default_rng((seed, step, 1 << 30))
+    share = (rng.permutation(stage.batch) + rng.random(stage.batch)) / stage.batch
+    q = config.min_q + share * (config.max_q - config.min_q)
+    cells = side_px // LATENT_PX
+    offset = np.zeros((stage.batch, 1, cells, cells), np.float32)
+    for index in np.flatnonzero(rng.random(stage.batch) < stage.random_maps):
+        offset[index, 0] = random_map(rng, cells, cells)
+    return Drawn((np.rint(q * Q_UNITS) / Q_UNITS).astype(np.float32), offset)
+
+
+def random_map(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
+    """An offset of up to 6 quarter octaves: a smooth field, a half plane or a box.
+
+    Returns:
+        (height, width)
+    """
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    kind = rng.integers(3)
+    if kind == 0:
+        waves = rng.uniform(-3, 3, (3, 2))
+        phases = rng.uniform(0, 2 * math.pi, 3)
+        field = np.mean(
+            [
+                np.cos(2 * math.pi * (a * y + b * x) + phase)
+                for (a, b), phase in zip(waves, phases, strict=True)
+            ],
+            axis=0,
+        )
+        field *= 1.5
+    elif kind == 1:
+        angle = rng.uniform(0, 2 * math.pi)
+        y0, x0 = rng.uniform(0.2, 0.8, 2)
+        field = np.sign(math.sin(angle) * (y - y0) + math.cos(angle) * (x - x0))
+    else:
+        (top, bottom), (left, right) = np.sort(rng.random((2, 2)), axis=1)
+        inside = (y >= top) & (y <= bottom) & (x >= left) & (x <= right)
+        field = np.where(inside, 1.0, 0.0)
+    amplitude = rng.uniform(-_MAX_OFFSET, _MAX_OFFSET)
+    return np.clip(amplitude * field, -_MAX_OFFSET, _MAX_OFFSET).astype(np.float32)
+
+
+def draw_noise(x: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) -> Noise:
+    """Noise for a batch, drawn on its device as a function of the seed."""
+    generator = torch.Generator(x.device)
+    generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    shapes = (
+        (config.latent_channels, LATENT_PX),
+        (config.hyper_channels, PICTURE_MULTIPLE),
+    )
+    latents, hyper = (
+        torch.rand(
+            (x.shape[0], channels, x.shape[2] // side, x.shape[3] // side),
+            generator=generator,
+            device=x.device,
+        )
+        - 0.5
+        for channels, side in shapes
+    )
+    return Noise(latents, hyper)
+
+
+def _figures(x: Tensor, output: FlagshipOutput) -> dict[str, float]:
+    """What the log says of a batch, its q all mixed."""
+    with torch.no_grad():
+        pixels = x.shape[2] * x.shape[3]
+        return {
+            "psnr_db": psnr_db(float((x - output.reconstruction.float()).square().mean())),
+            "bpp": float(output.bits.mean()) / pixels,
+            "hyper_bpp": float(output.hyper_bits.mean()) / pixels,
+            "level_bpp": float(output.level_bits.mean()) / pixels,
+        }
+
+
+def _measure(
+    network: FlagshipNetwork, stage: FlagshipStage, q: float, crops: np.ndarray, device: torch.device
+) -> dict[str, float]:
+    """Means over held-out crops at one q; pictures are rounded to bytes as a decoder does."""
+    names = ("bpp", "hyper_bpp", "level_bpp", "mse", "distortion", "ms_ssim")
+    sums = dict.fromkeys(names, 0.0)
+    references, decodeds = [], []
+    pixels = crops.shape[1] * crops.shape[2]
+    with torch.no_grad():
+        for start in range(0, len(crops), _VALIDATION_BATCH):
+            x = to_network(torch.from_numpy(crops[start : start + _VALIDATION_BATCH]).to(device))
+            cells = (x.shape[2] // LATENT_PX, x.shape[3] // LATENT_PX)
+            output = network(
+                x,
+                torch.full((len(x),), q, device=device),
+                torch.zeros((len(x), 1, *cells), device=device),
+                with_map=stage.with_map,
+            )
+            decoded = torch.round((output.reconstruction + 0.5).clamp(0, 1) * 255) / 255 - 0.5
+            sums["bpp"] += float(output.bits.sum()) / pixels
+            sums["hyper_bpp"] += float(output.hyper_bits.sum()) / pixels
+            sums["level_bpp"] += float(output.level_bits.sum()) / pixels
+            sums["mse"] += float((x - decoded).square().mean(dim=(1, 2, 3)).sum())
+            sums["distortion"] += float(flagship_distortion(x, decoded, stage).sum())
+            if min(x.shape[2:]) >= _MS_SSIM_PX:
+                value = ms_ssim(x + 0.5, decoded + 0.5, data_range=1, size_average=False)
+                sums["ms_ssim"] += float(value.sum())
+            references.append(x)
+            decodeds.append(decoded)
+    mean = {name: value / len(crops) for name, value in sums.items()}
+    ms_ssim_db = psnr_db(1 - mean["ms_ssim"]) if mean["ms_ssim"] else math.nan
+    return {
+        "q": q,
+        "bpp": mean["bpp"],
+        "psnr_db": psnr_db(mean["mse"]),
+        "ms_ssim_db": ms_ssim_db,
+        "grid_ratio": grid_ratio(torch.cat(references), torch.cat(decodeds)),
+        "hyper_bpp": mean["hyper_bpp"],
+        "level_bpp": mean["level_bpp"],
+        "distortion": mean["distortion"],
+    }
