@@ -493,6 +493,7 @@ def test_train_passes_everything_on(run: Run, monkeypatch: pytest.MonkeyPatch) -
                 "max_seconds": 60.0,
                 "threads": 2,
                 "device": "cpu",
+                "init_from": None,
                 "show_progress": False,
             },
         )
@@ -586,7 +587,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         "decode": output | {"--model"},
         "info": {"--json"},
         "models": {"--json"},
-        "train": {"--data", "--out", "--max-seconds", "--threads", "--device"},
+        "train": {"--data", "--out", "--init-from", "--max-seconds", "--threads", "--device"},
         "export": output | {"--data"},
     }
 

@@ -164,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="of the run; resumes what is there",
     )
+    verb.add_argument(
+        "--init-from", type=Path, metavar="CHECKPOINT", help="whose weights a fresh run starts from"
+    )
     verb.add_argument("--max-seconds", type=_positive, metavar="S", help="stop in good order")
     verb.add_argument("--threads", type=_count, metavar="N", help="of the CPU")
     verb.add_argument("--device", metavar="NAME", help="cpu, cuda, ...")
@@ -414,6 +417,7 @@ def _train(options: argparse.Namespace) -> int:
             max_seconds=options.max_seconds,
             device=options.device,
             threads=options.threads,
+            init_from=options.init_from,
             show_progress=not options.quiet,
         )
     return 0

@@ -1,6 +1,7 @@
 """The training configuration: a TOML file read into frozen dataclasses; unknown keys are errors."""
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -16,6 +17,8 @@ from cwic.training.model.network import Cvpr2018Config
 T = TypeVar("T")
 
 FamilyName = Literal["cvpr2018", "cwic"]
+
+_WEIGHTS = ("mse_weight", "ssim_weight", "ms_ssim_weight", "rate_weight")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class StageConfig:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be above 0, found {self.learning_rate}")
+        for name in ("final_learning_rate", "warmup_steps", *_WEIGHTS):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must not be negative, found {value}")
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("expected at least one [[stages]] table, found none")
+        for name in ("validate_every", "checkpoint_every", "log_every", "validation_count"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, found {self.seed}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), found {self.ema_decay}")
+        if self.clip_norm <= 0:
+            raise ValueError(f"clip_norm must be above 0, found {self.clip_norm}")
+        if self.validation_crop_px < 16 or self.validation_crop_px % 8:
+            raise ValueError(
+                f"validation_crop_px must be a multiple of 8, at least 16, "
+                f"found {self.validation_crop_px}"
+            )
         for stage in self.stages:
             crop_px = self.data_of(stage).crop_px
             if stage.ms_ssim_weight and crop_px <= 160:
@@ -207,6 +228,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     if hint is float and type(value) is int:
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TrainingError(f"{where}: expected a finite number, found {value}")
     if type(value) is not hint:
         raise TrainingError(f"{where}: expected {hint.__name__}, found {value!r}")
     return value

@@ -27,10 +27,10 @@ class ValidationPoint(NamedTuple):
 class Cvpr2018Family:
     """See :class:`cwic.training.family.Family`."""
 
-    log_columns = ("psnr_db", "kept_bpp")
+    log_columns: tuple[str, ...] = ("psnr_db", "kept_bpp")
     rate_column = "kept_bpp"
-    validation_columns = ("rate_offset", "kept_bpp", "psnr_db", "distortion")
-    dynamic_shapes = None
+    validation_columns: tuple[str, ...] = ("rate_offset", "kept_bpp", "psnr_db", "distortion")
+    dynamic_shapes: bool | None = None
 
     def build(self, config: TrainConfig) -> Cvpr2018Network:
         """A fresh network."""
@@ -40,7 +40,12 @@ class Cvpr2018Family:
         """Nothing: a stage without the map says so in every call."""
 
     def objective(
-        self, model: nn.Module, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
+        self,
+        model: nn.Module,
+        pixels: Tensor,
+        config: TrainConfig,
+        stage: StageConfig,
+        place: Place,
     ) -> StepLoss:
         """Distortion plus thresholded rate."""
         network = _config(config)

@@ -2,20 +2,39 @@
 
 Every crop is a function of (seed, step, position in the batch) alone, so a resumed run, or one
 spread over several processes, sees exactly the pictures of an unbroken one.
+
+A pack stands for a folder: a zip archive of pictures under `training/` and `held_out/`, which
+`scripts/pack_pictures` writes. With an accelerator all pictures may lie on it, and crops are
+gathered there.
 """
 
+import io
+import os
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image, ImageEnhance
+from torch import Tensor
 
 from cwic.errors import CodecError, CodecWarning, TrainingError
 from cwic.image import read_picture
+
+# A file of its own or one inside a pack.
+PictureFile = Path | zipfile.Path
+
+# The two parts of a pack.
+PACK_TRAINING = "training"
+PACK_HELD_OUT = "held_out"
+
+# Sides of the smaller copies that a store on an accelerator keeps of a picture.
+_COPY_SCALES = (0.7, 0.5)
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm"})
 
@@ -31,34 +50,43 @@ class DataConfig:
     colour_jitter: float = 0.0  # brightness, contrast and saturation change by up to this share
     held_out: float = 0.1  # last share of each folder's sorted files, kept from training
     cache_mb: int = 4096  # decoded pictures kept in memory; the rest is read again at each use
+    on_device: Literal["auto", "always", "never"] = "auto"  # all pictures on the GPU; auto: if any
 
     def __post_init__(self) -> None:
         if self.crop_px < 16 or self.crop_px % 8:
             raise ValueError(f"crop_px must be a multiple of 8, at least 16, found {self.crop_px}")
+        if self.cache_mb < 0:
+            raise ValueError(f"cache_mb must not be negative, found {self.cache_mb}")
         for name in ("downscale", "colour_jitter", "held_out"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), found {getattr(self, name)}")
+        if self.on_device == "always" and self.colour_jitter:
+            raise ValueError("colour_jitter cannot be done on the device")
 
 
 class PictureSplit(NamedTuple):
     """Files of a data set, in a fixed order."""
 
-    training: list[Path]
-    held_out: list[Path]
+    training: list[PictureFile]
+    held_out: list[PictureFile]
 
 
 def list_pictures(folders: Sequence[Path], held_out: float) -> PictureSplit:
     """All pictures below the folders; of each folder the last share of the sorted names held out.
 
     Folders that hold only folders are entered: each folder with pictures of its own is split by
-    itself, so that every source is present on both sides.
+    itself, so that every source is present on both sides. A pack comes split.
 
     Raises:
         TrainingError: a folder is missing or holds no picture.
     """
-    training: list[Path] = []
-    kept_back: list[Path] = []
+    training: list[PictureFile] = []
+    kept_back: list[PictureFile] = []
     for folder in folders:
+        if folder.is_file() and zipfile.is_zipfile(folder):
+            training += _packed(folder, PACK_TRAINING)
+            kept_back += _packed(folder, PACK_HELD_OUT)
+            continue
         if not folder.is_dir():
             raise TrainingError(f"{folder}: expected a folder of pictures, found none")
         by_parent: dict[Path, list[Path]] = {}
@@ -75,17 +103,27 @@ def list_pictures(folders: Sequence[Path], held_out: float) -> PictureSplit:
     return PictureSplit(training, kept_back)
 
 
+def _packed(pack: Path, part: str) -> list[PictureFile]:
+    """The pictures of one part of a pack, by name."""
+    with zipfile.ZipFile(pack) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith(part + "/"))
+    if not names and part == PACK_TRAINING:
+        raise TrainingError(f"{pack}: expected pictures under {part}/ in this pack, found none")
+    opened = zipfile.ZipFile(pack)  # stays open: its entries are read by and by
+    return [zipfile.Path(opened, name) for name in names]
+
+
 class PictureStore:
     """Decoded pictures by index, cached as uint8 while they fit, read anew beyond that."""
 
-    def __init__(self, paths: Sequence[Path], cache_mb: int, min_side_px: int):
-        self._paths: list[Path] = []
+    def __init__(self, paths: Sequence[PictureFile], cache_mb: int, min_side_px: int):
+        self._paths: list[PictureFile] = []
         self._cache: dict[int, np.ndarray] = {}
         room = cache_mb * 1_000_000
         used = 0
         for path in paths:
             try:
-                pixels = self._read(path)
+                pixels = _read(path)
             except CodecError as error:
                 # Named and skipped: one broken file must not end a run of days.
                 warnings.warn(f"skipped: {error}", CodecWarning, stacklevel=2)
@@ -102,20 +140,22 @@ class PictureStore:
                 f"expected some of at least {min_side_px} px a side"
             )
 
-    @staticmethod
-    def _read(path: Path) -> np.ndarray:
-        with warnings.catch_warnings():
-            # 16 bits reduced to 8, first frame of several: fine for training.
-            warnings.simplefilter("ignore", CodecWarning)
-            return read_picture(path, keep_metadata=False).pixels
-
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8."""
         cached = self._cache.get(index)
-        return self._read(self._paths[index]) if cached is None else cached
+        return _read(self._paths[index]) if cached is None else cached
+
+
+def _read(path: PictureFile) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    source = io.BytesIO(path.read_bytes()) if isinstance(path, zipfile.Path) else path
+    with warnings.catch_warnings():
+        # 16 bits reduced to 8, first frame of several: fine for training.
+        warnings.simplefilter("ignore", CodecWarning)
+        return read_picture(source, keep_metadata=False).pixels
 
 
 def augmented_crop(pixels: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
@@ -219,3 +259,145 @@ def centre_crops(store: PictureStore, side_px: int, count: int) -> np.ndarray:
     if not crops:
         raise TrainingError(f"no held-out picture has {side_px} px a side")
     return np.stack(crops)
+
+
+def uses_device(config: DataConfig, device: torch.device) -> bool:
+    """Whether the pictures of a run lie on its device."""
+    if config.on_device == "auto":
+        return device.type == "cuda" and not config.colour_jitter
+    return config.on_device == "always"
+
+
+class DeviceCrop(NamedTuple):
+    """Where one crop of a :class:`DeviceStore` comes from."""
+
+    picture: int  # index into the store
+    top: int
+    left: int
+    flip: bool  # mirror left-right, before it is turned
+    turns: int  # by 90 degrees counterclockwise, as of numpy.rot90
+
+
+class DeviceStore:
+    """All pictures decoded in one flat tensor on a device, from which crops are gathered.
+
+    Shrinking is done when the store is made: each picture has copies of 0.7 and 0.5 of its size
+    where these are still large enough, and `downscale` is the share of crops taken from copies.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[PictureFile],
+        min_side_px: int,
+        config: DataConfig,
+        device: torch.device,
+    ):
+        """Read everything, on all cores.
+
+        Args:
+            paths: training pictures; broken ones are skipped with a warning.
+            min_side_px: smaller pictures and copies are left out.
+            config: says whether copies are wanted.
+            device: to hold them.
+        """
+        scales = _COPY_SCALES if config.downscale else ()
+
+        def versions(path: PictureFile) -> list[np.ndarray] | CodecError:
+            try:
+                pixels = _read(path)
+            except CodecError as error:
+                return error
+            height, width = pixels.shape[:2]
+            sizes = [(round(scale * width), round(scale * height)) for scale in scales]
+            image = Image.fromarray(pixels)
+            copies = [
+                np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+                for size in sizes
+                if min(size) >= min_side_px
+            ]
+            return [pixels, *copies] if min(height, width) >= min_side_px else []
+
+        self._places: list[tuple[int, int, int]] = []  # offset, height, width of each version
+        self._versions: list[range] = []  # of each picture, the first is the whole one
+        parts: list[Tensor] = []
+        offset = 0
+        # Bounded chunks, so that host and device never hold everything twice.
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as workers:
+            for start in range(0, len(paths), 256):
+                chunk: list[np.ndarray] = []
+                for result in workers.map(versions, paths[start : start + 256]):
+                    if isinstance(result, CodecError):
+                        warnings.warn(f"skipped: {result}", CodecWarning, stacklevel=2)
+                        continue
+                    if not result:
+                        continue
+                    first = len(self._places)
+                    for pixels in result:
+                        self._places.append((offset, *pixels.shape[:2]))
+                        offset += pixels.size
+                        chunk.append(pixels.reshape(-1))
+                    self._versions.append(range(first, len(self._places)))
+                if chunk:
+                    parts.append(torch.from_numpy(np.concatenate(chunk)).to(device))
+        if not self._versions:
+            raise TrainingError(
+                f"no usable picture among {len(paths)} files, "
+                f"expected some of at least {min_side_px} px a side"
+            )
+        self._flat = torch.cat(parts)
+
+    def __len__(self) -> int:
+        """Pictures, their copies not counted."""
+        return len(self._versions)
+
+    def version(self, index: int) -> Tensor:
+        """(H, W, 3) uint8 of a picture or copy, as a :class:`DeviceCrop` counts them."""
+        offset, height, width = self._places[index]
+        return self._flat[offset : offset + 3 * height * width].view(height, width, 3)
+
+    def draw(self, config: DataConfig, seed: int, step: int, position: int) -> DeviceCrop:
+        """The crop of one sample of one step."""
+        rng = np.random.default_rng((seed, step, position))
+        choices = self._versions[int(rng.integers(len(self._versions)))]
+        index = choices[0]
+        if rng.random() < config.downscale and len(choices) > 1:
+            index = choices[int(rng.integers(1, len(choices)))]
+        _, height, width = self._places[index]
+        top = int(rng.integers(0, height - config.crop_px + 1))
+        left = int(rng.integers(0, width - config.crop_px + 1))
+        flip = config.flip and rng.random() < 0.5
+        return DeviceCrop(index, top, left, flip, int(rng.integers(4)) if config.turn else 0)
+
+    def gather(self, crops: Sequence[DeviceCrop], side_px: int) -> Tensor:
+        """(len(crops), side_px, side_px, 3) uint8 on the device."""
+        last = side_px - 1
+        # Index of a crop's first sample, and how far from it the next row and column are.
+        start, down, right = [], [], []
+        for crop in crops:
+            offset, _, width = self._places[crop.picture]
+            # A row and a column of the result as steps (rows, columns) in the picture.
+            across = (0, -1) if crop.flip else (0, 1)
+            back = (0, -across[1])
+            steps = [((1, 0), across), (back, (1, 0)), ((-1, 0), back), (across, (-1, 0))]
+            per_row, per_column = steps[crop.turns]
+            # The corner that the steps lead away from.
+            y = crop.top + (last if per_row[0] + per_column[0] < 0 else 0)
+            x = crop.left + (last if per_row[1] + per_column[1] < 0 else 0)
+            start.append(offset + 3 * (y * width + x))
+            down.append(3 * (per_row[0] * width + per_row[1]))
+            right.append(3 * (per_column[0] * width + per_column[1]))
+        device = self._flat.device
+        table = torch.tensor([start, down, right], device=device)[..., None, None, None]
+        line = torch.arange(side_px, device=device)
+        channel = torch.arange(3, device=device)
+        index = table[0] + table[1] * line[:, None, None] + table[2] * line[:, None] + channel
+        return self._flat[index]
+
+
+def device_batches(
+    store: DeviceStore, config: DataConfig, seed: int, steps: range, positions: range
+) -> Iterator[Tensor]:
+    """The batches of `steps` in order; arguments as of :func:`batches`."""
+    for step in steps:
+        crops = [store.draw(config, seed, step, position) for position in positions]
+        yield store.gather(crops, config.crop_px)

@@ -81,6 +81,11 @@ def export_checkpoint(
     """
     output = Path(output)
     config, _, weights = load_weights(Path(checkpoint))
+    if not isinstance(config.network, Cvpr2018Config):
+        raise TrainingError(
+            f"{checkpoint}: expected a run of family cvpr2018, found {config.family}: "
+            f"its export is not built yet"
+        )
     if not (config.network.binarizer and config.network.importance_map):
         raise TrainingError(
             f"{checkpoint}: expected a network with binarizer and importance map, "

@@ -52,7 +52,12 @@ class Family(Protocol):
         ...
 
     def objective(
-        self, model: nn.Module, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
+        self,
+        model: nn.Module,
+        pixels: Tensor,
+        config: TrainConfig,
+        stage: StageConfig,
+        place: Place,
     ) -> StepLoss:
         """The loss of a batch.
 
@@ -82,7 +87,9 @@ def psnr_db(mse: float) -> float:
     return -10 * math.log10(max(mse, 1e-12))
 
 
-def score_db(bpp: Sequence[float], distortion: Sequence[float], wanted_bpp: Sequence[float]) -> float:
+def score_db(
+    bpp: Sequence[float], distortion: Sequence[float], wanted_bpp: Sequence[float]
+) -> float:
     """-10 log10 of the distortion, read off a curve at fixed rates and averaged.
 
     Args:

@@ -45,9 +45,9 @@ class Drawn(NamedTuple):
 class FlagshipFamily:
     """See :class:`cwic.training.family.Family`."""
 
-    log_columns = ("psnr_db", "bpp", "hyper_bpp", "level_bpp")
+    log_columns: tuple[str, ...] = ("psnr_db", "bpp", "hyper_bpp", "level_bpp")
     rate_column = "bpp"
-    validation_columns = (
+    validation_columns: tuple[str, ...] = (
         "q",
         "bpp",
         "psnr_db",
@@ -58,7 +58,7 @@ class FlagshipFamily:
         "distortion",
     )
     # Every stage has one shape: a second one shall not make the first generic and slow.
-    dynamic_shapes = False
+    dynamic_shapes: bool | None = False
 
     def build(self, config: TrainConfig) -> FlagshipNetwork:
         """A fresh network."""
@@ -74,7 +74,12 @@ class FlagshipFamily:
             parameter.requires_grad_(True)
 
     def objective(
-        self, model: nn.Module, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
+        self,
+        model: nn.Module,
+        pixels: Tensor,
+        config: TrainConfig,
+        stage: StageConfig,
+        place: Place,
     ) -> StepLoss:
         """Rate plus distortion at a random q for each picture, with random maps among them."""
         assert isinstance(config.network, FlagshipConfig)
@@ -100,7 +105,7 @@ class FlagshipFamily:
     def validate(
         self,
         network: nn.Module,
-        config: TrainConfig,
+        config: TrainConfig,  # noqa: ARG002 - full precision whatever it says
         stage: StageConfig,
         crops: np.ndarray,
         device: torch.device,
@@ -168,7 +173,9 @@ def random_map(rng: np.random.Generator, height: int, width: int) -> npt.NDArray
         inside = (y >= top) & (y <= bottom) & (x >= left) & (x <= right)
         field = np.where(inside, 1.0, 0.0)
     amplitude = rng.uniform(-_MAX_OFFSET, _MAX_OFFSET)
-    return np.clip(amplitude * field, -_MAX_OFFSET, _MAX_OFFSET).astype(np.float32)
+    field = np.clip(amplitude * field, -_MAX_OFFSET, _MAX_OFFSET)
+    result: npt.NDArray[np.float32] = field.astype(np.float32)
+    return result
 
 
 def draw_noise(x: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) -> Noise:
@@ -204,7 +211,11 @@ def _figures(x: Tensor, output: FlagshipOutput) -> dict[str, float]:
 
 
 def _measure(
-    network: FlagshipNetwork, stage: FlagshipStage, q: float, crops: np.ndarray, device: torch.device
+    network: FlagshipNetwork,
+    stage: FlagshipStage,
+    q: float,
+    crops: np.ndarray,
+    device: torch.device,
 ) -> dict[str, float]:
     """Means over held-out crops at one q; pictures are rounded to bytes as a decoder does."""
     names = ("bpp", "hyper_bpp", "level_bpp", "mse", "distortion", "ms_ssim")

@@ -167,12 +167,11 @@ def line_gradients(x: Tensor) -> Tensor:
         every eighth line, where blocks of 8 meet.
     """
     luma = 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]  # (B, H, W)
-    total = 0
+    total = x.new_zeros(len(x), 8)
     for y in (luma, luma.transpose(1, 2)):
         lines = (y[:, 1:] - y[:, :-1]).abs().mean(dim=2)  # (B, H - 1), line 1 first
         # The first and the last lines of a picture are left out: whole periods of 8 remain.
-        total = total + lines[:, 7:-8].unflatten(1, (-1, 8)).mean(dim=1)
-    assert isinstance(total, Tensor)
+        total = total + lines[:, 7:-8].reshape(len(x), -1, 8).mean(dim=1)
     return total / 2
 
 
@@ -190,9 +189,7 @@ def grid_ratio(reference: Tensor, decoded: Tensor) -> float:
 def grid_variation(reference: Tensor, decoded: Tensor) -> Tensor:
     """(B,) variance over the eight phases of log gradient relative to the original's."""
     floor = 0.25 / 255
-    log_ratio = torch.log(
-        (line_gradients(decoded) + floor) / (line_gradients(reference) + floor)
-    )
+    log_ratio = torch.log((line_gradients(decoded) + floor) / (line_gradients(reference) + floor))
     return log_ratio.var(dim=1, unbiased=False)
 
 

@@ -1,7 +1,8 @@
 """Muon: momentum whose update is orthogonalised, for convolutions; Adam for everything else.
 
 PyTorch's own `torch.optim.Muon` takes matrices only; here a convolution's weight counts as a matrix
-of output channels by everything else.
+of output channels by everything else. A depthwise convolution's does not: its channels know nothing
+of each other, and it is stepped like a bias.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,7 +21,7 @@ _BIAS_SHARE = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon on tensors of two or more dimensions, Adam on the others.
+    """Muon on matrices, see :func:`is_matrix`, Adam on everything else.
 
     Update of a matrix of shape (m, n): lr * sqrt(max(1, m / n)) * U V^T, where U S V^T is the
     momentum (Nesterov form).
@@ -44,26 +45,34 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                if parameter.ndim >= 2:
-                    self._step_matrix(parameter, parameter.grad, group)
+                if is_matrix(parameter):
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
                 else:
                     self._step_vector(parameter, parameter.grad, group["lr"] * _BIAS_SHARE)
+            for parameters in by_shape.values():
+                self._step_matrices(parameters, group)
         return loss
 
-    def _step_matrix(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum: Tensor = state["momentum"]
-        momentum.mul_(group["momentum"]).add_(gradient)
-        update = gradient.add(momentum, alpha=group["momentum"])
-        matrix = update.reshape(update.shape[0], -1)
-        scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-        step = _orthogonalized(matrix).reshape(update.shape)
-        parameter.add_(step, alpha=-group["lr"] * scale)
+    def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Matrices of one shape together: one by one they would be thousands of small products."""
+        updates = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            momentum: Tensor = state["momentum"]
+            assert parameter.grad is not None
+            momentum.mul_(group["momentum"]).add_(parameter.grad)
+            update = parameter.grad.add(momentum, alpha=group["momentum"])
+            updates.append(update.reshape(update.shape[0], -1))
+        rows, columns = updates[0].shape
+        scale = max(1.0, rows / columns) ** 0.5
+        for parameter, step in zip(parameters, _orthogonalized(torch.stack(updates)), strict=True):
+            parameter.add_(step.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
     def _step_vector(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:
         state = self.state[parameter]
@@ -80,16 +89,21 @@ class Muon(torch.optim.Optimizer):
         parameter.addcdiv_(mean, scale, value=-lr)
 
 
-def _orthogonalized(matrix: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly, in bfloat16."""
-    x = matrix.bfloat16()
-    x = x / (x.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether a parameter maps channels to channels: not a vector, nor a depthwise convolution."""
+    return parameter.ndim >= 2 and not (parameter.ndim == 4 and parameter.shape[1] == 1)
+
+
+def _orthogonalized(matrices: Tensor) -> Tensor:
+    """The nearest (semi-)orthogonal matrix of each of (N, m, n), roughly, in bfloat16."""
+    x = matrices.bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = x.shape[1] > x.shape[2]
     if tall:
-        x = x.T
+        x = x.mT
     a, b, c = _COEFFICIENTS
     for _ in range(_ITERATIONS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    result: Tensor = (x.T if tall else x).to(matrix.dtype)
+    result: Tensor = (x.mT if tall else x).to(matrices.dtype)
     return result

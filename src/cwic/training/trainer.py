@@ -1,7 +1,7 @@
 """The training loop: a loop, resumable to the bit, on one process or several.
 
-Leaves to others: which pictures (:mod:`.data`), what is minimised (:mod:`.loss`), the file of a
-run's state (:mod:`.checkpoint`).
+Leaves to others: which pictures (:mod:`.data`), which network, what is minimised and what is
+measured (:mod:`.family`), the file of a run's state (:mod:`.checkpoint`).
 """
 
 import contextlib
@@ -25,28 +25,31 @@ from tqdm import tqdm
 
 from cwic.atomic_file import write_file
 from cwic.errors import TrainingError
-from cwic.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from cwic.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
 from cwic.training.config import StageConfig, TrainConfig, load_config
-from cwic.training.data import PictureStore, batches, centre_crops, list_pictures
-from cwic.training.loss import cvpr2018_objective, distortion
-from cwic.training.model.network import Cvpr2018Network
+from cwic.training.cvpr2018 import Cvpr2018Family
+from cwic.training.data import (
+    DeviceStore,
+    PictureStore,
+    batches,
+    centre_crops,
+    device_batches,
+    list_pictures,
+    uses_device,
+)
+from cwic.training.family import Family, Place, StepLoss
+from cwic.training.flagship import FlagshipFamily
 from cwic.training.optimizer import Muon
+
+FAMILIES: dict[str, Family] = {"cvpr2018": Cvpr2018Family(), "cwic": FlagshipFamily()}
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 LOG_NAME = "log.csv"
 VALIDATION_NAME = "validation.csv"
 
-_LOG_COLUMNS = (
-    "step stage wall_s cpu_s learning_rate loss psnr_db kept_bpp grad_norm mpx_per_s"
-).split()
-_VALIDATION_COLUMNS = "step stage rate_offset kept_bpp psnr_db distortion score_db".split()
-
 # Updates with a non-finite gradient are skipped; this many in a row end the run.
 _MAX_BAD_STEPS = 20
-
-# Kept bits per pixel at which validation compares checkpoints.
-_SCORE_BPP = (0.15, 0.3, 0.6)
 
 
 class Process(NamedTuple):
@@ -65,6 +68,7 @@ def train(
     max_seconds: float | None = None,
     device: str | None = None,
     threads: int | None = None,
+    init_from: str | os.PathLike[str] | None = None,
     show_progress: bool = True,
 ) -> Progress:
     """Train as a configuration says, resuming by itself what `run_dir` already holds.
@@ -73,11 +77,13 @@ def train(
 
     Args:
         config_path: TOML file, see :mod:`cwic.training.config`.
-        data: folders of pictures.
+        data: folders of pictures, or packs of them.
         run_dir: gets checkpoint.safetensors, best.safetensors, log.csv, validation.csv.
         max_seconds: stop after this much wall time, with a checkpoint.
         device: "cpu", "cuda", ...; None: CUDA if there is one.
         threads: torch threads; None: torch's choice.
+        init_from: checkpoint whose averaged weights a fresh run starts from; None: what the
+            configuration says.
         show_progress: a bar on standard error.
 
     Returns:
@@ -90,7 +96,9 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     with _process_group(device) as process:
-        trainer = _Trainer(config, [Path(folder) for folder in data], Path(run_dir), process)
+        folders = [Path(folder) for folder in data]
+        start = init_from or config.init_from
+        trainer = _Trainer(config, folders, Path(run_dir), process, Path(start) if start else None)
         return trainer.run(max_seconds, show_progress and process.rank == 0)
 
 
@@ -113,7 +121,14 @@ def _process_group(device: str | None) -> Iterator[Process]:
 
 
 class _Trainer:
-    def __init__(self, config: TrainConfig, folders: list[Path], run_dir: Path, process: Process):
+    def __init__(
+        self,
+        config: TrainConfig,
+        folders: list[Path],
+        run_dir: Path,
+        process: Process,
+        init_from: Path | None,
+    ):
         for stage in config.stages:
             if stage.batch % process.world:
                 raise TrainingError(
@@ -121,19 +136,35 @@ class _Trainer:
                     f"processes, found {stage.batch}"
                 )
         self.config = config
+        self.family = family = FAMILIES[config.family]
         self.process = process
         self.run_dir = run_dir
-        run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(
+                f"{run_dir}: expected a folder for the run: {error.strerror}"
+            ) from error
         torch.manual_seed(config.seed)
-        network = Cvpr2018Network(config.network).to(process.device)
+        if process.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.benchmark = True  # a stage has one shape
+        network = family.build(config).to(process.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = _optimizer(config, self.network)
         self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self.progress = Progress()
         if (run_dir / CHECKPOINT_NAME).exists():
             self._resume(run_dir / CHECKPOINT_NAME)
+        elif init_from is not None:
+            self._start_from(init_from)
         split = list_pictures(folders, config.data.held_out)
-        self.store = PictureStore(split.training, config.data.cache_mb, config.data.crop_px)
+        largest_px = max(config.data_of(stage).crop_px for stage in config.stages)
+        self.store: PictureStore | DeviceStore
+        if uses_device(config.data, process.device):
+            self.store = DeviceStore(split.training, largest_px, config.data, process.device)
+        else:
+            self.store = PictureStore(split.training, config.data.cache_mb, largest_px)
         self.validation = None
         if split.held_out and process.rank == 0:
             held_out = PictureStore(split.held_out, 0, config.validation_crop_px)
@@ -142,11 +173,20 @@ class _Trainer:
             )
         model: nn.Module = self.network
         if config.compile:
-            model = torch.compile(model)  # type: ignore[assignment]
+            model = torch.compile(model, dynamic=family.dynamic_shapes)  # type: ignore[assignment]
         if process.world > 1:
-            # The first stage leaves the map net without gradients.
+            # A stage may leave a part of the network without gradients.
             model = DistributedDataParallel(model, find_unused_parameters=True)
         self.model = model
+
+    @property
+    def _log_columns(self) -> list[str]:
+        before = "step stage wall_s cpu_s learning_rate loss".split()
+        return [*before, *self.family.log_columns, "grad_norm", "mpx_per_s"]
+
+    @property
+    def _validation_columns(self) -> list[str]:
+        return ["step", "stage", *self.family.validation_columns, "score_db"]
 
     # -- state ---------------------------------------------------------------------------------
 
@@ -162,16 +202,36 @@ class _Trainer:
             for name, average in self.average.items():
                 average.copy_(groups["average"][name])
         except (KeyError, RuntimeError) as error:
-            raise TrainingError(f"{path}: does not fit the network: {error}") from error
+            reason = " ".join(str(error).split())
+            raise TrainingError(f"{path}: does not fit the network: {reason}") from error
         for name, parameter in self.network.named_parameters():
             for key, value in groups.get("optimizer", {}).items():
-                if key.rpartition("/")[0] == name:
-                    self.optimizer.state[parameter][key.rpartition("/")[2]] = _like(
-                        value, parameter
+                if key.rpartition("/")[0] != name:
+                    continue
+                if value.shape not in (parameter.shape, ()):
+                    raise TrainingError(
+                        f"{path}: expected {key} of shape {tuple(parameter.shape)}, "
+                        f"found {tuple(value.shape)}"
                     )
+                self.optimizer.state[parameter][key.rpartition("/")[2]] = _like(value, parameter)
         self.progress = progress
-        for name, columns in ((LOG_NAME, _LOG_COLUMNS), (VALIDATION_NAME, _VALIDATION_COLUMNS)):
-            _drop_rows_after(self.run_dir / name, columns, progress.step)
+        _drop_rows_after(self.run_dir / LOG_NAME, self._log_columns, progress.step)
+        _drop_rows_after(self.run_dir / VALIDATION_NAME, self._validation_columns, progress.step)
+
+    def _start_from(self, path: Path) -> None:
+        """Take the averaged weights of another run, its counters and moments left behind."""
+        config, _, weights = load_weights(path)
+        if config.network != self.config.network:
+            raise TrainingError(
+                f"{path}: expected the network of the configuration to start from, found another's"
+            )
+        try:
+            self._load(weights)
+        except (KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise TrainingError(f"{path}: does not fit the network: {reason}") from error
+        for name, parameter in self.network.named_parameters():
+            self.average[name].copy_(parameter.detach())
 
     def _save(self) -> None:
         if self.process.rank != 0:
@@ -215,10 +275,12 @@ class _Trainer:
                 share = stage.batch // self.process.world
                 positions = range(self.process.rank * share, (self.process.rank + 1) * share)
                 steps = range(progress.step, progress.step - first + stage.steps)
-                for batch in batches(self.store, config.data, config.seed, steps, positions):
+                self.family.begin_stage(self.network, stage)
+                for batch in self._batches(stage, steps, positions):
                     step = progress.step
                     learning_rate = _learning_rate(stage, step - steps.stop + stage.steps)
-                    loss, mse, kept_bpp, norm = self._step(batch, stage, step, learning_rate)
+                    place = Place(step, positions)
+                    result, norm = self._step(batch, stage, place, learning_rate)
                     bad_steps = 0 if math.isfinite(norm) else bad_steps + 1
                     if bad_steps == _MAX_BAD_STEPS:
                         raise TrainingError(
@@ -235,21 +297,23 @@ class _Trainer:
                         now = time.monotonic()
                         mpx_per_s = self.process.world * log_pixels / 1e6 / (now - log_time)
                         log_time, log_pixels = now, 0
+                        figures = result.figures()
                         row = {
                             "step": progress.step,
                             "stage": stage.name,
                             "wall_s": round(progress.wall_s, 1),
                             "cpu_s": round(progress.cpu_s, 1),
                             "learning_rate": learning_rate,
-                            "loss": loss,
-                            "psnr_db": -10 * math.log10(max(mse, 1e-12)),
-                            "kept_bpp": kept_bpp,
+                            "loss": float(result.loss.detach()),
+                            **figures,
                             "grad_norm": norm,
                             "mpx_per_s": round(mpx_per_s, 3),
                         }
-                        self._log(LOG_NAME, _LOG_COLUMNS, row, writer)
+                        self._log(LOG_NAME, self._log_columns, row, writer)
+                        rate_bpp = figures[self.family.rate_column]
                         bar.set_postfix_str(
-                            f"{mpx_per_s:.2f} Mpx/s, {kept_bpp:.3f} bpp, {row['psnr_db']:.2f} dB"
+                            f"{mpx_per_s:.2f} Mpx/s, {rate_bpp:.3f} bpp, "
+                            f"{figures['psnr_db']:.2f} dB"
                         )
                     if progress.step % config.validate_every == 0 or done:
                         self._validate(stage_index, stage, writer)
@@ -281,36 +345,36 @@ class _Trainer:
         dist.all_reduce(votes)
         return bool(votes > 0)
 
+    def _batches(
+        self, stage: StageConfig, steps: range, positions: range
+    ) -> Iterator[np.ndarray] | Iterator[Tensor]:
+        """(B, S, S, 3) uint8 for each step, prepared in memory or on the device."""
+        data, seed = self.config.data_of(stage), self.config.seed
+        if isinstance(self.store, DeviceStore):
+            return device_batches(self.store, data, seed, steps, positions)
+        return batches(self.store, data, seed, steps, positions)
+
     def _step(
-        self, batch: np.ndarray, stage: StageConfig, step: int, learning_rate: float
-    ) -> tuple[float, float, float, float]:
-        """One optimiser step; loss, MSE, kept bits per pixel, gradient norm."""
+        self, batch: np.ndarray | Tensor, stage: StageConfig, place: Place, learning_rate: float
+    ) -> tuple[StepLoss, float]:
+        """One optimiser step; what the family says of it, and the gradient's norm."""
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        x = _to_network(batch, self.process.device)
-        # One offset a step, the same in every process: the threshold belongs to a whole batch.
-        rate_offset = np.random.default_rng((config.seed, step, 1 << 30)).uniform(
-            config.network.min_rate_offset, config.network.max_rate_offset
-        )
-        autocast = torch.autocast(self.process.device.type, torch.bfloat16, enabled=config.bf16)
-        with_map = stage.with_map and config.network.importance_map
-        with autocast:
-            output = self.model(x, rate_offset, with_map)
-        # Outside: the windows of SSIM subtract nearly equal numbers.
-        objective = cvpr2018_objective(output, config.network, x, stage, rate_offset)
+        pixels = torch.as_tensor(batch).to(self.process.device)
+        result = self.family.objective(self.model, pixels, config, stage, place)
         self.optimizer.zero_grad(set_to_none=True)
-        objective.loss.backward()  # type: ignore[no-untyped-call]
+        result.loss.backward()  # type: ignore[no-untyped-call]
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm))
         if math.isfinite(norm):
             self.optimizer.step()
             # The average follows quickly at first, so that early weights do not linger in it.
-            decay = min(config.ema_decay, (1 + step) / (10 + step))
+            decay = min(config.ema_decay, (1 + place.step) / (10 + place.step))
             with torch.no_grad():
                 torch._foreach_lerp_(
                     list(self.average.values()), list(self.network.parameters()), 1 - decay
                 )
-        return float(objective.loss.detach()), float(objective.mse), float(objective.kept_bpp), norm
+        return result, norm
 
     # -- validation ----------------------------------------------------------------------------
 
@@ -321,23 +385,15 @@ class _Trainer:
         current = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self._load(self.average)
         try:
-            curve = validation_curve(
+            validation = self.family.validate(
                 self.network, self.config, stage, self.validation, self.process.device
             )
         finally:
             self._load(current)
-        score_db = _score_db(curve)
-        for point in curve:
-            row = {
-                "step": self.progress.step,
-                "stage": stage.name,
-                "rate_offset": round(point.rate_offset, 3),
-                "kept_bpp": point.kept_bpp,
-                "psnr_db": point.psnr_db,
-                "distortion": point.distortion,
-                "score_db": score_db,
-            }
-            self._log(VALIDATION_NAME, _VALIDATION_COLUMNS, row, None)
+        score_db = validation.score_db
+        for point in validation.rows:
+            row = {"step": self.progress.step, "stage": stage.name, **point, "score_db": score_db}
+            self._log(VALIDATION_NAME, self._validation_columns, row, None)
         if writer is not None:
             writer.add_scalar("validation/score_db", score_db, self.progress.step)
         progress = self.progress
@@ -362,59 +418,8 @@ class _Trainer:
                 table.writeheader()
             table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
         if writer is not None:
-            for key in ("loss", "psnr_db", "kept_bpp", "learning_rate", "mpx_per_s"):
+            for key in ("loss", *self.family.log_columns, "learning_rate", "mpx_per_s"):
                 writer.add_scalar(f"training/{key}", row[key], row["step"])
-
-
-class ValidationPoint(NamedTuple):
-    """One rate of a network on held-out crops."""
-
-    rate_offset: float
-    kept_bpp: float
-    psnr_db: float  # of the mean squared error over all crops
-    distortion: float  # weighted as the stage says
-
-
-def validation_curve(
-    network: Cvpr2018Network,
-    config: TrainConfig,
-    stage: StageConfig,
-    crops: np.ndarray,
-    device: torch.device,
-) -> list[ValidationPoint]:
-    """Rate-distortion points of a network at five offsets (one without the map).
-
-    Args:
-        network: in float32; run under autocast if the configuration says so.
-        config: of the run.
-        stage: weights of the distortion, and whether the map is in use.
-        crops: (N, S, S, 3) uint8.
-        device: of the network.
-    """
-    with_map = stage.with_map and config.network.importance_map
-    low, high = config.network.min_rate_offset, config.network.max_rate_offset
-    points = []
-    for rate_offset in np.linspace(low, high, 5) if with_map else [0.0]:
-        sums = np.zeros(3)
-        for crop in crops:
-            x = _to_network(crop[None], device)
-            with (
-                torch.no_grad(),
-                torch.autocast(device.type, torch.bfloat16, enabled=config.bf16),
-            ):
-                output = network(x, float(rate_offset), with_map)
-            weighted, mse = distortion(x, output.reconstruction.float().clamp(-1, 1), stage)
-            sums += [float(output.kept_fraction.mean()), float(mse), float(weighted)]
-        kept_fraction, mse_mean, distortion_mean = sums / len(crops)
-        points.append(
-            ValidationPoint(
-                rate_offset=float(rate_offset),
-                kept_bpp=kept_fraction * config.network.code_channels / 64,
-                psnr_db=-10 * math.log10(max(mse_mean, 1e-12)),
-                distortion=distortion_mean,
-            )
-        )
-    return points
 
 
 def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
@@ -434,22 +439,6 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
-def _score_db(curve: list[ValidationPoint]) -> float:
-    """-10 log10 of the distortion, read off the curve at fixed rates and averaged."""
-    score = [-10 * math.log10(max(point.distortion, 1e-12)) for point in curve]
-    if len(curve) == 1:
-        return score[0]
-    log_bpp = [math.log(max(point.kept_bpp, 1e-6)) for point in curve]
-    # Outside the range the end points count, lowered by the usual 6 dB a doubling of the rate, so
-    # that a network which cannot reach a rate gains nothing by it.
-    values = []
-    for wanted in np.log(_SCORE_BPP):
-        inside = float(np.interp(wanted, log_bpp, score))
-        excess = max(0.0, log_bpp[0] - wanted)
-        values.append(inside - 6 / math.log(2) * excess)
-    return float(np.mean(values))
-
-
 def _learning_rate(stage: StageConfig, step: int) -> float:
     """Linear warm-up, then constant or a cosine down to the final rate."""
     if step < stage.warmup_steps:
@@ -459,12 +448,6 @@ def _learning_rate(stage: StageConfig, step: int) -> float:
     done = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
     fall = stage.learning_rate - stage.final_learning_rate
     return stage.final_learning_rate + fall * (1 + math.cos(math.pi * done)) / 2
-
-
-def _to_network(pixels: np.ndarray, device: torch.device) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
-    x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-    return (x.float() - 127.5) / 127.5
 
 
 def _tensorboard_writer(run_dir: Path) -> Any:
@@ -480,10 +463,15 @@ def _drop_rows_after(path: Path, columns: list[str], step: int) -> None:
     """Forget log rows of steps that the checkpoint resumed from does not have."""
     if not path.exists():
         return
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
     text = io.StringIO()
     table = csv.DictWriter(text, columns)
     table.writeheader()
-    table.writerows(rows)
+    try:
+        with path.open(newline="") as file:
+            table.writerows(row for row in csv.DictReader(file) if int(row["step"]) <= step)
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise TrainingError(
+            f"{path}: expected the log of this run with columns {', '.join(columns)}, "
+            f"found another table; move it away to go on"
+        ) from error
     write_file(path, text.getvalue().encode())

@@ -10,10 +10,10 @@ q and s count quarter octaves of the step size: four more halve it. Leaves the t
 :mod:`.flagship_transforms` and the probabilities to :mod:`.flagship_entropy`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -327,7 +327,8 @@ class FlagshipNetwork(nn.Module):
             before, after = of_pass
             all_decoded.append(before[0] + after[0])
             exact, symbol, table = (
-                torch.where(first, one, other) for one, other in zip(before[1:], after[1:])
+                torch.where(first, one, other)
+                for one, other in zip(before[1:], after[1:], strict=True)
             )
             all_bits.append(self._bits(exact, symbol, table, own_noise))
         return torch.cat(all_decoded, dim=1), prior, torch.cat(all_bits, dim=1)
@@ -372,8 +373,8 @@ def kmacs_per_pixel(config: FlagshipConfig) -> Macs:
         "synthesis": "synthesis",
     }
 
-    def count(part: str, share: float) -> "object":
-        def hook(module: nn.Module, _: object, output: Tensor) -> None:
+    def count(part: str, share: float) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(module: nn.Module, _: Any, output: Tensor) -> None:
             assert isinstance(module, nn.Conv2d | IntegerConv2d)
             positions = output.shape[2] * output.shape[3]
             counts[part] += share * module.weight.numel() * positions / side**2 / 1000
@@ -385,7 +386,7 @@ def kmacs_per_pixel(config: FlagshipConfig) -> Macs:
             head, _, rest = name.partition(".")
             # A step reads and writes one colour of the checkerboard, that is half of the terms.
             halved = rest.startswith(("absorb_group.", "hidden.", "head."))
-            module.register_forward_hook(count(parts[head], 0.5 if halved else 1.0))  # type: ignore[arg-type]
+            module.register_forward_hook(count(parts[head], 0.5 if halved else 1.0))
     h = side // LATENT_PX
     with torch.no_grad():
         network(torch.zeros(1, 3, side, side), torch.zeros(1), torch.zeros(1, 1, h, h))

@@ -53,6 +53,7 @@ _MIDDLE_TABLE = 20
 _TABLE_GAIN = 4
 
 _LEVEL_CONTEXTS = (1, 2, 3, 5, 8)  # sums of gradients at which the next context begins
+_STATISTICS_GAIN = 10.0  # statistics move as many times faster than their parameters
 _RATE_CLASSES = 12  # classes of q that have hyper-latent statistics of their own
 _RATE_CLASS_WIDTH = 2.0  # in quarter octaves
 _LN2 = math.log(2)
@@ -132,7 +133,8 @@ def symbol_bits(symbol: Tensor, table: Tensor, costs: Tensor) -> Tensor:
 def magnitude_table() -> npt.NDArray[np.int64]:
     """log2(1 + |symbol|) in units of 2^-ACTIVATION_BITS, for 0..MAX_SYMBOL: what contexts see."""
     magnitudes = np.log2(1 + np.arange(MAX_SYMBOL + 1)) * 2**ACTIVATION_BITS
-    return np.floor(magnitudes + 0.5).astype(np.int64)
+    table: npt.NDArray[np.int64] = np.floor(magnitudes + 0.5).astype(np.int64)
+    return table
 
 
 class StepNetwork(nn.Module):
@@ -236,9 +238,7 @@ class ScaleNetwork(StepNetwork):
     are magnitudes log2(1 + |symbol|) on the grid of activations.
     """
 
-    def __init__(
-        self, hyper_channels: int, hyper_width: int, width: int, groups: tuple[int, ...]
-    ):
+    def __init__(self, hyper_channels: int, hyper_width: int, width: int, groups: tuple[int, ...]):
         """As of :class:`StepNetwork`."""
         super().__init__(IntegerConv2d, hyper_channels, hyper_width, 2, width, groups)
 
@@ -308,6 +308,12 @@ class HyperModel(nn.Module):
         """q (B,) in quarter octaves -> (B,) integer 0..11; from the header: (q64 + 768) >> 7."""
         return torch.floor(q / _RATE_CLASS_WIDTH + _RATE_CLASSES / 2).clamp(0, 11).long()
 
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the scale, (12, channels) each."""
+        mean = self.mean + self.class_mean.view(-1, self.channels)
+        log_scale = self.log_scale + self.class_log_scale.view(-1, self.channels)
+        return _STATISTICS_GAIN * mean, (_STATISTICS_GAIN * log_scale).clamp(-3, 4)
+
     def forward(self, z: Tensor, q: Tensor) -> Tensor:
         """Bits of hyper-latents.
 
@@ -319,9 +325,9 @@ class HyperModel(nn.Module):
             same shape as z.
         """
         place = self.rate_class(q)
-        mean = self.mean + self.class_mean.view(-1, self.channels)[place]
-        log_scale = self.log_scale + self.class_log_scale.view(-1, self.channels)[place]
-        inverse = torch.exp(-log_scale.clamp(-3, 4))
+        mean, log_scale = self.statistics()
+        inverse = torch.exp(-log_scale[place])
+        mean = mean[place]
         return logistic_bits(z - mean[..., None, None], inverse[..., None, None])
 
 
@@ -338,7 +344,7 @@ class LevelModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         start = torch.linspace(-2, 0, len(_LEVEL_CONTEXTS) + 1)
-        self.log_scale = nn.Parameter(start)
+        self.log_scale = nn.Parameter(start / _STATISTICS_GAIN)
 
     @staticmethod
     def neighbours(level: Tensor) -> LevelNeighbours:
@@ -364,18 +370,16 @@ class LevelModel(nn.Module):
         prediction = (2 * west + 2 * north + north_east - north_west) / 4
         with torch.no_grad():
             roughness = (
-                (west - north_west).abs()
-                + (north - north_west).abs()
-                + (north - north_east).abs()
+                (west - north_west).abs() + (north - north_west).abs() + (north - north_east).abs()
             )
-            context = sum(((roughness >= start).long() for start in _LEVEL_CONTEXTS))
+            context = sum((roughness >= start).long() for start in _LEVEL_CONTEXTS)
         assert isinstance(context, Tensor)
         return LevelNeighbours(prediction, context)
 
     def forward(self, level: Tensor) -> Tensor:
         """(B, 1, h, w) integers -> (B, 1, h, w) bits; a flat map costs nothing beyond its flag."""
         prediction, context = self.neighbours(level)
-        inverse = torch.exp(-self.log_scale.clamp(-3, 3))[context]
+        inverse = torch.exp(-(_STATISTICS_GAIN * self.log_scale).clamp(-3, 3))[context]
         bits = logistic_bits(level - prediction, inverse)
         if self.training:
             return bits

@@ -2,7 +2,8 @@
 
 Nearly all the work is done at 1/8 and 1/16. Between the picture and 1/8 lie a few channels at 1/4
 and convolutions that overlap on both sides of every boundary: a transform that cuts the picture
-into blocks of 8 leaves a grid in it. The hyper-analysis, which sees latents only, is here too.
+into blocks of 8 leaves a grid in it. Without its residual branches either transform is linear, as
+the highest rates want it. The hyper-analysis, which sees latents only, is here too.
 
 Shapes: (h, w) = (H / 16, W / 16) is the size of the latents, M their channels.
 """
@@ -50,8 +51,10 @@ def conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.
 
 
 class ResidualBlock(nn.Module):
-    """x + 1x1(3x3(1x1(x))), half as many channels inside: the same time as depthwise blocks of
-    60 % of its multiplications in training, less on a GPU.
+    """x + 1x1(3x3(1x1(x))), half as many channels inside.
+
+    In training on a CPU it takes less time than 1x1, depthwise 3x3, 1x1 at full width, with 1.6
+    times the multiplications of that.
     """
 
     def __init__(self, channels: int):
@@ -136,7 +139,7 @@ class Analysis(nn.Module):
 
         `q` (B,) in quarter octaves is looked at only by a network that sees it.
         """
-        features = self.to_8(activate(self.edge(x)))
+        features = self.to_8(self.edge(x))
         if self.from_q is not None:
             assert q is not None
             flat = torch.zeros_like(q)[:, None, None, None]
@@ -225,4 +228,4 @@ class Synthesis(nn.Module):
         features = self.blocks_16(_full_precision(self.enter, entered))
         features = nn.functional.pixel_shuffle(self.to_8(features), 2)
         features = nn.functional.pixel_shuffle(self.to_4(self.blocks_8(features)), 2)
-        return nn.functional.pixel_shuffle(self.edge(activate(self.edge_blocks(features))), 4)
+        return nn.functional.pixel_shuffle(self.edge(self.edge_blocks(features)), 4)

@@ -44,10 +44,21 @@ class Cvpr2018Config:
     max_rate_offset: float = 1.5  # quality 0 and 100 of the exported model; equal: one rate
 
     def __post_init__(self) -> None:
-        if self.levels < 2 or self.code_channels % self.levels:
+        if not 0 < self.width <= 4:
+            raise ValueError(f"width must lie in (0, 4], found {self.width}")
+        if (
+            not 2 <= self.levels <= 256
+            or self.code_channels < 1
+            or self.code_channels % self.levels
+        ):
             raise ValueError(
-                f"levels must be at least 2 and divide code_channels, "
+                f"levels must lie in 2 to 256 and divide code_channels, "
                 f"found {self.levels} and {self.code_channels}"
+            )
+        if max(abs(self.min_rate_offset), abs(self.max_rate_offset)) > 16:
+            raise ValueError(
+                f"rate offsets must lie in [-16, 16], "
+                f"found {self.min_rate_offset} and {self.max_rate_offset}"
             )
         if not self.min_rate_offset <= self.max_rate_offset:
             raise ValueError(
