@@ -21,8 +21,6 @@ from cwic import cli
 from cwic.errors import CodecWarning, TrainingError
 from cwic.model_file import bundled_models
 
-needs_model = pytest.mark.skipif(not bundled_models(), reason="no model in the package yet")
-
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -77,7 +75,6 @@ def process(*words: str | Path) -> subprocess.CompletedProcess[bytes]:
 # --- encode and decode ----------------------------------------------------------------------------
 
 
-@needs_model
 def test_a_picture_goes_into_a_file_beside_it_and_back(run: Run, photo: Path) -> None:
     code, out, err = run("encode", photo)
     data = photo.with_suffix(".cwic").read_bytes()
@@ -93,7 +90,6 @@ def test_a_picture_goes_into_a_file_beside_it_and_back(run: Run, photo: Path) ->
         assert (picture.size, picture.format) == ((96, 64), "PNG")
 
 
-@needs_model
 @pytest.mark.parametrize(
     ("words", "asked"),
     [
@@ -111,7 +107,6 @@ def test_the_result_line_repeats_what_was_asked_for(
     assert out.endswith(asked)
 
 
-@needs_model
 def test_a_rate_that_is_within_reach_is_met_within_five_percent(run: Run, photo: Path) -> None:
     sizes = []
     for quality in ("0", "100"):
@@ -123,7 +118,6 @@ def test_a_rate_that_is_within_reach_is_met_within_five_percent(run: Run, photo:
     assert photo.with_suffix(".cwic").stat().st_size == pytest.approx(target, rel=0.05)
 
 
-@needs_model
 def test_a_target_out_of_reach_warns_and_with_strict_fails_without_a_file(
     run: Run, photo: Path
 ) -> None:
@@ -142,7 +136,6 @@ def test_a_target_out_of_reach_warns_and_with_strict_fails_without_a_file(
     assert not photo.with_suffix(".cwic").exists()
 
 
-@needs_model
 def test_the_extension_says_the_format_of_the_decoded_picture(run: Run, encoded: Path) -> None:
     for suffix, name in ((".jpg", "JPEG"), (".webp", "WEBP"), (".tif", "TIFF")):
         target = encoded.with_suffix(suffix)
@@ -154,7 +147,6 @@ def test_the_extension_says_the_format_of_the_decoded_picture(run: Run, encoded:
     assert "xyz" in err
 
 
-@needs_model
 def test_strip_leaves_metadata_out(run: Run, tmp_path: Path) -> None:
     source = tmp_path / "tagged.png"
     exif = Image.Exif()
@@ -166,7 +158,6 @@ def test_strip_leaves_metadata_out(run: Run, tmp_path: Path) -> None:
         assert ("exif" in json.loads(out)["sections"]) == kept
 
 
-@needs_model
 def test_verbose_adds_the_model_and_the_time_on_stderr(run: Run, photo: Path) -> None:
     code, out, err = run("encode", photo, "-v")
     assert code == 0
@@ -174,7 +165,6 @@ def test_verbose_adds_the_model_and_the_time_on_stderr(run: Run, photo: Path) ->
     assert bundled_models()[0].name in err
 
 
-@needs_model
 def test_a_model_file_of_ones_own_encodes_and_decodes(
     run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +181,6 @@ def test_a_model_file_of_ones_own_encodes_and_decodes(
 # --- overwriting and folders ----------------------------------------------------------------------
 
 
-@needs_model
 def test_nothing_is_overwritten_without_force(run: Run, photo: Path, encoded: Path) -> None:
     encoded.write_bytes(b"precious")
     code, out, err = run("encode", photo)
@@ -211,7 +200,6 @@ def test_the_input_is_never_overwritten_not_even_by_force(run: Run, tmp_path: Pa
     assert source.read_bytes() == b"precious"
 
 
-@needs_model
 def test_an_output_folder_takes_the_name_of_the_input(
     run: Run, photo: Path, tmp_path: Path
 ) -> None:
@@ -231,7 +219,6 @@ def test_a_missing_output_folder_is_named_before_any_work(
     assert "nowhere" in err
 
 
-@needs_model
 def test_a_folder_in_gives_a_folder_out_and_failures_are_listed(
     run: Run, photo: Path, tmp_path: Path
 ) -> None:
@@ -256,7 +243,6 @@ def test_a_folder_in_gives_a_folder_out_and_failures_are_listed(
     assert "exists already" in err
 
 
-@needs_model
 def test_files_of_a_folder_that_differ_in_their_extension_do_not_collide(
     run: Run, photo: Path, tmp_path: Path
 ) -> None:
@@ -282,7 +268,6 @@ def test_an_empty_folder_is_named(run: Run, tmp_path: Path) -> None:
 # --- standard streams -----------------------------------------------------------------------------
 
 
-@needs_model
 def test_standard_streams_carry_the_data_and_messages_stay_out_of_it(
     run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,7 +307,6 @@ def test_two_dashes_end_the_options(run: Run, tmp_path: Path, monkeypatch: Any) 
 # --- info and models ------------------------------------------------------------------------------
 
 
-@needs_model
 def test_info_says_what_is_in_a_file(run: Run, encoded: Path) -> None:
     size_bytes = encoded.stat().st_size
     code, out, err = run("info", encoded, "--json")
@@ -340,7 +324,6 @@ def test_info_says_what_is_in_a_file(run: Run, encoded: Path) -> None:
         assert fact in out
 
 
-@needs_model
 def test_info_loads_no_network_and_no_runtime(encoded: Path) -> None:
     code = (
         "import sys; from cwic.cli import main; main(sys.argv[1:]);"
@@ -350,7 +333,6 @@ def test_info_loads_no_network_and_no_runtime(encoded: Path) -> None:
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
 
 
-@needs_model
 def test_models_lists_what_comes_with_the_program(run: Run) -> None:
     code, out, _ = run("models")
     assert code == 0
@@ -386,7 +368,6 @@ def test_what_is_no_picture_and_no_file_of_ours_gives_one_line(
     assert len(list(tmp_path.iterdir())) == (content is not None)
 
 
-@needs_model
 def test_damage_anywhere_gives_one_line_and_no_picture(run: Run, encoded: Path) -> None:
     data = encoded.read_bytes()
     damaged = encoded.with_name("damaged.cwic")
@@ -398,18 +379,15 @@ def test_damage_anywhere_gives_one_line_and_no_picture(run: Run, encoded: Path) 
         assert not damaged.with_suffix(".png").exists()
 
 
-@needs_model
 def test_an_unknown_model_is_named(run: Run, photo: Path) -> None:
     expect_one_line(run("encode", photo, "--model", "no-such-model"), "no-such-model")
 
 
-@needs_model
 def test_a_bundled_model_is_found_by_its_name(run: Run, photo: Path) -> None:
     code, _, err = run("encode", photo, "--model", bundled_models()[0].name)
     assert (code, err) == (0, "")
 
 
-@needs_model
 @pytest.mark.parametrize("words", [["--roi", "mask.png"], ["--saliency"]])
 def test_what_is_not_built_yet_says_so(run: Run, photo: Path, words: list[str]) -> None:
     code, _, err = run("encode", photo, *words)
@@ -422,7 +400,6 @@ def test_a_verb_of_a_later_version_says_that_it_is_not_built_yet(run: Run, verb:
     expect_one_line(run(verb, "kodak", "--out", "results"), f"cwic {verb} is not built yet")
 
 
-@needs_model
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_an_unwritable_folder_is_named(run: Run, photo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "locked"

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import cwic
-from cwic.model_file import bundled_models
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,7 +66,6 @@ def test_reading_a_header_loads_no_network() -> None:
     assert "onnxruntime" not in loaded_after("import cwic.bitstream")
 
 
-@pytest.mark.skipif(not bundled_models(), reason="no model in the package")
 def test_the_python_blocks_of_the_readme_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,19 +158,23 @@ class Codec:
         _check_targets(quality=quality, bpp=bpp, target_bytes=target_bytes, psnr_db=psnr_db)
         picture = read_picture(image, keep_metadata=keep_metadata)
         analysis = self._engine.analyze(pad_to_multiple(picture.pixels, _CELL_PX))
+        wanted_bytes: float | None = target_bytes
+        asked = "" if target_bytes is None else f"{target_bytes:,} B"
         if bpp is not None:
-            target_bytes_float = bpp * picture.width * picture.height / 8
-            q = self._search_size(picture, analysis, target_bytes_float, f"{bpp:g} bpp", strict)
-        elif target_bytes is not None:
-            q = self._search_size(
-                picture, analysis, float(target_bytes), f"{target_bytes:,} B", strict
-            )
+            wanted_bytes = bpp * picture.width * picture.height / 8
+            asked = f"{bpp:g} bpp"
+        if wanted_bytes is not None:
+            q = self._search_size(picture, analysis, wanted_bytes, asked, strict)
         elif psnr_db is not None:
             q = self._search_psnr(picture, analysis, psnr_db, strict)
         else:
             q = self._rate.of_quality(DEFAULT_QUALITY if quality is None else quality)
         code = code_of_picture(analysis, q, self._layout)
-        return self._pack(picture, q, latent_coder.encode_symbols(code, self._layout, self._table))
+        payload = latent_coder.encode_symbols(code, self._layout, self._table)
+        data = self._pack(picture, q, payload)
+        if wanted_bytes is not None and abs(math.log(len(data) / wanted_bytes)) > _SIZE_WARNING:
+            _warn_nearest(asked, f"{len(data):,} B")
+        return data
 
     def decode(
         self,
@@ -271,9 +275,6 @@ class Codec:
                 f"asked for at most {asked}, the smallest file of this picture has "
                 f"{result.value:,.0f} B"
             )
-        off = abs(math.log(result.value / target_bytes))
-        if off > _SIZE_WARNING:
-            _warn_nearest(asked, f"{result.value:,.0f} B")
         return result.offset
 
     def _search_psnr(
