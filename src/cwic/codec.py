@@ -337,5 +337,5 @@ def _warn_nearest(asked: str, found: str) -> None:
     warnings.warn(
         f"asked for {asked}, this picture can only have {found} with this model",
         CodecWarning,
-        stacklevel=4,
+        stacklevel=3,
     )
