@@ -90,12 +90,41 @@ def test_a_picture_goes_into_a_file_beside_it_and_back(run: Run, photo: Path) ->
         assert (picture.size, picture.format) == ((96, 64), "PNG")
 
 
+def test_info_refuses_a_file_that_is_too_short_or_too_long(run: Run, encoded: Path) -> None:
+    data = encoded.read_bytes()
+    for damaged in (data[:-20], data + b"more"):
+        encoded.write_bytes(damaged)
+        code, out, err = run("info", encoded)
+        assert (code, out) == (1, "")
+        assert f"found {len(damaged)} bytes, expected {len(data)}" in err
+
+
+def test_strict_fails_below_the_worst_quality_too(run: Run, photo: Path) -> None:
+    code, _, err = run("encode", photo, "--psnr", "0.5", "--strict")
+    assert code == 1
+    assert "the worst of this picture is" in err
+    assert not photo.with_suffix(".cwic").exists()
+
+
+@pytest.mark.parametrize("size", ["9" * 400, "1" + "0" * 30 + "MB", "0.1"])
+def test_sizes_beyond_reason_are_wrong_usage(run: Run, photo: Path, size: str) -> None:
+    code, _, err = run("encode", photo, "--target-size", size)
+    assert code == 2
+    assert "expected 1 byte to" in err
+
+
+def test_an_empty_name_is_wrong_usage_and_not_this_folder(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("encode", "", "-o", tmp_path / "out")
+    assert code == 2
+    assert "found nothing" in err
+
+
 @pytest.mark.parametrize(
     ("words", "asked"),
     [
         (["--bpp", "0.8"], " (asked 0.8)\n"),
         (["--target-size", "0.6 kB"], " (asked 600 B)\n"),
-        (["--psnr", "20"], " (asked 20 dB)\n"),
+        (["--psnr", "20"], " dB (asked 20)\n"),
         (["-q", "30"], " bpp\n"),
     ],
 )

@@ -118,6 +118,29 @@ def test_a_strict_size_out_of_reach_is_an_error(tiny_codec: Codec) -> None:
         tiny_codec.encode(seeded_picture(5), target_bytes=10, strict=True)
 
 
+def test_strict_fails_where_the_model_cannot_come_as_far_as_asked(tiny_codec: Codec) -> None:
+    with pytest.raises(TargetError, match="largest file"):
+        tiny_codec.encode(seeded_picture(5), bpp=24, strict=True)
+
+
+@pytest.mark.parametrize("bpp", [1e308, 1e-323])
+def test_absurd_rates_give_the_nearest_file(tiny_codec: Codec, bpp: float) -> None:
+    with pytest.warns(CodecWarning, match="asked for"):
+        assert tiny_codec.encode(seeded_picture(5)[:1, :1], bpp=bpp)
+
+
+def test_a_picture_too_large_for_one_piece_is_refused_before_it_takes_memory(
+    tiny_codec: Codec,
+) -> None:
+    data = bitstream.pack(
+        identity=tiny_codec.identity, width=13000, height=13000, mode=0, q=0, tiles=[b""]
+    )
+    with pytest.raises(NotBuiltError, match=r"13000x13000.*tiles"):
+        tiny_codec.decode(data)
+    with pytest.raises(NotBuiltError, match="tiles"):
+        tiny_codec.encode(np.broadcast_to(np.uint8(0), (4097, 4097, 3)))
+
+
 def test_a_psnr_is_searched_in_the_decoded_picture(tiny_codec: Codec) -> None:
     pixels = seeded_picture(6)
 

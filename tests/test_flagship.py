@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from cwic.errors import TrainingError  # noqa: E402
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights  # noqa: E402
-from cwic.training.config import FlagshipStage, config_from_table, load_config  # noqa: E402
+from cwic.training.config import FlagshipStage, load_config  # noqa: E402
 from cwic.training.data import (  # noqa: E402
     DataConfig,
     DeviceCrop,
@@ -723,14 +723,6 @@ def test_a_run_starts_from_the_averaged_weights_of_another(
     other = recipe(tmp_path, still, TINY_TOML.replace("mean_width = 6", "mean_width = 8"), "d.toml")
     with pytest.raises(TrainingError, match="expected the network of the configuration"):
         run(other, picture_folder, tmp_path / "other", init_from=checkpoint)
-
-
-def test_a_step_does_not_depend_on_how_processes_share_it() -> None:
-    """Each process slices the same draw."""
-    stage = FlagshipStage(name="one", steps=1, batch=4)
-    config = config_from_table({"family": "cwic", "stages": [{"name": "one", "steps": 1}]}, "test")
-    drawn = draw(TINY, stage, config.seed, 0, 64)
-    assert len(drawn.q) == len(drawn.offset) == 4
 
 
 def test_muon_treats_depthwise_convolutions_as_vectors() -> None:

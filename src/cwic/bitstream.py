@@ -31,6 +31,7 @@ __all__ = [
     "Kind",
     "Limits",
     "Section",
+    "check_length",
     "pack",
     "read_header",
     "read_section",
@@ -395,9 +396,7 @@ def unpack(data: Data, limits: Limits | None = None) -> Bitstream:
     """
     limits = limits or Limits()
     header = read_header(data, limits)
-    if len(data) != header.file_bytes:
-        what = "truncated file" if len(data) < header.file_bytes else "data after the end"
-        raise BitstreamError(f"{what}: found {len(data)} bytes, expected {header.file_bytes}")
+    check_length(header, len(data))
     bodies: dict[Kind, bytes] = {}
     for section in header.sections[: len(header.sections) - header.num_tiles]:
         body = read_section(data, section)
@@ -413,6 +412,17 @@ def unpack(data: Data, limits: Limits | None = None) -> Bitstream:
         xmp=bodies.get(Kind.XMP),
         thumbnail=bodies.get(Kind.THUMBNAIL),
     )
+
+
+def check_length(header: Header, num_bytes: int) -> None:
+    """Whether a file is as long as its header says.
+
+    Raises:
+        BitstreamError: it is truncated, or something follows it.
+    """
+    if num_bytes != header.file_bytes:
+        what = "truncated file" if num_bytes < header.file_bytes else "data after the end"
+        raise BitstreamError(f"{what}: found {num_bytes} bytes, expected {header.file_bytes}")
 
 
 class _Reader:

@@ -10,6 +10,7 @@ unless it carries the data, everything else to the standard error.
 
 import argparse
 import importlib.util
+import io
 import json
 import math
 import os
@@ -36,8 +37,9 @@ from cwic.errors import (
 )
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from cwic.bitstream import Header
-    from cwic.codec import Codec
 
 __all__ = ["main"]
 
@@ -63,6 +65,8 @@ _UNIT_BYTES = {
     "gb": 10**9,
     "gib": 2**30,
 }
+
+_LARGEST_SIZE_BYTES = 10**15
 
 _STDIO = Path("-")
 
@@ -120,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     verb = _add_verb(verbs, "encode", _encode, "make a .cwic file of a picture")
-    verb.add_argument("input", type=Path, metavar="PICTURE", help="a file, a folder, or -")
+    verb.add_argument("input", type=_input, metavar="PICTURE", help="a file, a folder, or -")
     _add_output(verb, "the .cwic file, or the folder for those of a folder; - is stdout")
     rate = verb.add_argument_group("how large or how good (one of these)")
     rate = rate.add_mutually_exclusive_group()
@@ -139,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
 
     verb = _add_verb(verbs, "decode", _decode, "make a picture of a .cwic file")
-    verb.add_argument("input", type=Path, metavar="FILE", help="a .cwic file, a folder, or -")
+    verb.add_argument("input", type=_input, metavar="FILE", help="a .cwic file, a folder, or -")
     _add_output(
         verb, "the picture, its extension says the format (default .png), or a folder; - is stdout"
     )
@@ -148,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     verb = _add_verb(verbs, "info", _info, "say what is in a .cwic file, without decoding it")
-    verb.add_argument("input", type=Path, metavar="FILE", help="a .cwic file, or -")
+    verb.add_argument("input", type=_input, metavar="FILE", help="a .cwic file, or -")
     verb.add_argument("--json", action="store_true", help="for programs")
 
     verb = _add_verb(verbs, "models", _models, "list the models that come with the program")
@@ -207,6 +211,13 @@ def _add_data(verb: argparse.ArgumentParser, what: str) -> None:
     verb.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help=what)
 
 
+def _input(text: str) -> Path:
+    """A path; an empty one is a shell variable that was not set, and not this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a file, a folder or -, found nothing")
+    return Path(text)
+
+
 def _number(text: str) -> float:
     try:
         value = float(text)
@@ -244,10 +255,12 @@ def _size_bytes(text: str) -> int:
     unit_bytes = _UNIT_BYTES.get(match[2].lower()) if match else None
     if match is None or unit_bytes is None:
         raise argparse.ArgumentTypeError(f"expected a size like 40kB or 40000, found {text!r}")
-    size_bytes = round(float(match[1]) * unit_bytes)
-    if size_bytes < 1:
-        raise argparse.ArgumentTypeError(f"expected at least one byte, found {text!r}")
-    return size_bytes
+    size_bytes = float(match[1]) * unit_bytes
+    if not 0.5 < size_bytes < _LARGEST_SIZE_BYTES:
+        raise argparse.ArgumentTypeError(
+            f"expected 1 byte to {_LARGEST_SIZE_BYTES:,}, found {text[:40]!r}"
+        )
+    return round(size_bytes)
 
 
 # --- the verbs ------------------------------------------------------------------------------------
@@ -263,7 +276,9 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
     import cwic
 
     start_s = time.perf_counter()
-    picture: Any = sys.stdin.buffer if source == _STDIO else source
+    picture: Any = source
+    if source == _STDIO:
+        picture = io.BytesIO(sys.stdin.buffer.read())
     data = cwic.encode(
         picture,
         quality=options.quality,
@@ -285,7 +300,8 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
     elif options.target_size is not None:
         asked = f" (asked {options.target_size:,} B)"
     elif options.psnr is not None:
-        asked = f" (asked {options.psnr:g} dB)"
+        reached_db = _reached_psnr_db(picture, data, options.model)
+        asked = f", {reached_db:.2f} dB (asked {options.psnr:g})"
     _say_result(
         f"{_shown(source)} -> {_shown(target, 'stdout')} {len(data):,} B, "
         f"{_rate_bpp(data, header):.3f} bpp{asked}",
@@ -294,6 +310,22 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
     )
     if options.verbose:
         _say(f"{_shown(source)}: model {_model_name(header)}, q {header.q}, {seconds:.2f} s")
+
+
+def _reached_psnr_db(picture: Any, data: bytes, model: str | None) -> float:
+    """PSNR of a file against the picture it was made of, over R, G and B."""
+    import numpy as np
+
+    from cwic.image import read_picture
+
+    if isinstance(picture, io.BytesIO):
+        picture.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CodecWarning)  # said before
+        original = read_picture(picture).pixels.astype(np.float32)
+        decoded = read_picture(_decoded(data, model)).pixels
+    mse = float(np.square(original - decoded).mean())
+    return 10 * math.log10(255**2 / mse) if mse else math.inf
 
 
 def _decode(options: argparse.Namespace) -> int:
@@ -306,7 +338,7 @@ def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
 
     start_s = time.perf_counter()
     data = _read(source)
-    picture = cwic.decode(data) if options.model is None else _codec(options.model).decode(data)
+    picture = _decoded(data, options.model)
     if target == _STDIO:
         _write(encode_image(picture, "PNG"), target)
     else:
@@ -323,20 +355,23 @@ def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
 
 
 @cache
-def _codec(model: str) -> "Codec":
+def _decoded(data: bytes, model: str | None) -> "Image":
+    """The picture of a file, made by a bundled model or by the one that was named."""
     import cwic
 
-    return cwic.Codec.load(model)
+    return cwic.decode(data) if model is None else cwic.Codec.load(model).decode(data)
 
 
 def _info(options: argparse.Namespace) -> int:
     import cwic
+    from cwic.bitstream import check_length
     from cwic.image import Mode
 
     source: Path = options.input
     data = _read(source)
     with _naming(source):
         header = cwic.read_header(data)
+        check_length(header, len(data))
     known = _known_model(header)
     sections: dict[str, int] = {}
     for section in header.sections:
@@ -486,6 +521,8 @@ def _for_each_file(
         target.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise CodecError(f"{target}: expected a folder for the results, found a file") from None
+    except OSError as error:
+        raise CodecError(f"{target}: cannot create this folder: {error.strerror}") from error
     failed = []
     for one_source, one_target in pairs:
         try:

@@ -8,7 +8,6 @@ pictures (:mod:`cwic.image`), floats (:mod:`cwic.engine`), symbols (:mod:`cwic.l
 import math
 import os
 import warnings
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +32,9 @@ from cwic.rate_control import search_offset
 
 FAMILY = "cvpr2018"
 DEFAULT_QUALITY = 50.0
+
+# The transforms of a whole picture take about 220 bytes a pixel: 3.7 GB at this size.
+MAX_UNTILED_PIXELS = 2**24
 
 # Side of a code cell in pixels.
 _CELL_PX = 8
@@ -143,7 +145,8 @@ class Codec:
             roi: region of interest; not built yet.
             roi_strength: of the region of interest.
             saliency: not built yet.
-            strict: a file never larger (or a picture never worse) than asked, or none.
+            strict: a file never larger (or a picture never worse) than asked, or none; none as
+                well if the model cannot come as far as what was asked for.
             keep_metadata: ICC, EXIF and XMP go into the file.
 
         Raises:
@@ -157,6 +160,7 @@ class Codec:
             raise NotBuiltError("saliency: not built yet")
         _check_targets(quality=quality, bpp=bpp, target_bytes=target_bytes, psnr_db=psnr_db)
         picture = read_picture(image, keep_metadata=keep_metadata)
+        _check_untiled(picture.width, picture.height)
         analysis = self._engine.analyze(pad_to_multiple(picture.pixels, _CELL_PX))
         wanted_bytes: float | None = target_bytes
         asked = "" if target_bytes is None else f"{target_bytes:,} B"
@@ -164,6 +168,8 @@ class Codec:
             wanted_bytes = bpp * picture.width * picture.height / 8
             asked = f"{bpp:g} bpp"
         if wanted_bytes is not None:
+            # Far beyond any file, and small enough for logarithms.
+            wanted_bytes = min(max(wanted_bytes, 1e-3), 1e15)
             q = self._search_size(picture, analysis, wanted_bytes, asked, strict)
         elif psnr_db is not None:
             q = self._search_psnr(picture, analysis, psnr_db, strict)
@@ -206,6 +212,7 @@ class Codec:
             )
         if header.tile_px is not None:
             raise NotBuiltError("tiles: decoding a tiled picture is not built yet")
+        _check_untiled(header.width, header.height)
         code = latent_coder.decode_symbols(
             stream.tiles[0],
             -(-header.height // _CELL_PX),
@@ -250,7 +257,6 @@ class Codec:
         """The offset whose whole file comes nearest to a size."""
         overhead = len(self._pack(picture, 0, b""))
 
-        @cache
         def estimated_bytes(q: int) -> float:
             code = code_of_picture(analysis, q, self._layout)
             return overhead + latent_coder.cost_bits(code, self._layout, self._table) / 8
@@ -274,6 +280,14 @@ class Codec:
             raise TargetError(
                 f"asked for at most {asked}, the smallest file of this picture has "
                 f"{result.value:,.0f} B"
+            )
+        if (
+            strict
+            and result.offset == self._rate.max_q
+            and result.value < target_bytes * (1 - _SIZE_WARNING)
+        ):
+            raise TargetError(
+                f"asked for {asked}, the largest file of this picture has {result.value:,.0f} B"
             )
         return result.offset
 
@@ -305,6 +319,11 @@ class Codec:
                 f"asked for at least {psnr_db:g} dB, the best of this picture is "
                 f"{-result.value:.2f} dB"
             )
+        worst = result.offset == -self._rate.min_q
+        if strict and worst and -result.value > psnr_db + _PSNR_WARNING_DB:
+            raise TargetError(
+                f"asked for {psnr_db:g} dB, the worst of this picture is {-result.value:.2f} dB"
+            )
         if abs(result.value + psnr_db) > _PSNR_WARNING_DB:
             _warn_nearest(f"{psnr_db:g} dB", f"{-result.value:.2f} dB")
         return -result.offset
@@ -319,6 +338,15 @@ def _check_numbers(
         raise ModelError(
             f"model {model.name}: damaged manifest: expected integers {', '.join(sorted(names))}, "
             f"found {str(found)[:200]}"
+        )
+
+
+def _check_untiled(width: int, height: int) -> None:
+    """Whether a picture can go through the transforms in one piece."""
+    if width * height > MAX_UNTILED_PIXELS:
+        raise NotBuiltError(
+            f"found a picture of {width}x{height} pixels, expected at most {MAX_UNTILED_PIXELS:,}: "
+            f"larger ones need tiles, which are not built yet"
         )
 
 

@@ -11,8 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from cwic.errors import ModelError
+from cwic.errors import CodecError, ModelError
 from cwic.model_file import ModelFile
+
+# A command's standard error belongs to the command.
+onnxruntime.set_default_logger_severity(3)
+onnxruntime.disable_telemetry_events()
 
 
 class Cvpr2018Analysis(NamedTuple):
@@ -47,7 +51,14 @@ class Engine:
     def _run(self, name: str, value: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         session = self._session(name)
         (graph_input,) = session.get_inputs()
-        result: list[npt.NDArray[Any]] = session.run(None, {graph_input.name: value})
+        try:
+            result: list[npt.NDArray[Any]] = session.run(None, {graph_input.name: value})
+        except Exception as error:  # ONNX Runtime's exceptions share no public base
+            reason = " ".join(str(error).split())[:200]
+            raise CodecError(
+                f"model {self._name}: {name} of an array of shape {value.shape} failed, "
+                f"for want of memory perhaps: {reason}"
+            ) from error
         return result
 
     def _session(self, name: str) -> Any:

@@ -211,7 +211,8 @@ def find_identity(identity: bytes) -> Path:
             return info.path
     known = ", ".join(f"{info.name} {info.identity.hex()}" for info in bundled_models()) or "none"
     raise UnknownModelError(
-        f"the file was made by model {identity.hex()}, which is not here; bundled: {known}"
+        f"the file was made by model {identity.hex()}, which is not here; "
+        f"bundled: {known}; a model of your own is named with --model or Codec.load"
     )
 
 

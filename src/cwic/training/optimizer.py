@@ -16,6 +16,9 @@ from torch import Tensor, nn
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
+# Sides of matrices are filled up to multiples of this on an accelerator.
+_ACCELERATOR_MULTIPLE = 128
+
 # Step of biases relative to that of matrices: their updates are elementwise, of size one each.
 _BIAS_SHARE = 0.2
 
@@ -45,20 +48,12 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = {}
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if is_matrix(parameter):
-                    by_shape.setdefault(parameter.shape, []).append(parameter)
-                else:
-                    self._step_vector(parameter, parameter.grad, group["lr"] * _BIAS_SHARE)
-            for parameters in by_shape.values():
-                self._step_matrices(parameters, group)
+            trained = [p for p in group["params"] if p.grad is not None]
+            self._step_matrices([p for p in trained if is_matrix(p)], group)
+            self._step_vectors([p for p in trained if not is_matrix(p)], group["lr"] * _BIAS_SHARE)
         return loss
 
     def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """Matrices of one shape together: one by one they would be thousands of small products."""
         updates = []
         for parameter in parameters:
             state = self.state[parameter]
@@ -69,24 +64,33 @@ class Muon(torch.optim.Optimizer):
             momentum.mul_(group["momentum"]).add_(parameter.grad)
             update = parameter.grad.add(momentum, alpha=group["momentum"])
             updates.append(update.reshape(update.shape[0], -1))
-        rows, columns = updates[0].shape
-        scale = max(1.0, rows / columns) ** 0.5
-        for parameter, step in zip(parameters, _orthogonalized(torch.stack(updates)), strict=True):
+        for parameter, step in zip(parameters, _orthogonalized(updates), strict=True):
+            scale = max(1.0, step.shape[0] / step.shape[1]) ** 0.5
             parameter.add_(step.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
-    def _step_vector(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        step = int(state["step"])
-        state["exp_avg"].lerp_(gradient, 0.1)
-        state["exp_avg_sq"].lerp_(gradient.square(), 0.01)
-        mean = state["exp_avg"] / (1 - 0.9**step)
-        scale = (state["exp_avg_sq"] / (1 - 0.99**step)).sqrt() + 1e-8
-        parameter.addcdiv_(mean, scale, value=-lr)
+    def _step_vectors(self, parameters: list[Tensor], lr: float) -> None:
+        """Adam, all at once: there are many of them, and each is small."""
+        if not parameters:
+            return
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["step"] += 1
+        states = [self.state[parameter] for parameter in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        steps = [int(state["step"]) for state in states]
+        means = [state["exp_avg"] for state in states]
+        squares = [state["exp_avg_sq"] for state in states]
+        torch._foreach_lerp_(means, gradients, 0.1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 0.01)
+        mean = torch._foreach_div(means, [1 - 0.9**step for step in steps])
+        scale = torch._foreach_div(squares, [1 - 0.99**step for step in steps])
+        torch._foreach_sqrt_(scale)
+        torch._foreach_add_(scale, 1e-8)
+        torch._foreach_addcdiv_(parameters, mean, scale, value=-lr)
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -94,16 +98,36 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and not (parameter.ndim == 4 and parameter.shape[1] == 1)
 
 
-def _orthogonalized(matrices: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix of each of (N, m, n), roughly, in bfloat16."""
-    x = matrices.bfloat16()
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    tall = x.shape[1] > x.shape[2]
-    if tall:
-        x = x.mT
+def _orthogonalized(matrices: list[Tensor]) -> list[Tensor]:
+    """The nearest (semi-)orthogonal matrix of each, roughly, in bfloat16.
+
+    Matrices of one shape go together: one by one they would be thousands of small products. On an
+    accelerator, where it is the number of products that costs, zeros around them make shapes equal;
+    they stay zeros.
+    """
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        multiple = _ACCELERATOR_MULTIPLE if matrix.is_cuda else 1
+        rows, columns = (-(-side // multiple) * multiple for side in sorted(matrix.shape))
+        by_shape.setdefault((rows, columns), []).append(index)
+    results: dict[int, Tensor] = {}
     a, b, c = _COEFFICIENTS
-    for _ in range(_ITERATIONS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    result: Tensor = (x.mT if tall else x).to(matrices.dtype)
-    return result
+    for (rows, columns), indices in by_shape.items():
+        wide = [matrices[i] if _is_wide(matrices[i]) else matrices[i].mT for i in indices]
+        padded = [
+            nn.functional.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0]))
+            for matrix in wide
+        ]
+        x = torch.stack(padded).bfloat16()
+        x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+        for _ in range(_ITERATIONS):
+            gram = x @ x.mT
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        for index, matrix, step in zip(indices, wide, x, strict=True):
+            found = step[: matrix.shape[0], : matrix.shape[1]].to(matrix.dtype)
+            results[index] = found if _is_wide(matrices[index]) else found.mT
+    return [results[index] for index in range(len(matrices))]
+
+
+def _is_wide(matrix: Tensor) -> bool:
+    return matrix.shape[0] <= matrix.shape[1]
