@@ -388,8 +388,6 @@ def expect_one_line(result: tuple[int, str, str], name: str) -> None:
 def test_what_is_no_picture_and_no_file_of_ours_gives_one_line(
     run: Run, tmp_path: Path, verb: str, content: bytes | None
 ) -> None:
-    if verb == "encode" and not bundled_models():
-        pytest.skip("no model in the package yet")
     path = tmp_path / "odd.file"
     if content is not None:
         path.write_bytes(content)

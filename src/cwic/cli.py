@@ -136,7 +136,11 @@ def _parser() -> argparse.ArgumentParser:
         "--target-size", type=_size_bytes, metavar="SIZE", help="40kB, 1.5MB, 40KiB or bytes"
     )
     rate.add_argument("--psnr", type=_positive, metavar="DB", help="PSNR in dB")
-    verb.add_argument("--strict", action="store_true", help="no file larger or worse than asked")
+    verb.add_argument(
+        "--strict",
+        action="store_true",
+        help="what was asked for, never larger or worse, or no file",
+    )
     verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
     verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
     verb.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP")

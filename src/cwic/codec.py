@@ -16,7 +16,13 @@ from PIL import Image
 from cwic import bitstream, latent_coder, model_file
 from cwic.alpha_plane import pack_alpha, unpack_alpha
 from cwic.engine import Cvpr2018Analysis, Engine
-from cwic.errors import BitstreamError, CodecWarning, ModelError, NotBuiltError, TargetError
+from cwic.errors import (
+    CodecWarning,
+    ModelError,
+    NotBuiltError,
+    TargetError,
+    UnknownModelError,
+)
 from cwic.image import (
     Metadata,
     Mode,
@@ -206,7 +212,7 @@ class Codec:
         stream = bitstream.unpack(data)
         header = stream.header
         if header.identity != self.identity:
-            raise BitstreamError(
+            raise UnknownModelError(
                 f"expected a file of model {self.identity.hex()} ({self.name}), "
                 f"found one of {header.identity.hex()}"
             )
