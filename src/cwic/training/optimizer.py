@@ -16,7 +16,9 @@ from torch import Tensor, nn
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
-# Sides of matrices are filled up to multiples of this on an accelerator.
+# Sides of matrices are filled up to multiples of this, so that more of them share a shape: it is
+# the number of products that costs, more so on an accelerator.
+_CPU_MULTIPLE = 64
 _ACCELERATOR_MULTIPLE = 128
 
 # Step of biases relative to that of matrices: their updates are elementwise, of size one each.
@@ -75,22 +77,26 @@ class Muon(torch.optim.Optimizer):
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros(())
+                state["step"] = torch.zeros((), device=parameter.device)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
             state["step"] += 1
         states = [self.state[parameter] for parameter in parameters]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        steps = [int(state["step"]) for state in states]
-        means = [state["exp_avg"] for state in states]
-        squares = [state["exp_avg_sq"] for state in states]
-        torch._foreach_lerp_(means, gradients, 0.1)
-        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 0.01)
-        mean = torch._foreach_div(means, [1 - 0.9**step for step in steps])
-        scale = torch._foreach_div(squares, [1 - 0.99**step for step in steps])
-        torch._foreach_sqrt_(scale)
-        torch._foreach_add_(scale, 1e-8)
-        torch._foreach_addcdiv_(parameters, mean, scale, value=-lr)
+        torch._fused_adam_(
+            parameters,
+            [p.grad for p in parameters if p.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            lr=lr,
+            beta1=0.9,
+            beta2=0.99,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -101,13 +107,12 @@ def is_matrix(parameter: Tensor) -> bool:
 def _orthogonalized(matrices: list[Tensor]) -> list[Tensor]:
     """The nearest (semi-)orthogonal matrix of each, roughly, in bfloat16.
 
-    Matrices of one shape go together: one by one they would be thousands of small products. On an
-    accelerator, where it is the number of products that costs, zeros around them make shapes equal;
-    they stay zeros.
+    Matrices of one shape go together: one by one they would be thousands of small products. Zeros
+    around them make more shapes equal; they stay zeros.
     """
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, matrix in enumerate(matrices):
-        multiple = _ACCELERATOR_MULTIPLE if matrix.is_cuda else 1
+        multiple = _ACCELERATOR_MULTIPLE if matrix.is_cuda else _CPU_MULTIPLE
         rows, columns = (-(-side // multiple) * multiple for side in sorted(matrix.shape))
         by_shape.setdefault((rows, columns), []).append(index)
     results: dict[int, Tensor] = {}
@@ -122,7 +127,7 @@ def _orthogonalized(matrices: list[Tensor]) -> list[Tensor]:
         x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
         for _ in range(_ITERATIONS):
             gram = x @ x.mT
-            x = a * x + (b * gram + c * gram @ gram) @ x
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
         for index, matrix, step in zip(indices, wide, x, strict=True):
             found = step[: matrix.shape[0], : matrix.shape[1]].to(matrix.dtype)
             results[index] = found if _is_wide(matrices[index]) else found.mT

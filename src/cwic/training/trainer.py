@@ -435,7 +435,7 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
     The order matters: a resumed run equals an unbroken one only if sums run in the same order.
     """
     if value.shape != parameter.shape:
-        return value.clone()
+        return value.to(parameter.device, copy=True)
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
