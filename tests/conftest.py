@@ -12,6 +12,7 @@ from cwic import model_file
 from cwic.codec import Codec
 
 if TYPE_CHECKING:
+    from cwic.training.model.flagship import FlagshipNetwork
     from cwic.training.model.network import Cvpr2018Network
 
 
@@ -79,7 +80,7 @@ def tiny_network(one_torch_thread: None) -> "Cvpr2018Network":
 @pytest.fixture(scope="session")
 def tiny_model(tiny_network: "Cvpr2018Network", picture_folder: Path) -> model_file.ModelFile:
     """The model of `tiny_network`, its tables counted on the pictures that are not held out."""
-    from cwic.training.export import build_model
+    from cwic.training.export_cvpr2018 import build_model
 
     paths = sorted(picture_folder.iterdir())[:11]
     return build_model(tiny_network, "tiny", (np.asarray(Image.open(path)) for path in paths))
@@ -99,3 +100,60 @@ def tiny_model_path(
 def tiny_codec(tiny_model_path: Path) -> Codec:
     """A codec of `tiny_model`."""
     return Codec.load(tiny_model_path, threads=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
+    """A seeded network of the `cwic` family that nobody trained, but lively in every part."""
+    import torch
+
+    from cwic.training.model.flagship import FlagshipConfig, FlagshipNetwork
+    from cwic.training.model.flagship_transforms import EdgeBlock, ResidualBlock
+
+    sizes = FlagshipConfig(
+        edge_channels=4,
+        width_8=8,
+        width_16=8,
+        analysis_blocks_8=1,
+        analysis_blocks_16=1,
+        synthesis_blocks_8=1,
+        synthesis_blocks_16=1,
+        groups=(2, 4),
+        hyper_channels=3,
+        hyper_width=6,
+        mean_width=8,
+        scale_width=8,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2026)
+        network = FlagshipNetwork(sizes)
+        for module in network.modules():
+            if isinstance(module, ResidualBlock | EdgeBlock):
+                torch.nn.init.kaiming_uniform_(module.last.weight, a=2)
+        torch.nn.init.xavier_uniform_(network.importance_net.last.weight, gain=6)
+        torch.nn.init.xavier_uniform_(network.synthesis.edge.weight)
+        with torch.no_grad():
+            network.analysis.to_latents.weight.mul_(4)
+            network.hyper_analysis.to_64.weight.mul_(2)
+            for step_network in (network.mean_network, network.scale_network):
+                for head in step_network.head:
+                    head.weight.mul_(3)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_flagship_path(
+    tiny_flagship_network: "FlagshipNetwork", tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The model file of `tiny_flagship_network`."""
+    from cwic.training.export_flagship import build_model
+
+    path = tmp_path_factory.mktemp("model") / ("tiny-flagship" + model_file.EXTENSION)
+    model_file.save(build_model(tiny_flagship_network, "tiny-flagship"), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_flagship_codec(tiny_flagship_path: Path) -> Codec:
+    """A codec of `tiny_flagship_network`."""
+    return Codec.load(tiny_flagship_path, threads=1)

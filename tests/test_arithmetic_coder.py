@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cwic.arithmetic_coder import FREQUENCY_TOTAL, BitCoder, BitDecoder, BitEncoder
+from cwic.arithmetic_coder import (
+    FREQUENCY_TOTAL,
+    BitCoder,
+    BitDecoder,
+    BitEncoder,
+    SymbolTables,
+)
 from cwic.errors import BitstreamError
 
 seeds = st.integers(0, 2**32 - 1)
@@ -95,7 +101,7 @@ def test_the_words_of_fixed_symbols_are_pinned() -> None:
     tables = np.array([[60000, 5000, 500, 36], [16384, 16384, 16384, 16384], [0, 65536, 0, 0]])
     encoder.code_symbols(
         np.array([0, 3, 1, 2, 2, 1, 0, 0, 3, 1], np.int32),
-        tables,
+        SymbolTables(tables),
         np.array([0, 1, 2, 1, 0, 0, 0, 1, 0, 2]),
     )
     assert encoder.finish().hex() == "ea38544f"
@@ -122,7 +128,7 @@ def test_symbols_agree_with_a_coder_of_integers_only(
     index = generator.integers(0, num_tables, num_coded)
     encoder = BitEncoder()
     reference = ReferenceEncoder()
-    encoder.code_symbols(symbols, tables, index)
+    encoder.code_symbols(symbols, SymbolTables(tables), index)
     for table in range(num_tables):
         for position in np.flatnonzero(index == table):
             reference.code_symbol(int(symbols[position]), tables[table].tolist())
@@ -143,7 +149,7 @@ def test_any_sequence_of_calls_is_inverted_by_the_same_traversal(
             if hidden:
                 bits, symbols = np.zeros_like(bits), np.zeros_like(symbols)
             coded.append(coder.code(bits, p_one))
-            coded.append(coder.code_symbols(symbols, tables, index))
+            coded.append(coder.code_symbols(symbols, SymbolTables(tables), index))
         return coded
 
     encoder = BitEncoder()
@@ -175,7 +181,7 @@ def test_a_payload_of_symbols_is_at_most_five_bytes_longer_than_their_informatio
     tables = random_tables(seed, 32, 40)
     symbols, index = random_symbols(seed, tables, num_coded)
     encoder = BitEncoder()
-    encoder.code_symbols(symbols, tables, index)
+    encoder.code_symbols(symbols, SymbolTables(tables), index)
     expected = information_bytes(tables[index, symbols] / FREQUENCY_TOTAL)
     assert len(encoder.finish()) <= expected * 1.0002 + 5
 
@@ -183,7 +189,7 @@ def test_a_payload_of_symbols_is_at_most_five_bytes_longer_than_their_informatio
 def test_even_the_least_likely_bits_and_symbols_can_be_coded() -> None:
     encoder = BitEncoder()
     encoder.code(np.array([1, 0], np.uint8), np.array([1, FREQUENCY_TOTAL - 1]))
-    tables = np.array([[0, FREQUENCY_TOTAL]])
+    tables = SymbolTables(np.array([[0, FREQUENCY_TOTAL]]))
     encoder.code_symbols(np.zeros(3, np.int32), tables, np.zeros(3, np.int64))
     payload = encoder.finish()
     assert len(payload) <= math.ceil((2 * 16 + 3 * 24) / 8) + 4
@@ -218,7 +224,7 @@ def test_garbage_gives_symbols_of_the_right_shape_or_a_bitstream_error(
     decoder = BitDecoder(payload)
     try:
         bits = decoder.code(np.zeros(80), p_one)
-        symbols = decoder.code_symbols(np.zeros(50), tables, np.arange(50) % 3)
+        symbols = decoder.code_symbols(np.zeros(50), SymbolTables(tables), np.arange(50) % 3)
         decoder.finish()
     except BitstreamError:
         return
@@ -292,5 +298,5 @@ def test_symbols_and_tables_out_of_range_are_refused_before_anything_is_coded(
 ) -> None:
     encoder = BitEncoder()
     with pytest.raises(ValueError, match="expected"):
-        encoder.code_symbols(np.array(symbols), np.array(tables), np.array(index))
+        encoder.code_symbols(np.array(symbols), SymbolTables(np.array(tables)), np.array(index))
     assert encoder.finish() == b""

@@ -254,8 +254,7 @@ def test_a_model_of_another_family_or_with_a_damaged_manifest_is_refused(
     parts = {
         "decoding": tiny_model.decoding,
         "encoding": tiny_model.encoding,
-        "analysis": tiny_model.analysis,
-        "synthesis": tiny_model.synthesis,
+        "graphs": tiny_model.graphs,
         "arrays": tiny_model.arrays,
     }
     with pytest.raises(ModelError, match="family"):
@@ -264,7 +263,8 @@ def test_a_model_of_another_family_or_with_a_damaged_manifest_is_refused(
         Codec(model_file.build("other", "cvpr2018", **{**parts, "decoding": {"levels": 4}}))
     with pytest.raises(ModelError, match="bit_table"):
         Codec(model_file.build("other", "cvpr2018", **{**parts, "arrays": {}}))
-    broken = Codec(model_file.build("other", "cvpr2018", **{**parts, "synthesis": b"junk"}))
+    graphs = {**tiny_model.graphs, "synthesis": b"junk"}
+    broken = Codec(model_file.build("other", "cvpr2018", **{**parts, "graphs": graphs}))
     data = broken.encode(seeded_picture(1))
     with pytest.raises(ModelError, match="synthesis graph"):
         broken.decode(data)

@@ -23,8 +23,7 @@ from cwic.model_file import EXTENSION, ModelFile
 PARTS: dict[str, Any] = {
     "decoding": {"code_channels": 8, "levels": 4, "first_kept": 2},
     "encoding": {"min_q": -192, "max_q": 96},
-    "analysis": b"analysis graph" * 9,
-    "synthesis": bytes(range(256)),
+    "graphs": {"analysis": b"analysis graph" * 9, "synthesis": bytes(range(256))},
     "arrays": {
         "bit_table": np.arange(1, 100, dtype=np.uint16),
         "weights": np.arange(-6, 6, dtype=np.int32).reshape(3, 4),
@@ -34,6 +33,10 @@ PARTS: dict[str, Any] = {
 
 def model_of(name: str = "small", family: str = "cvpr2018", **changes: Any) -> ModelFile:
     return model_file.build(name, family, **(PARTS | changes))
+
+
+def graphs_of(**changes: bytes) -> dict[str, bytes]:
+    return PARTS["graphs"] | changes
 
 
 def assert_same_model(one: ModelFile, other: ModelFile) -> None:
@@ -114,7 +117,13 @@ def test_any_model_survives_its_file(
     synthesis: bytes,
     arrays: dict[str, Any],
 ) -> None:
-    model = model_of(name, decoding=decoding, encoding=encoding, synthesis=synthesis, arrays=arrays)
+    model = model_of(
+        name,
+        decoding=decoding,
+        encoding=encoding,
+        graphs=graphs_of(synthesis=synthesis),
+        arrays=arrays,
+    )
     target = tmp_path_factory.getbasetemp() / "any.cwicmodel"
     model_file.save(model, target)
     assert_same_model(model_file.load(target), model)
@@ -149,7 +158,7 @@ def test_the_identity_is_pinned() -> None:
         {"family": "other"},
         {"decoding": PARTS["decoding"] | {"levels": 8}},
         {"decoding": PARTS["decoding"] | {"more": 0}},
-        {"synthesis": PARTS["synthesis"][:-1]},
+        {"graphs": graphs_of(synthesis=b"changed")},
         {"arrays": {}},
         {"arrays": {"weights": PARTS["arrays"]["weights"]}},
         {"arrays": PARTS["arrays"] | {"more": np.zeros(0, np.uint8)}},
@@ -169,7 +178,9 @@ def test_whatever_decoding_depends_on_changes_the_identity(changes: dict[str, An
 
 
 def test_what_only_the_encoder_uses_leaves_the_identity_alone() -> None:
-    changed = model_of("another name", analysis=b"a better one", encoding={"min_q": 0})
+    changed = model_of(
+        "another name", graphs=graphs_of(analysis=b"a better one"), encoding={"min_q": 0}
+    )
     assert changed.identity == model_of().identity
 
 
@@ -344,9 +355,9 @@ def saved(array: Any) -> bytes:
         pytest.param(npy(header_of("'<u2'", "(1,)"), bytes(2), b"\x02\x00"), id="version 2"),
     ],
 )
-def test_what_is_not_an_array_of_integers_is_refused(data: bytes, path: Path) -> None:
+def test_what_is_not_an_array_of_numbers_is_refused(data: bytes, path: Path) -> None:
     write_entries(path, entries_of(path) | {"weights.npy": data})
-    assert "weights.npy: expected an array of integers, found " in refusal(path)
+    assert "weights.npy: expected an array of numbers, found " in refusal(path)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(
@@ -393,7 +404,9 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_default_model_comes_first(shelf: Path) -> None:
     for number, name in enumerate(("alpha", model_file.DEFAULT_MODEL, "zeta")):
-        model_file.save(model_of(name, synthesis=bytes([number])), shelf / (name + EXTENSION))
+        model_file.save(
+            model_of(name, graphs=graphs_of(synthesis=bytes([number]))), shelf / (name + EXTENSION)
+        )
     (shelf / "notes.txt").touch()
     found = model_file.bundled_models()
     assert [info.name for info in found] == [model_file.DEFAULT_MODEL, "alpha", "zeta"]

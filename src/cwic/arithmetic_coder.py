@@ -30,6 +30,7 @@ content of its symbols. A shorter last word would often do, but constriction's c
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol
 
 import constriction
@@ -38,13 +39,72 @@ from numpy.typing import NDArray
 
 from cwic.errors import BitstreamError
 
-__all__ = ["FREQUENCY_BITS", "FREQUENCY_TOTAL", "BitCoder", "BitDecoder", "BitEncoder"]
+__all__ = [
+    "FREQUENCY_BITS",
+    "FREQUENCY_TOTAL",
+    "BitCoder",
+    "BitDecoder",
+    "BitEncoder",
+    "SymbolTables",
+]
 
 FREQUENCY_BITS = 16
 FREQUENCY_TOTAL = 1 << FREQUENCY_BITS
 
+_CODER_BITS = 24  # of the probabilities inside constriction
 _WORD_BYTES = 4
 _BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)
+
+
+class SymbolTables:
+    """Frequencies of symbols, several tables of one length; checked once, models made when needed.
+
+    Args:
+        frequencies: (T, S) integers >= 0, S >= 2; each row sums to 2^16.
+
+    Raises:
+        ValueError: a shape, dtype or range is not as documented.
+    """
+
+    def __init__(self, frequencies: NDArray[Any]) -> None:
+        if (
+            frequencies.ndim != 2
+            or frequencies.shape[1] < 2
+            or frequencies.dtype.kind not in "iu"
+            or frequencies.size == 0
+        ):
+            raise ValueError(
+                f"tables: found shape {frequencies.shape} of {frequencies.dtype}, "
+                f"expected (T >= 1, S >= 2) integers"
+            )
+        frequencies = frequencies.astype(np.int64)
+        if frequencies.min() < 0 or (frequencies.sum(axis=1) != FREQUENCY_TOTAL).any():
+            sums = sorted(set(frequencies.sum(axis=1).tolist()))
+            raise ValueError(
+                f"tables: found rows with entries from {frequencies.min()} that sum to {sums}, "
+                f"expected entries >= 0 that sum to {FREQUENCY_TOTAL}"
+            )
+        self.frequencies: NDArray[np.int64] = frequencies
+        self.num_tables, self.num_symbols = frequencies.shape
+        self._models: dict[int, object] = {}
+
+    def model(self, table: int) -> object:
+        """constriction's model of a table."""
+        if table not in self._models:
+            # Frequencies stay undivided: constriction normalizes, and a sum of 2^16 makes that
+            # exact. With perfect=False its models are the same whether built lazily or not.
+            categorical: Callable[..., object] = constriction.stream.model.Categorical
+            row = self.frequencies[table].astype(np.float64)
+            self._models[table] = categorical(row, perfect=False)
+        return self._models[table]
+
+    @cached_property
+    def bits(self) -> NDArray[np.float32]:
+        """(T, S) what a symbol costs, in bits."""
+        coder_total = 1 << _CODER_BITS
+        parts = self.frequencies * ((coder_total - self.num_symbols) / FREQUENCY_TOTAL) + 1
+        bits: NDArray[np.float32] = (_CODER_BITS - np.log2(parts)).astype(np.float32)
+        return bits
 
 
 class BitCoder(Protocol):
@@ -63,7 +123,7 @@ class BitCoder(Protocol):
         ...
 
     def code_symbols(
-        self, symbols: NDArray[Any], tables: NDArray[Any], table_index: NDArray[Any]
+        self, symbols: NDArray[Any], tables: SymbolTables, table_index: NDArray[Any]
     ) -> NDArray[np.int32]:
         """Codes symbols, each with one of several tables.
 
@@ -71,7 +131,7 @@ class BitCoder(Protocol):
 
         Args:
             symbols: (N,) integer in [0, S). A decoder takes only N from it.
-            tables: (T, S) integer frequencies >= 0, S >= 2; each row sums to 2^16.
+            tables: T tables of S symbols.
             table_index: (N,) integer in [0, T): the row that each symbol is coded with.
 
         Returns:
@@ -99,7 +159,7 @@ class BitEncoder:
         return values.astype(np.uint8)
 
     def code_symbols(
-        self, symbols: NDArray[Any], tables: NDArray[Any], table_index: NDArray[Any]
+        self, symbols: NDArray[Any], tables: SymbolTables, table_index: NDArray[Any]
     ) -> NDArray[np.int32]:
         """Appends symbols; see `BitCoder.code_symbols`.
 
@@ -107,7 +167,7 @@ class BitEncoder:
             ValueError: a shape, dtype or range is not as documented.
         """
         groups = _groups(symbols, tables, table_index)
-        values = _integers("symbols", symbols, 0, tables.shape[1] - 1)
+        values = _integers("symbols", symbols, 0, tables.num_symbols - 1)
         for positions, model in groups:
             self._coder.encode(values[positions], model)
         return values
@@ -150,7 +210,7 @@ class BitDecoder:
         return self._decode(_BERNOULLI, probabilities).astype(np.uint8)
 
     def code_symbols(
-        self, symbols: NDArray[Any], tables: NDArray[Any], table_index: NDArray[Any]
+        self, symbols: NDArray[Any], tables: SymbolTables, table_index: NDArray[Any]
     ) -> NDArray[np.int32]:
         """The next symbols; see `BitCoder.code_symbols`.
 
@@ -209,34 +269,22 @@ def _bit_probabilities(bits: NDArray[Any], p_one: NDArray[Any]) -> NDArray[np.fl
 
 
 def _groups(
-    symbols: NDArray[Any], tables: NDArray[Any], table_index: NDArray[Any]
+    symbols: NDArray[Any], tables: SymbolTables, table_index: NDArray[Any]
 ) -> list[tuple[NDArray[np.intp], object]]:
     """For each table in use: the positions of its symbols, ascending, and its model."""
     if len(symbols) != len(table_index):
         raise ValueError(
             f"found {len(symbols)} symbols and {len(table_index)} table indices, expected as many"
         )
-    if tables.ndim != 2 or tables.shape[1] < 2 or tables.dtype.kind not in "iu":
-        raise ValueError(
-            f"tables: found shape {tables.shape} of {tables.dtype}, expected (T, S >= 2) integers"
-        )
-    index = _integers("table_index", table_index, 0, len(tables) - 1)
-    order = np.argsort(index, kind="stable")
+    index = _integers("table_index", table_index, 0, tables.num_tables - 1)
+    # Tables are few: their numbers as bytes sort by counting.
+    few = tables.num_tables <= 256
+    order = np.argsort(index.astype(np.uint8) if few else index, kind="stable")
     counts = np.bincount(index)
-    used = np.flatnonzero(counts)
-    rows = tables[used]
-    if rows.size and (rows.min() < 0 or (rows.sum(axis=1) != FREQUENCY_TOTAL).any()):
-        sums = sorted(set(rows.sum(axis=1).tolist()))
-        raise ValueError(
-            f"tables: found rows with entries from {rows.min()} that sum to {sums}, "
-            f"expected entries >= 0 that sum to {FREQUENCY_TOTAL}"
-        )
-    # Frequencies stay undivided: constriction normalizes, and a sum of 2^16 makes that exact. With
-    # perfect=False the models of this library are the same whether built lazily or not.
-    categorical: Callable[..., object] = constriction.stream.model.Categorical
     groups = []
     start = 0
-    for row, count in zip(rows.astype(np.float64), counts[used].tolist(), strict=True):
-        groups.append((order[start : start + count], categorical(row, perfect=False)))
-        start += count
+    for table in np.flatnonzero(counts).tolist():
+        end = start + int(counts[table])
+        groups.append((order[start:end], tables.model(table)))
+        start = end
     return groups

@@ -1,21 +1,21 @@
 """`Codec`: pictures <-> `.cwic` bytes with one loaded model.
 
 Puts the parts in order; each of them knows more than this module does about its own subject:
-pictures (:mod:`cwic.image`), floats (:mod:`cwic.engine`), symbols (:mod:`cwic.latent_coder`), bytes
+pictures (:mod:`cwic.image`), pixels and payloads (a :class:`cwic.family.Family`), bytes
 (:mod:`cwic.bitstream`), the search for a rate (:mod:`cwic.rate_control`).
 """
 
 import math
 import os
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from cwic import bitstream, latent_coder, model_file
+from cwic import bitstream, cvpr2018, flagship, model_file
 from cwic.alpha_plane import pack_alpha, unpack_alpha
-from cwic.engine import Cvpr2018Analysis, Engine
 from cwic.errors import (
     CodecWarning,
     ModelError,
@@ -23,65 +23,31 @@ from cwic.errors import (
     TargetError,
     UnknownModelError,
 )
-from cwic.image import (
-    Metadata,
-    Mode,
-    Picture,
-    Source,
-    crop,
-    pad_to_multiple,
-    read_picture,
-    to_pil,
-)
-from cwic.latent_coder import CodedPicture, CodeLayout
+from cwic.family import Analyzed, Family
+from cwic.image import Metadata, Mode, Picture, Source, read_picture, to_pil
 from cwic.rate_control import search_offset
 
-FAMILY = "cvpr2018"
+# Families by name; a model file names its own.
+_FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
+    cvpr2018.FAMILY: cvpr2018.Cvpr2018,
+    flagship.FAMILY: flagship.Flagship,
+}
+
 DEFAULT_QUALITY = 50.0
 
 # The transforms of a whole picture take about 220 bytes a pixel: 3.7 GB at this size.
 MAX_UNTILED_PIXELS = 2**24
 
-# Side of a code cell in pixels.
-_CELL_PX = 8
-
 # How close a size or a PSNR must come to count as what was asked for.
 _SIZE_TOLERANCE = 0.01
 _PSNR_TOLERANCE_DB = 0.05
-
-# The file's size changes by about this share per 1/64 of offset: where the search starts from.
-_LOG_SIZE_PER_Q = 0.5 / 64
-_PSNR_DB_PER_Q = 1.5 / 64
 
 # Nearest results this far off are worth a warning.
 _SIZE_WARNING = 0.05
 _PSNR_WARNING_DB = 0.25
 
-
-class Cvpr2018Rate(NamedTuple):
-    """Range of the rate offset of a `cvpr2018` model, in 1/64 of a logit of the importance map."""
-
-    min_q: int  # quality 0
-    max_q: int  # quality 100
-
-    def of_quality(self, quality: float) -> int:
-        """The offset of a quality in [0, 100]."""
-        return round(self.min_q + quality / 100 * (self.max_q - self.min_q))
-
-
-def code_of_picture(analysis: Cvpr2018Analysis, q: int, layout: CodeLayout) -> CodedPicture:
-    """Binarizer, map quantizer and mask of the paper (eq. 1, 4 and 5), once and for all.
-
-    Args:
-        analysis: activations and map logits of a picture.
-        q: offset on the logits in units of 1/64.
-        layout: of the model.
-    """
-    p = 1 / (1 + np.exp(-(analysis.map_logits + np.float32(q / 64))))
-    level = np.clip(np.floor(p * layout.levels + 1e-5), 0, layout.levels - 1).astype(np.uint8)
-    k = np.arange(layout.code_channels)[:, None, None]
-    bits = (analysis.activation > 0.5) & (k < layout.kept(level))
-    return CodedPicture(bits.astype(np.uint8), level)
+# A header's q may differ from what was asked for by what an importance map adds.
+_MAX_RATE_Q = bitstream.MAX_Q - 1024
 
 
 class Codec:
@@ -94,20 +60,15 @@ class Codec:
             model: loaded and checked.
             threads: processor threads of one call; None: all cores.
         """
-        if model.family != FAMILY:
+        if model.family not in _FAMILIES:
             raise ModelError(
-                f"model {model.name}: expected family {FAMILY}, found {model.family!r}"
+                f"model {model.name}: expected family {' or '.join(_FAMILIES)}, "
+                f"found {model.family!r}"
             )
-        layout, rate = model.decoding, model.encoding
-        _check_numbers(model, layout, CodeLayout)
-        _check_numbers(model, rate, Cvpr2018Rate)
-        self._layout, self._rate = CodeLayout(**layout), Cvpr2018Rate(**rate)
-        if not -bitstream.MAX_Q <= self._rate.min_q <= self._rate.max_q <= bitstream.MAX_Q:
-            raise ModelError(f"model {model.name}: expected min_q <= max_q, found {self._rate}")
-        if "bit_table" not in model.arrays:
-            raise ModelError(f"model {model.name}: expected an array bit_table, found none")
-        self._table = latent_coder.checked_table(self._layout, model.arrays["bit_table"])
-        self._engine = Engine(model, threads)
+        self._family = _FAMILIES[model.family](model, threads)
+        rates = self._family.rates
+        if not -_MAX_RATE_Q <= rates.min_q <= rates.max_q <= _MAX_RATE_Q:
+            raise ModelError(f"model {model.name}: expected min_q <= max_q, found {rates}")
         self.name = model.name
         self.identity = model.identity
 
@@ -167,7 +128,7 @@ class Codec:
         _check_targets(quality=quality, bpp=bpp, target_bytes=target_bytes, psnr_db=psnr_db)
         picture = read_picture(image, keep_metadata=keep_metadata)
         _check_untiled(picture.width, picture.height)
-        analysis = self._engine.analyze(pad_to_multiple(picture.pixels, _CELL_PX))
+        analyzed = self._family.analyze(picture.pixels)
         wanted_bytes: float | None = target_bytes
         asked = "" if target_bytes is None else f"{target_bytes:,} B"
         if bpp is not None:
@@ -176,14 +137,13 @@ class Codec:
         if wanted_bytes is not None:
             # Far beyond any file, and small enough for logarithms.
             wanted_bytes = min(max(wanted_bytes, 1e-3), 1e15)
-            q = self._search_size(picture, analysis, wanted_bytes, asked, strict)
+            q = self._search_size(picture, analyzed, wanted_bytes, asked, strict)
         elif psnr_db is not None:
-            q = self._search_psnr(picture, analysis, psnr_db, strict)
+            q = self._search_psnr(picture, analyzed, psnr_db, strict)
         else:
-            q = self._rate.of_quality(DEFAULT_QUALITY if quality is None else quality)
-        code = code_of_picture(analysis, q, self._layout)
-        payload = latent_coder.encode_symbols(code, self._layout, self._table)
-        data = self._pack(picture, q, payload)
+            q = self._family.rates.of_quality(DEFAULT_QUALITY if quality is None else quality)
+        coded = analyzed.code(q)
+        data = self._pack(picture, coded.q, coded.payload())
         if wanted_bytes is not None and abs(math.log(len(data) / wanted_bytes)) > _SIZE_WARNING:
             _warn_nearest(asked, f"{len(data):,} B")
         return data
@@ -219,19 +179,13 @@ class Codec:
         if header.tile_px is not None:
             raise NotBuiltError("tiles: decoding a tiled picture is not built yet")
         _check_untiled(header.width, header.height)
-        code = latent_coder.decode_symbols(
-            stream.tiles[0],
-            -(-header.height // _CELL_PX),
-            -(-header.width // _CELL_PX),
-            self._layout,
-            self._table,
-        )
+        pixels = self._family.decode(stream.tiles[0], header.q, header.height, header.width)
         mode = Mode(header.mode)
         alpha = None
         if stream.alpha is not None:
             alpha = unpack_alpha(stream.alpha, header.width, header.height)
         picture = Picture(
-            pixels=crop(self._engine.synthesize(code.code), header.width, header.height),
+            pixels=pixels,
             alpha=alpha,
             mode=mode,
             metadata=Metadata(icc=stream.icc, exif=stream.exif, xmp=stream.xmp),
@@ -255,7 +209,7 @@ class Codec:
     def _search_size(
         self,
         picture: Picture,
-        analysis: Cvpr2018Analysis,
+        analyzed: Analyzed,
         target_bytes: float,
         asked: str,
         strict: bool,
@@ -264,22 +218,20 @@ class Codec:
         overhead = len(self._pack(picture, 0, b""))
 
         def estimated_bytes(q: int) -> float:
-            code = code_of_picture(analysis, q, self._layout)
-            return overhead + latent_coder.cost_bits(code, self._layout, self._table) / 8
+            return overhead + analyzed.code(q).size_bytes()
 
         def true_bytes(q: int) -> float:
-            code = code_of_picture(analysis, q, self._layout)
-            payload = latent_coder.encode_symbols(code, self._layout, self._table)
-            return float(len(self._pack(picture, q, payload)))
+            coded = analyzed.code(q)
+            return float(len(self._pack(picture, coded.q, coded.payload())))
 
         # A promise needs true sizes; a wish is met to within a few bytes by the estimate.
         result = search_offset(
             true_bytes if strict else estimated_bytes,
             target_bytes,
-            low=self._rate.min_q,
-            high=self._rate.max_q,
+            low=self._family.rates.min_q,
+            high=self._family.rates.max_q,
             tolerance=_SIZE_TOLERANCE,
-            slope=_LOG_SIZE_PER_Q,
+            slope=self._family.log_size_per_q,
             not_above=strict,
         )
         if strict and result.value > target_bytes:
@@ -289,7 +241,7 @@ class Codec:
             )
         if (
             strict
-            and result.offset == self._rate.max_q
+            and result.offset == self._family.rates.max_q
             and result.value < target_bytes * (1 - _SIZE_WARNING)
         ):
             raise TargetError(
@@ -298,26 +250,25 @@ class Codec:
         return result.offset
 
     def _search_psnr(
-        self, picture: Picture, analysis: Cvpr2018Analysis, psnr_db: float, strict: bool
+        self, picture: Picture, analyzed: Analyzed, psnr_db: float, strict: bool
     ) -> int:
         """The offset whose decoded picture comes nearest to a PSNR."""
         reference = picture.pixels.astype(np.float32)
 
         # Searched downwards from the best, so that "strict" is the same promise as for sizes.
         def loss_db(negative_q: int) -> float:
-            code = code_of_picture(analysis, -negative_q, self._layout)
-            decoded = crop(self._engine.synthesize(code.code), picture.width, picture.height)
+            decoded = analyzed.code(-negative_q).pixels()
             mse = float(np.square(reference - decoded).mean())
             return 10 * math.log10(max(mse, 1e-10) / 255**2)
 
         result = search_offset(
             loss_db,
             -psnr_db,
-            low=-self._rate.max_q,
-            high=-self._rate.min_q,
+            low=-self._family.rates.max_q,
+            high=-self._family.rates.min_q,
             tolerance=_PSNR_TOLERANCE_DB,
             scale=float,
-            slope=_PSNR_DB_PER_Q,
+            slope=self._family.psnr_db_per_q,
             not_above=strict,
         )
         if strict and result.value > -psnr_db:
@@ -325,7 +276,7 @@ class Codec:
                 f"asked for at least {psnr_db:g} dB, the best of this picture is "
                 f"{-result.value:.2f} dB"
             )
-        worst = result.offset == -self._rate.min_q
+        worst = result.offset == -self._family.rates.min_q
         if strict and worst and -result.value > psnr_db + _PSNR_WARNING_DB:
             raise TargetError(
                 f"asked for {psnr_db:g} dB, the worst of this picture is {-result.value:.2f} dB"
@@ -333,18 +284,6 @@ class Codec:
         if abs(result.value + psnr_db) > _PSNR_WARNING_DB:
             _warn_nearest(f"{psnr_db:g} dB", f"{-result.value:.2f} dB")
         return -result.offset
-
-
-def _check_numbers(
-    model: model_file.ModelFile, found: dict[str, Any], kind: type[tuple[Any, ...]]
-) -> None:
-    """Whether a table of the manifest holds exactly the integers that a named tuple needs."""
-    names = set(kind.__annotations__)
-    if set(found) != names or any(type(value) is not int for value in found.values()):
-        raise ModelError(
-            f"model {model.name}: damaged manifest: expected integers {', '.join(sorted(names))}, "
-            f"found {str(found)[:200]}"
-        )
 
 
 def _check_untiled(width: int, height: int) -> None:

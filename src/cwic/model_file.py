@@ -1,9 +1,10 @@
 """A model on disk: load, save, identity, and which models there are.
 
-A model file is a zip archive of a manifest (JSON), two ONNX graphs (float transforms, encoder side
-and decoder side) and integer arrays (`.npy`, pickle refused) for everything that reaches the
-arithmetic coder. It is the seam between training, which writes it, and the runtime, which reads it.
-What the graphs and arrays mean belongs to the family: :mod:`cwic.engine`, :mod:`cwic.latent_coder`.
+A model file is a zip archive of a manifest (JSON), ONNX graphs (the float transforms) and arrays
+(`.npy`, pickle refused): integers for everything that reaches the arithmetic coder, half or single
+precision for what else a decoder computes. It is the seam between training, which writes it, and
+the runtime, which reads it. What they mean belongs to the family: :mod:`cwic.cvpr2018`,
+:mod:`cwic.flagship`.
 """
 
 import hashlib
@@ -31,14 +32,15 @@ IDENTITY_BYTES = 8
 
 _FORMAT = "cwic-model-1"
 _MANIFEST = "manifest.json"
-_ANALYSIS = "analysis.onnx"
-_SYNTHESIS = "synthesis.onnx"
+_GRAPH = ".onnx"
+_ARRAY = ".npy"
+_SYNTHESIS = "synthesis"  # the graph that decoding depends on
 _BUNDLED = Path(__file__).parent / "models"
 
 # Of all entries together, unpacked: a model from a stranger must not exhaust the memory.
 _MAX_BYTES = 256 * 1024 * 1024
 
-IntegerArray = npt.NDArray[np.integer[Any]]
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,8 @@ class ModelFile:
     family: str
     decoding: dict[str, Any]
     encoding: dict[str, Any]
-    analysis: bytes  # ONNX
-    synthesis: bytes  # ONNX
-    arrays: dict[str, IntegerArray]
+    graphs: dict[str, bytes]  # ONNX, by name; "analysis" and "synthesis" among them
+    arrays: dict[str, Array]
     identity: bytes  # 8 bytes
 
 
@@ -78,9 +79,8 @@ def build(
     *,
     decoding: Mapping[str, Any],
     encoding: Mapping[str, Any],
-    analysis: bytes,
-    synthesis: bytes,
-    arrays: Mapping[str, IntegerArray],
+    graphs: Mapping[str, bytes],
+    arrays: Mapping[str, Array],
 ) -> ModelFile:
     """A model from its parts; computes the identity."""
     return ModelFile(
@@ -88,10 +88,9 @@ def build(
         family=family,
         decoding=dict(decoding),
         encoding=dict(encoding),
-        analysis=analysis,
-        synthesis=synthesis,
+        graphs=dict(graphs),
         arrays=dict(arrays),
-        identity=_identity(family, decoding, synthesis, arrays),
+        identity=_identity(family, decoding, graphs[_SYNTHESIS], arrays),
     )
 
 
@@ -105,15 +104,13 @@ def save(model: ModelFile, path: Path) -> None:
         "decoding": model.decoding,
         "encoding": model.encoding,
     }
-    entries = {
-        _MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode(),
-        _ANALYSIS: model.analysis,
-        _SYNTHESIS: model.synthesis,
-    }
+    entries = {_MANIFEST: json.dumps(manifest, indent=1, sort_keys=True).encode()}
+    for graph_name, graph in sorted(model.graphs.items()):
+        entries[graph_name + _GRAPH] = graph
     for array_name, array in sorted(model.arrays.items()):
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
-        entries[f"{array_name}.npy"] = buffer.getvalue()
+        entries[array_name + _ARRAY] = buffer.getvalue()
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         for entry_name, data in entries.items():
@@ -132,20 +129,20 @@ def load(path: Path) -> ModelFile:
     """
     with _opened(path) as file:
         manifest = _read_manifest(file, path)
-        analysis = _read_entry(file, _ANALYSIS, path)
-        synthesis = _read_entry(file, _SYNTHESIS, path)
-        arrays: dict[str, IntegerArray] = {}
-        for entry_name in file.namelist():
-            if entry_name.endswith(".npy"):
-                data = _read_entry(file, entry_name, path)
-                arrays[entry_name.removesuffix(".npy")] = _read_array(data, entry_name, path)
+        graphs = {
+            name: _read_entry(file, name + _GRAPH, path)
+            for name in {"analysis", _SYNTHESIS, *_names(file, _GRAPH)}
+        }
+        arrays = {
+            name: _read_array(_read_entry(file, name + _ARRAY, path), name + _ARRAY, path)
+            for name in _names(file, _ARRAY)
+        }
     model = build(
         manifest["name"],
         manifest["family"],
         decoding=manifest["decoding"],
         encoding=manifest["encoding"],
-        analysis=analysis,
-        synthesis=synthesis,
+        graphs=graphs,
         arrays=arrays,
     )
     if model.identity.hex() != manifest["identity"]:
@@ -220,7 +217,7 @@ def _identity(
     family: str,
     decoding: Mapping[str, Any],
     synthesis: bytes,
-    arrays: Mapping[str, IntegerArray],
+    arrays: Mapping[str, Array],
 ) -> bytes:
     digest = hashlib.sha256()
 
@@ -255,6 +252,11 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ModelError(f"{path}: no such model file") from error
     except Exception as error:  # zipfile and zlib raise nearly anything on damaged bytes
         raise ModelError(f"{path}: expected a model file, found {_reason(error)}") from error
+
+
+def _names(file: zipfile.ZipFile, suffix: str) -> list[str]:
+    """Entries with a suffix, without it."""
+    return [name.removesuffix(suffix) for name in file.namelist() if name.endswith(suffix)]
 
 
 def _reason(error: Exception) -> str:
@@ -302,7 +304,7 @@ def _read_manifest(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_array(data: bytes, name: str, path: Path) -> IntegerArray:
+def _read_array(data: bytes, name: str, path: Path) -> Array:
     buffer = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(buffer)
@@ -311,11 +313,12 @@ def _read_array(data: bytes, name: str, path: Path) -> IntegerArray:
         shape, _, dtype = np.lib.format.read_array_header_1_0(buffer)
         # The header is checked before anything of its size is allocated.
         fits = all(0 <= side <= len(data) for side in shape)
-        if dtype.kind not in "iu" or not fits or math.prod(shape) * dtype.itemsize > len(data):
+        allowed = dtype.kind in "iu" or dtype in (np.float16, np.float32)
+        if not allowed or not fits or math.prod(shape) * dtype.itemsize > len(data):
             raise ValueError(f"shape {shape} of {dtype} in {len(data)} B")
-        array: IntegerArray = np.load(io.BytesIO(data), allow_pickle=False)
+        array: Array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # numpy evaluates the header as Python, so nearly anything
         raise ModelError(
-            f"{path}: {name}: expected an array of integers, found {_reason(error)}"
+            f"{path}: {name}: expected an array of numbers, found {_reason(error)}"
         ) from error
     return array

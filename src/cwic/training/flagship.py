@@ -9,6 +9,7 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
+from cwic.flagship_coder import LATENT_PX, Q_UNITS
 from cwic.training.config import FlagshipStage, StageConfig, TrainConfig
 from cwic.training.family import Place, StepLoss, Validation, psnr_db, score_db
 from cwic.training.loss import flagship_distortion, flagship_loss, grid_ratio
@@ -19,8 +20,6 @@ from cwic.training.model.flagship import (
     FlagshipOutput,
     Noise,
 )
-from cwic.training.model.flagship_entropy import Q_UNITS
-from cwic.training.model.flagship_transforms import LATENT_PX
 
 # Bits per pixel at which validation compares checkpoints.
 _SCORE_BPP = (0.1, 0.2, 0.4, 0.8, 1.6)

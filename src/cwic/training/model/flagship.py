@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cwic.flagship_coder import HYPER_PX, LATENT_PX, MAX_LEVEL, MAX_SYMBOL, Q_UNITS
+from cwic.integer_net import ACTIVATION_BITS
+from cwic.step_network import MAX_HYPER
 from cwic.training.model.flagship_entropy import (
-    MAX_HYPER,
-    MAX_LEVEL,
-    MAX_SYMBOL,
-    Q_UNITS,
     HyperModel,
     LevelModel,
     MeanNetwork,
@@ -37,8 +36,6 @@ from cwic.training.model.flagship_entropy import (
 )
 from cwic.training.model.flagship_transforms import (
     CONDITION_CHANNELS,
-    HYPER_LATENTS,
-    LATENT_PX,
     Analysis,
     EdgeBlock,
     HyperAnalysis,
@@ -47,10 +44,10 @@ from cwic.training.model.flagship_transforms import (
     Synthesis,
     condition,
 )
-from cwic.training.model.integer_layers import ACTIVATION_BITS, IntegerConv2d, round_half_up
+from cwic.training.model.integer_layers import IntegerConv2d, round_half_up
 
 # Sides of a training picture are multiples of a hyper-latent's.
-PICTURE_MULTIPLE = LATENT_PX * HYPER_LATENTS
+PICTURE_MULTIPLE = HYPER_PX
 
 # Gain on He's initialisation of the last layer of the analysis: latents start out a few steps wide.
 _LATENT_GAIN = 2.0
@@ -75,8 +72,8 @@ class FlagshipConfig:
     scale_width: int = 96  # state of the scale network, which is evaluated in integers
     analysis_sees_q: bool = False  # True: a search for a size must rerun the analysis
     importance_map: bool = True
-    min_q: float = -9.0  # quarter octaves of the step size that the network is trained for:
-    max_q: float = 9.0  # quality 0 and quality 100
+    min_q: float = -11.0  # quarter octaves of the step size that the network is trained for:
+    max_q: float = 10.0  # quality 0 and quality 100
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.groups) <= 5:

@@ -20,13 +20,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from cwic.arithmetic_coder import FREQUENCY_BITS
+from cwic.flagship_coder import (
+    ESCAPE,
+    LEVEL_CONTEXTS,
+    LEVEL_FRACTIONS,
+    MAX_LEVEL_RESIDUAL,
+    MAX_SYMBOL,
+    Q_UNITS,
+    RATE_CLASSES,
+)
+from cwic.integer_net import ACTIVATION_BITS, SUM_BITS, assert_exact
+from cwic.step_network import MAX_HYPER
 from cwic.training.model.flagship_transforms import activate
 from cwic.training.model.integer_layers import (
-    ACTIVATION_BITS,
-    SUM_BITS,
     IntegerConv2d,
     IntegerWeights,
-    assert_exact,
     integer_relu,
     round_half_up,
 )
@@ -34,14 +43,6 @@ from cwic.training.model.integer_layers import (
 NUM_TABLES = 64
 TABLES_PER_OCTAVE = 6  # 1.5 tables for each quarter octave of the step size
 SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
-MAX_SYMBOL = 255  # larger magnitudes are coded as an escape and a number
-ESCAPE = 2 * MAX_SYMBOL + 1  # index of the escape; symbol k has index k + MAX_SYMBOL
-FREQUENCY_BITS = 16
-
-MAX_HYPER = 63  # hyper-latents are clipped to this magnitude
-MAX_LEVEL = 8  # of the importance map, both signs
-
-Q_UNITS = 64  # q of a header is an integer in 1 / Q_UNITS of a quarter octave
 
 # A symbol whose frequency is 0 still has its unit of 2^-24 in the range coder.
 _IMPOSSIBLE_BITS = 24.0
@@ -52,9 +53,7 @@ _MIDDLE_TABLE = 20
 # Gain on the last layer of the scale network, a shift by two bits: tables are small units.
 _TABLE_GAIN = 4
 
-_LEVEL_CONTEXTS = (1, 2, 3, 5, 8)  # sums of gradients at which the next context begins
 _STATISTICS_GAIN = 10.0  # statistics move as many times faster than their parameters
-_RATE_CLASSES = 12  # classes of q that have hyper-latent statistics of their own
 _RATE_CLASS_WIDTH = 2.0  # in quarter octaves
 _LN2 = math.log(2)
 
@@ -92,16 +91,29 @@ def coding_tables() -> npt.NDArray[np.int64]:
     Returns:
         (NUM_TABLES, ESCAPE + 1), rows sum to 2^FREQUENCY_BITS, escapes are at least 1.
     """
-    scale = SMALLEST_SCALE * 2.0 ** (np.arange(NUM_TABLES)[:, None] / TABLES_PER_OCTAVE)
-    edges = np.arange(-MAX_SYMBOL - 0.5, MAX_SYMBOL + 1) / scale
+    scale = SMALLEST_SCALE * 2.0 ** (np.arange(NUM_TABLES) / TABLES_PER_OCTAVE)
+    p = _logistic_masses(np.zeros(NUM_TABLES), scale, MAX_SYMBOL)
+    escape = np.maximum(1 - p.sum(axis=1, keepdims=True), 2.0**-FREQUENCY_BITS)
+    return _frequencies(np.concatenate([p, escape], axis=1))
+
+
+def _logistic_masses(
+    mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64], reach: int
+) -> npt.NDArray[np.float64]:
+    """Probabilities of the integers -reach..reach, (T, 2 reach + 1), of T logistic laws (T,)."""
+    edges = (np.arange(-reach - 0.5, reach + 1) - mean[:, None]) / scale[:, None]
     with np.errstate(over="ignore"):
-        p = np.diff(1 / (1 + np.exp(-edges)), axis=1)
+        masses: npt.NDArray[np.float64] = np.diff(1 / (1 + np.exp(-edges)), axis=1)
+    return masses
+
+
+def _frequencies(p: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """(T, S) probabilities as integers whose rows sum to 2^FREQUENCY_BITS."""
     total = 1 << FREQUENCY_BITS
-    tables = np.zeros((NUM_TABLES, ESCAPE + 1), np.int64)
-    tables[:, :ESCAPE] = np.rint(p * total)
-    tables[:, ESCAPE] = np.maximum(1, np.rint((1 - p.sum(axis=1)) * total))
+    tables = np.rint(p * total).astype(np.int64)
     # What rounding leaves over goes to the likeliest symbol.
-    tables[:, MAX_SYMBOL] += total - tables.sum(axis=1)
+    rows = np.arange(len(tables))
+    tables[rows, p.argmax(axis=1)] += total - tables.sum(axis=1)
     return tables
 
 
@@ -300,19 +312,26 @@ class HyperModel(nn.Module):
         # One-dimensional all: they are statistics, not matrices.
         self.mean = nn.Parameter(torch.zeros(channels))
         self.log_scale = nn.Parameter(torch.zeros(channels))
-        self.class_mean = nn.Parameter(torch.zeros(_RATE_CLASSES * channels))
-        self.class_log_scale = nn.Parameter(torch.zeros(_RATE_CLASSES * channels))
+        self.class_mean = nn.Parameter(torch.zeros(RATE_CLASSES * channels))
+        self.class_log_scale = nn.Parameter(torch.zeros(RATE_CLASSES * channels))
 
     @staticmethod
     def rate_class(q: Tensor) -> Tensor:
         """q (B,) in quarter octaves -> (B,) integer 0..11; from the header: (q64 + 768) >> 7."""
-        return torch.floor(q / _RATE_CLASS_WIDTH + _RATE_CLASSES / 2).clamp(0, 11).long()
+        return torch.floor(q / _RATE_CLASS_WIDTH + RATE_CLASSES / 2).clamp(0, 11).long()
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the scale, (12, channels) each."""
         mean = self.mean + self.class_mean.view(-1, self.channels)
         log_scale = self.log_scale + self.class_log_scale.view(-1, self.channels)
         return _STATISTICS_GAIN * mean, (_STATISTICS_GAIN * log_scale).clamp(-3, 4)
+
+    def tables(self) -> npt.NDArray[np.int64]:
+        """Frequencies of hyper-latents -63..63, (12 channels, 127), a class's channels together."""
+        mean, log_scale = (value.detach().double().flatten() for value in self.statistics())
+        return _frequencies(
+            _logistic_masses(mean.cpu().numpy(), log_scale.exp().cpu().numpy(), MAX_HYPER)
+        )
 
     def forward(self, z: Tensor, q: Tensor) -> Tensor:
         """Bits of hyper-latents.
@@ -343,8 +362,26 @@ class LevelModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        start = torch.linspace(-2, 0, len(_LEVEL_CONTEXTS) + 1)
+        start = torch.linspace(-2, 0, len(LEVEL_CONTEXTS) + 1)
         self.log_scale = nn.Parameter(start / _STATISTICS_GAIN)
+
+    def _clipped_log_scale(self) -> Tensor:
+        return (_STATISTICS_GAIN * self.log_scale).clamp(-3, 3)
+
+    def tables(self) -> npt.NDArray[np.int64]:
+        """Frequencies of a level less its prediction rounded down, -20..20: (24, 41).
+
+        A table for each context and, within it, each fraction 0, 1/4, 1/2, 3/4 of a prediction.
+        """
+        scale = self._clipped_log_scale().detach().double().exp().cpu().numpy()
+        fraction = np.arange(LEVEL_FRACTIONS) / LEVEL_FRACTIONS
+        return _frequencies(
+            _logistic_masses(
+                np.tile(fraction, len(scale)),
+                np.repeat(scale, LEVEL_FRACTIONS),
+                MAX_LEVEL_RESIDUAL,
+            )
+        )
 
     @staticmethod
     def neighbours(level: Tensor) -> LevelNeighbours:
@@ -372,14 +409,14 @@ class LevelModel(nn.Module):
             roughness = (
                 (west - north_west).abs() + (north - north_west).abs() + (north - north_east).abs()
             )
-            context = sum((roughness >= start).long() for start in _LEVEL_CONTEXTS)
+            context = sum((roughness >= start).long() for start in LEVEL_CONTEXTS)
         assert isinstance(context, Tensor)
         return LevelNeighbours(prediction, context)
 
     def forward(self, level: Tensor) -> Tensor:
         """(B, 1, h, w) integers -> (B, 1, h, w) bits; a flat map costs nothing beyond its flag."""
         prediction, context = self.neighbours(level)
-        inverse = torch.exp(-(_STATISTICS_GAIN * self.log_scale).clamp(-3, 3))[context]
+        inverse = torch.exp(-self._clipped_log_scale())[context]
         bits = logistic_bits(level - prediction, inverse)
         if self.training:
             return bits

@@ -11,9 +11,6 @@ Shapes: (h, w) = (H / 16, W / 16) is the size of the latents, M their channels.
 import torch
 from torch import Tensor, nn
 
-LATENT_PX = 16  # pixels of a latent's side
-HYPER_LATENTS = 4  # latents of a hyper-latent's side
-
 # Channels of `condition`.
 CONDITION_CHANNELS = 5
 

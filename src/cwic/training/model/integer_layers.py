@@ -1,15 +1,10 @@
-"""Layers that integer arithmetic reproduces exactly: what the coding tables are chosen with.
+"""Layers that :mod:`cwic.integer_net` reproduces exactly: what coding tables are chosen with.
 
-Owns the number format of the probability network and its simulation in floating point. An
-activation is an integer a that means a / 2^8, 0 <= a < 2^15 behind a ReLU; a weight is an integer w
-that means w / 2^12, |w| < 2^15; sums are integers in units of 2^-20. Between layers
-
-    a' = clip((sum + 2^11) >> 12, 0, 2^15 - 1),
-
-shift and round, ReLU and clip in one. In evaluation mode the layers compute in float64 with matrix
-products, where every partial sum is a multiple of 2^-20 below 2^33 and so exact in any order; in
-training they compute in whatever precision is current, rounded to the same grids with
-straight-through gradients. Which layers there are is left to :mod:`.flagship_entropy`.
+Simulates its integers in floating point: an activation is a multiple of 2^-8, a weight one of
+2^-12. In evaluation mode the layers compute in float64 with matrix products, where every partial
+sum is a multiple of 2^-20 below 2^33 and so exact in any order; in training they compute in
+whatever precision is current, rounded to the same grids with straight-through gradients. Which
+layers there are is left to :mod:`.flagship_entropy`.
 """
 
 from typing import NamedTuple
@@ -19,12 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-ACTIVATION_BITS = 8  # fractional bits of an activation
-WEIGHT_BITS = 12  # fractional bits of a weight
-SUM_BITS = ACTIVATION_BITS + WEIGHT_BITS  # fractional bits of a sum or bias
-MAX_INTEGER = 2**15 - 1  # of activations and weights
-
-_EXACT_LIMIT = 2**53
+from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, SUM_BITS, WEIGHT_BITS
 
 
 class IntegerWeights(NamedTuple):
@@ -97,17 +87,3 @@ def integer_relu(x: Tensor) -> Tensor:
     scale = 2.0**ACTIVATION_BITS
     inside = x.clamp(0, MAX_INTEGER / scale)
     return straight_through(inside, torch.floor(inside * scale + 0.5) / scale)
-
-
-def assert_exact(*layers: IntegerWeights, max_input: int = MAX_INTEGER) -> None:
-    """Assert that the sum of the layers' outputs is exact in float64 whatever the order of terms.
-
-    Args:
-        layers: whose outputs are added up before the next activation.
-        max_input: largest magnitude of an integer that goes in.
-    """
-    largest: int = 0
-    for layer in layers:
-        reach = np.abs(layer.weight).reshape(len(layer.weight), -1).sum(axis=1) * max_input
-        largest += int((reach + np.abs(layer.bias)).max())
-    assert largest < _EXACT_LIMIT, f"sums of up to {largest} are not exact in float64"

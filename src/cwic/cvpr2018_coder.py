@@ -1,4 +1,4 @@
-"""Latents <-> bytes: one traversal per family, walked by the encoder and the decoder alike.
+"""Codes of the `cvpr2018` family <-> bytes: one traversal, walked by encoder and decoder alike.
 
 A traversal visits every bit in coding order with the number of its context; what a visit does is
 the caller's choice: code it, decode it, add up its cost, or count it. So there is no second copy of

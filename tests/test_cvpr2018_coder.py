@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cwic import latent_coder
+from cwic import cvpr2018_coder
+from cwic.cvpr2018_coder import CodedPicture, CodeLayout
 from cwic.errors import BitstreamError, ModelError
-from cwic.latent_coder import CodedPicture, CodeLayout
 
 LAYOUTS = [
     CodeLayout(code_channels=8, levels=4, first_kept=2),
@@ -44,8 +44,8 @@ def test_decoding_gives_back_any_code_and_map(
     rng = np.random.default_rng(seed)
     picture = random_picture(layout, height, width, rng, p_one=rng.random())
     table = rng.integers(1, 65536, layout.num_contexts).astype(np.uint16)
-    payload = latent_coder.encode_symbols(picture, layout, table)
-    decoded = latent_coder.decode_symbols(payload, height, width, layout, table)
+    payload = cvpr2018_coder.encode_symbols(picture, layout, table)
+    decoded = cvpr2018_coder.decode_symbols(payload, height, width, layout, table)
     np.testing.assert_array_equal(decoded.level, picture.level)
     np.testing.assert_array_equal(decoded.code, picture.code)
 
@@ -53,9 +53,9 @@ def test_decoding_gives_back_any_code_and_map(
 def test_the_payload_is_as_long_as_its_cross_entropy() -> None:
     layout = LAYOUTS[3]
     picture = random_picture(layout, 20, 30, np.random.default_rng(1))
-    table = latent_coder.probability_table(latent_coder.count_contexts(picture, layout), layout)
-    expected_bytes = latent_coder.cost_bits(picture, layout, table) / 8
-    payload = latent_coder.encode_symbols(picture, layout, table)
+    table = cvpr2018_coder.probability_table(cvpr2018_coder.count_contexts(picture, layout), layout)
+    expected_bytes = cvpr2018_coder.cost_bits(picture, layout, table) / 8
+    payload = cvpr2018_coder.encode_symbols(picture, layout, table)
     assert expected_bytes - 1 <= len(payload) <= expected_bytes * 1.001 + 8
 
 
@@ -63,16 +63,16 @@ def test_counted_tables_code_smaller_than_flat_ones() -> None:
     layout = LAYOUTS[3]
     rng = np.random.default_rng(2)
     pictures = [random_picture(layout, 20, 30, rng, p_one=0.1) for _ in range(3)]
-    counts = sum(latent_coder.count_contexts(picture, layout) for picture in pictures[:2])
-    table = latent_coder.probability_table(counts, layout)
-    cost = latent_coder.cost_bits(pictures[2], layout, table)
-    assert cost < 0.75 * latent_coder.cost_bits(pictures[2], layout, flat_table(layout))
+    counts = sum(cvpr2018_coder.count_contexts(picture, layout) for picture in pictures[:2])
+    table = cvpr2018_coder.probability_table(counts, layout)
+    cost = cvpr2018_coder.cost_bits(pictures[2], layout, table)
+    assert cost < 0.75 * cvpr2018_coder.cost_bits(pictures[2], layout, flat_table(layout))
 
 
 def test_every_kept_bit_and_every_level_is_visited_once() -> None:
     layout = LAYOUTS[0]
     picture = random_picture(layout, 7, 5, np.random.default_rng(3))
-    counts = latent_coder.count_contexts(picture, layout)
+    counts = cvpr2018_coder.count_contexts(picture, layout)
     assert counts.sum() == layout.kept(picture.level).sum() + layout.level_bits * 35
 
 
@@ -88,7 +88,7 @@ def test_contexts_hold_nothing_that_a_decoder_does_not_know_yet() -> None:
             seen.extend(zip(contexts.tolist(), bits.tolist(), strict=True))
             return bits
 
-        latent_coder._walk(CodedPicture(of.code.copy(), of.level.copy()), layout, visit)
+        cvpr2018_coder._walk(CodedPicture(of.code.copy(), of.level.copy()), layout, visit)
         return seen
 
     original = visited(picture)
@@ -108,7 +108,7 @@ def test_garbage_gives_symbols_of_the_right_shape_or_a_bitstream_error(seed: int
     rng = np.random.default_rng(seed)
     garbage = rng.bytes(int(rng.integers(0, 200)))
     try:
-        picture = latent_coder.decode_symbols(garbage, 6, 7, layout, flat_table(layout))
+        picture = cvpr2018_coder.decode_symbols(garbage, 6, 7, layout, flat_table(layout))
     except BitstreamError:
         return
     assert picture.code.shape == (10, 6, 7)
@@ -118,8 +118,8 @@ def test_garbage_gives_symbols_of_the_right_shape_or_a_bitstream_error(seed: int
 def test_tables_that_do_not_fit_are_refused() -> None:
     layout = LAYOUTS[0]
     with pytest.raises(ModelError, match="probabilities"):
-        latent_coder.checked_table(layout, flat_table(layout)[:-1])
+        cvpr2018_coder.checked_table(layout, flat_table(layout)[:-1])
     zero = flat_table(layout)
     zero[3] = 0
     with pytest.raises(ModelError, match="probabilities"):
-        latent_coder.checked_table(layout, zero)
+        cvpr2018_coder.checked_table(layout, zero)

@@ -1,0 +1,110 @@
+"""The `cvpr2018` family at run time (Li et al., 2018): a binary code, masked by importance."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cwic import cvpr2018_coder
+from cwic.cvpr2018_coder import CodedPicture, CodeLayout
+from cwic.engine import Engine
+from cwic.errors import ModelError
+from cwic.family import Pixels, RateRange, checked_numbers
+from cwic.image import crop, pad_to_multiple
+from cwic.model_file import ModelFile
+
+FAMILY = "cvpr2018"
+
+# Side of a code cell in pixels.
+CELL_PX = 8
+
+
+class Analysis(NamedTuple):
+    """What the encoder side of a model says of a picture of 8 h x 8 w pixels."""
+
+    activation: npt.NDArray[np.float32]  # (n, h, w) in (0, 1); a bit is activation > 0.5
+    map_logits: npt.NDArray[np.float32]  # (h, w), logits of the importance map
+
+
+def analyze(engine: Engine, pixels: Pixels) -> Analysis:
+    """(8 h, 8 w, 3) uint8 -> activations and map logits."""
+    activation, map_logits = engine.run("analysis", pixels[None])
+    return Analysis(activation[0], map_logits[0, 0])
+
+
+def synthesize(engine: Engine, code: npt.NDArray[np.uint8]) -> Pixels:
+    """Masked code (n, h, w) of 0 and 1 -> (8 h, 8 w, 3) uint8."""
+    (pixels,) = engine.run("synthesis", code[None])
+    result: Pixels = pixels[0]
+    return result
+
+
+def code_of_picture(analysis: Analysis, q: int, layout: CodeLayout) -> CodedPicture:
+    """Binarizer, map quantizer and mask of the paper (eq. 1, 4 and 5), once and for all.
+
+    Args:
+        analysis: activations and map logits of a picture.
+        q: offset on the logits in units of 1/64.
+        layout: of the model.
+    """
+    p = 1 / (1 + np.exp(-(analysis.map_logits + np.float32(q / 64))))
+    level = np.clip(np.floor(p * layout.levels + 1e-5), 0, layout.levels - 1).astype(np.uint8)
+    k = np.arange(layout.code_channels)[:, None, None]
+    bits = (analysis.activation > 0.5) & (k < layout.kept(level))
+    return CodedPicture(bits.astype(np.uint8), level)
+
+
+class Cvpr2018:
+    """See :class:`cwic.family.Family`; q counts 1/64 of a logit of the importance map."""
+
+    log_size_per_q = 0.5 / 64
+    psnr_db_per_q = 1.5 / 64
+
+    def __init__(self, model: ModelFile, threads: int | None = None):
+        """`threads` of one call; None: all cores."""
+        self.layout = CodeLayout(**checked_numbers(model, model.decoding, CodeLayout))
+        self.rates = RateRange(**checked_numbers(model, model.encoding, RateRange))
+        if "bit_table" not in model.arrays:
+            raise ModelError(f"model {model.name}: expected an array bit_table, found none")
+        self.table = cvpr2018_coder.checked_table(self.layout, model.arrays["bit_table"])
+        self.engine = Engine(model, threads)
+
+    def analyze(self, pixels: Pixels) -> "_Analyzed":
+        """(H, W, 3) uint8 of any size."""
+        height, width = pixels.shape[:2]
+        analysis = analyze(self.engine, pad_to_multiple(pixels, CELL_PX))
+        return _Analyzed(self, analysis, height, width)
+
+    def decode(self, payload: bytes, q: int, height: int, width: int) -> Pixels:  # noqa: ARG002 - the map says it all
+        """The (height, width, 3) pixels of a payload."""
+        cells = (-(-height // CELL_PX), -(-width // CELL_PX))
+        coded = cvpr2018_coder.decode_symbols(payload, *cells, self.layout, self.table)
+        return crop(synthesize(self.engine, coded.code), width, height)
+
+
+class _Analyzed(NamedTuple):
+    family: Cvpr2018
+    analysis: Analysis
+    height: int
+    width: int
+
+    def code(self, q: int) -> "_Coded":
+        return _Coded(self, q, code_of_picture(self.analysis, q, self.family.layout))
+
+
+class _Coded(NamedTuple):
+    of: _Analyzed
+    q: int
+    picture: CodedPicture
+
+    def size_bytes(self) -> float:
+        family = self.of.family
+        return cvpr2018_coder.cost_bits(self.picture, family.layout, family.table) / 8
+
+    def payload(self) -> bytes:
+        family = self.of.family
+        return cvpr2018_coder.encode_symbols(self.picture, family.layout, family.table)
+
+    def pixels(self) -> Pixels:
+        decoded = synthesize(self.of.family.engine, self.picture.code)
+        return crop(decoded, self.of.width, self.of.height)

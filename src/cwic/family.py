@@ -1,0 +1,92 @@
+"""What `Codec` needs of a model family, and no more.
+
+A family turns the pixels of a picture into the payload of a tile and back. Targets, containers,
+metadata and picture files are left to :mod:`cwic.codec`.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cwic.errors import ModelError
+from cwic.model_file import ModelFile
+
+Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
+
+
+class RateRange(NamedTuple):
+    """Range of the rate offset q of a model, in the header's units."""
+
+    min_q: int  # quality 0
+    max_q: int  # quality 100
+
+    def of_quality(self, quality: float) -> int:
+        """The offset of a quality in [0, 100]."""
+        return round(self.min_q + quality / 100 * (self.max_q - self.min_q))
+
+
+class Coded(Protocol):
+    """A picture at one rate, all decisions taken."""
+
+    @property
+    def q(self) -> int:
+        """What the header must say."""
+        ...
+
+    def size_bytes(self) -> float:
+        """Length of the payload, to within a few bytes, without making it."""
+        ...
+
+    def payload(self) -> bytes:
+        """The tile's bytes."""
+        ...
+
+    def pixels(self) -> Pixels:
+        """(H, W, 3) what a decoder will show."""
+        ...
+
+
+class Analyzed(Protocol):
+    """A picture behind the analysis transform."""
+
+    def code(self, q: int) -> Coded:
+        """The picture at a rate offset within the model's range."""
+        ...
+
+
+class Family(Protocol):
+    """One model, ready to encode and decode; safe to share among threads."""
+
+    rates: RateRange
+    log_size_per_q: float  # about how much the logarithm of a size rises with q
+    psnr_db_per_q: float
+
+    def analyze(self, pixels: Pixels) -> Analyzed:
+        """(H, W, 3) uint8 of any size."""
+        ...
+
+    def decode(self, payload: bytes, q: int, height: int, width: int) -> Pixels:
+        """The (height, width, 3) pixels of a payload.
+
+        Raises:
+            BitstreamError: the payload is damaged in a way that shows.
+        """
+        ...
+
+
+def checked_numbers(
+    model: ModelFile, found: dict[str, Any], kind: type[tuple[Any, ...]]
+) -> dict[str, int]:
+    """A table of the manifest that holds exactly the integers that a named tuple needs.
+
+    Raises:
+        ModelError: it does not.
+    """
+    names = set(kind.__annotations__)
+    if set(found) != names or any(type(value) is not int for value in found.values()):
+        raise ModelError(
+            f"model {model.name}: damaged manifest: expected integers {', '.join(sorted(names))}, "
+            f"found {str(found)[:200]}"
+        )
+    return found

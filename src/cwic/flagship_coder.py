@@ -1,0 +1,422 @@
+r"""Latents of the `cwic` family <-> bytes: one traversal, walked by the encoder and the decoder.
+
+What is coded, in this order, in one range coder:
+
+* the importance map: a bit that says whether it is flat; if not, its levels along x + 2 y, each by
+  a table chosen by a prediction from its left and upper neighbours and by how rough they are;
+* the hyper-latents z, each channel by a table of its own;
+* the latents in groups of channels, each in two passes over a checkerboard. A symbol is
+  round((y - m) 2^((q + s) / 4)), its latent m + symbol 2^(-(q + s) / 4). The mean m comes from a
+  network in floating point; the number of its table comes from integers alone, so that every
+  machine reads the same symbols.
+
+Cells beyond the picture, which exist because hyper-latents cover 4 x 4 latents, have symbol 0, the
+levels of their nearest neighbours, and are not coded. Leaves the networks to
+:mod:`cwic.step_network`, the range coder to :mod:`cwic.arithmetic_coder`, the transforms to
+:mod:`cwic.engine`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cwic.arithmetic_coder import FREQUENCY_TOTAL, BitCoder, BitDecoder, BitEncoder, SymbolTables
+from cwic.errors import BitstreamError, ModelError
+from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER
+from cwic.step_network import MAX_HYPER, Array, Checkerboard, MeanNetwork, ScaleNetwork
+
+LATENT_PX = 16  # pixels of a latent's side
+HYPER_LATENTS = 4  # latents of a hyper-latent's side
+HYPER_PX = LATENT_PX * HYPER_LATENTS
+
+Q_UNITS = 64  # q of a header is an integer in 1 / Q_UNITS of a quarter octave of the step size
+MAX_LEVEL = 8  # of the importance map, both signs, in quarter octaves
+MAX_SYMBOL = 255  # larger magnitudes are coded as an escape and a number
+ESCAPE = 2 * MAX_SYMBOL + 1  # index of the escape; symbol k has index k + MAX_SYMBOL
+RATE_CLASSES = 12  # classes of q that have hyper-latent statistics of their own
+
+LEVEL_CONTEXTS = (1, 2, 3, 5, 8)  # roughness at which the next context of a level begins
+LEVEL_FRACTIONS = 4  # a level's prediction is a multiple of 1 / LEVEL_FRACTIONS
+MAX_LEVEL_RESIDUAL = 20  # of a level from its prediction rounded down
+
+_HALF = FREQUENCY_TOTAL // 2
+_MAX_EXCESS_BITS = 16  # of what an escape adds to MAX_SYMBOL
+_MAX_CODED = MAX_SYMBOL + (1 << _MAX_EXCESS_BITS) - 1
+
+Symbols = npt.NDArray[np.int32]
+
+# (step, cells of its colour inside the picture, means (channels, cells), gains (cells,)) ->
+# symbols (channels, cells) of an encoder, anything of this shape for a decoder.
+SymbolsOf = Callable[[int, npt.NDArray[np.intp], Array, Array], Symbols]
+
+
+class CodedLatents(NamedTuple):
+    """All that a payload says, and what it means to the synthesis."""
+
+    q: int  # of the header, in 1/64 of a quarter octave
+    level: npt.NDArray[np.int64]  # (h, w) levels of the importance map
+    hyper: npt.NDArray[np.int64]  # (hyper_channels, h / 4, w / 4)
+    symbols: npt.NDArray[np.int32]  # (M, h, w)
+    decoded: npt.NDArray[np.float32]  # (M, h, w) latents
+    prior: npt.NDArray[np.float32]  # (mean width, h, w) what is known without the latents
+    planes: npt.NDArray[np.float32]  # (5, h, w), see `condition`
+
+
+class Cells(NamedTuple):
+    """Latent positions of a picture."""
+
+    height: int  # rows that have pixels of the picture
+    width: int
+    padded_height: int  # of the grid, a multiple of HYPER_LATENTS
+    padded_width: int
+
+
+def cells_of(height_px: int, width_px: int) -> Cells:
+    """The cells of a picture of so many pixels."""
+    height, width = -(-height_px // LATENT_PX), -(-width_px // LATENT_PX)
+    return Cells(
+        height,
+        width,
+        -(-height // HYPER_LATENTS) * HYPER_LATENTS,
+        -(-width // HYPER_LATENTS) * HYPER_LATENTS,
+    )
+
+
+def condition(q: int, level: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """What networks in floating point are told of the step size, as planes beside other inputs.
+
+    Args:
+        q: of the header.
+        level: (h, w).
+
+    Returns:
+        (5, h, w), magnitudes of about 1.
+    """
+    base = np.full(level.shape, q / Q_UNITS, np.float32)
+    total = (base + level.astype(np.float32)) / 8
+    step = np.exp2(-2 * total)
+    return np.stack([total, total * total, step / 2, 1 / (2 * step), base / 8]).astype(np.float32)
+
+
+class LatentCoder:
+    """The probabilities of one model, and the traversal that uses them."""
+
+    def __init__(self, arrays: Mapping[str, Array], groups: tuple[int, ...], model: str):
+        """Take a model file's arrays over.
+
+        Args:
+            arrays: `mean.LAYER.weight`, `mean.LAYER.bias` (float), `scale.LAYER.weight`,
+                `scale.LAYER.bias` (integer), `symbol_tables` (T, 512), `hyper_tables`
+                (12 hyper_channels, 127), `level_tables` (24, 41), `magnitudes` (256,).
+            groups: latent channels of each group.
+            model: its name, for error messages.
+
+        Raises:
+            ModelError: they do not fit.
+        """
+        self._groups = groups
+        self.mean_network = MeanNetwork(_layers(arrays, "mean."), groups, f"model {model}: mean")
+        self.scale_network = ScaleNetwork(
+            _layers(arrays, "scale."), groups, f"model {model}: scale"
+        )
+        self.hyper_channels = self.scale_network.hyper_channels
+        expected = {
+            "symbol_tables": (None, ESCAPE + 1),
+            "hyper_tables": (RATE_CLASSES * self.hyper_channels, 2 * MAX_HYPER + 1),
+            "level_tables": (
+                (len(LEVEL_CONTEXTS) + 1) * LEVEL_FRACTIONS,
+                2 * MAX_LEVEL_RESIDUAL + 1,
+            ),
+        }
+        tables = {name: _tables(arrays, name, shape, model) for name, shape in expected.items()}
+        self._symbol_tables = tables["symbol_tables"]
+        self._hyper_tables = tables["hyper_tables"]
+        self._level_tables = tables["level_tables"]
+        magnitudes = arrays.get("magnitudes", np.zeros(0))
+        if magnitudes.shape != (MAX_SYMBOL + 1,) or not 0 <= magnitudes.min() <= MAX_INTEGER:
+            raise ModelError(
+                f"model {model}: expected {MAX_SYMBOL + 1} magnitudes from 0 to {MAX_INTEGER}, "
+                f"found shape {magnitudes.shape}"
+            )
+        self._magnitudes = magnitudes.astype(np.float64)
+
+    # -- the encoder's side ------------------------------------------------------------------------
+
+    def code(
+        self,
+        coder: BitCoder,
+        y: npt.NDArray[np.float32],
+        hyper: npt.NDArray[np.int64],
+        level: npt.NDArray[np.int64],
+        q: int,
+        cells: Cells,
+    ) -> CodedLatents:
+        """Quantize latents and code them.
+
+        Args:
+            coder: takes the symbols: an encoder, or a :class:`BitCounter`.
+            y: (M, h, w) of the analysis.
+            hyper: (hyper_channels, h / 4, w / 4) in -63..63.
+            level: (h, w) in -8..8; beyond the picture only what it repeats from inside.
+            q: of the header.
+            cells: of the picture.
+        """
+        board = Checkerboard(cells.padded_height, cells.padded_width)
+        halves = board.halves(y)
+        ends = np.cumsum(self._groups)
+        self._code_levels(coder, level, cells)
+        self._code_hyper(coder, hyper, q)
+
+        def quantized(step: int, inside: npt.NDArray[np.intp], mean: Array, gain: Array) -> Symbols:
+            group, colour = divmod(step, 2)
+            own = halves[colour][ends[group] - self._groups[group] : ends[group], inside]
+            exact = (own - mean) * gain
+            np.clip(exact, -_MAX_CODED, _MAX_CODED, out=exact)
+            return np.floor(exact + np.float32(0.5)).astype(np.int32)
+
+        return self._walk(coder, quantized, hyper, level, q, cells, board)
+
+    # -- the decoder's side ------------------------------------------------------------------------
+
+    def decode(self, payload: bytes, q: int, cells: Cells) -> CodedLatents:
+        """What a payload says.
+
+        Raises:
+            BitstreamError: the payload is damaged in a way that shows.
+        """
+        coder = BitDecoder(payload)
+        board = Checkerboard(cells.padded_height, cells.padded_width)
+        level = np.zeros((cells.padded_height, cells.padded_width), np.int64)
+        shape = (
+            self.hyper_channels,
+            cells.padded_height // HYPER_LATENTS,
+            cells.padded_width // HYPER_LATENTS,
+        )
+        self._code_levels(coder, level, cells)
+        hyper = self._code_hyper(coder, np.zeros(shape, np.int64), q)
+
+        def unknown(step: int, inside: npt.NDArray[np.intp], mean: Array, gain: Array) -> Symbols:
+            del step, inside, gain
+            return np.zeros(mean.shape, np.int32)
+
+        result = self._walk(coder, unknown, hyper, level, q, cells, board)
+        coder.finish()
+        return result
+
+    # -- both --------------------------------------------------------------------------------------
+
+    def _walk(
+        self,
+        coder: BitCoder,
+        symbols_of: SymbolsOf,
+        hyper: npt.NDArray[np.int64],
+        level: npt.NDArray[np.int64],
+        q: int,
+        cells: Cells,
+        board: Checkerboard,
+    ) -> CodedLatents:
+        """Visit the latents step by step; `symbols_of` gives an encoder's symbols of a step."""
+        planes = condition(q, level)
+        told = np.stack([level << ACTIVATION_BITS, np.full_like(level, 4 * q)])
+        mean_state = self.mean_network.begin(hyper, planes, board)
+        scale_state = self.scale_network.begin(hyper << ACTIVATION_BITS, told, board)
+        prior = self.mean_network.activate(board.whole(mean_state))
+        inside_picture = np.zeros(level.shape, bool)
+        inside_picture[: cells.height, : cells.width] = True
+        decoded: list[list[Array]] = [[], []]
+        symbols: list[list[Array]] = [[], []]
+        of_cell = []
+        for colour in (0, 1):
+            own = level.reshape(-1)[board.cells[colour]]
+            gain = np.exp2((own.astype(np.float32) + np.float32(q / Q_UNITS)) / 4)
+            inside = np.flatnonzero(inside_picture.reshape(-1)[board.cells[colour]])
+            of_cell.append((own, gain, inside))
+        num_steps = 2 * len(self._groups)
+        for step in range(num_steps):
+            own, gain, inside = of_cell[step % 2]
+            mean = self.mean_network.predict(mean_state, step)
+            table = self.scale_network.table(
+                scale_state, step, own, q, self._symbol_tables.num_tables
+            )
+            found = np.zeros(mean.shape, np.int32)
+            wanted = symbols_of(step, inside, mean[:, inside], gain[inside])
+            found[:, inside] = _code_symbols(
+                coder, wanted.reshape(-1), self._symbol_tables, table[:, inside].reshape(-1)
+            ).reshape(wanted.shape)
+            latents = mean + found.astype(np.float32) / gain
+            symbols[step % 2].append(found)
+            decoded[step % 2].append(latents)
+            if step < num_steps - 1:
+                size = np.minimum(np.abs(found), MAX_SYMBOL)
+                self.mean_network.absorb(mean_state, step, latents, board)
+                self.scale_network.absorb(scale_state, step, self._magnitudes[size], board)
+        both = [
+            board.whole((np.concatenate(even), np.concatenate(odd)))
+            for even, odd in (symbols, decoded)
+        ]
+        return CodedLatents(q, level, hyper, both[0], both[1], prior, planes)
+
+    def _code_hyper(
+        self, coder: BitCoder, hyper: npt.NDArray[np.int64], q: int
+    ) -> npt.NDArray[np.int64]:
+        rate_class = min(max((q + RATE_CLASSES * Q_UNITS) >> 7, 0), RATE_CLASSES - 1)
+        channel = np.arange(len(hyper)) + rate_class * len(hyper)
+        index = np.repeat(channel, hyper[0].size)
+        found = coder.code_symbols(hyper.reshape(-1) + MAX_HYPER, self._hyper_tables, index)
+        return found.reshape(hyper.shape).astype(np.int64) - MAX_HYPER
+
+    def _code_levels(self, coder: BitCoder, level: npt.NDArray[np.int64], cells: Cells) -> None:
+        """Code the map; a decoder's `level` is filled in, cells beyond the picture included."""
+        rough = np.array([level.any()], np.uint8)
+        inner = level[: cells.height, : cells.width]
+        if coder.code(rough, np.array([_HALF]))[0]:
+            self._code_rough_levels(coder, inner)
+        bottom, right = np.array(level.shape) - inner.shape
+        level[:] = np.pad(inner, ((0, bottom), (0, right)), mode="edge")
+
+    def _code_rough_levels(self, coder: BitCoder, level: npt.NDArray[np.int64]) -> None:
+        """All cells of equal x + 2 y at once: left, above and above right are known by then."""
+        height, width = level.shape
+        known = np.zeros((height + 1, width + 2), np.int64)  # a border above, left and right
+        for step in range(width + 2 * (height - 1)):
+            y = np.arange(max(0, (step - width + 2) // 2), min(height - 1, step // 2) + 1)
+            x = step - 2 * y
+            predicted, roughness = _level_neighbours(known, y, x, width)
+            context = np.searchsorted(LEVEL_CONTEXTS, roughness, side="right")
+            below = predicted >> 2
+            table = context * LEVEL_FRACTIONS + (predicted & 3)
+            found = coder.code_symbols(
+                level[y, x] - below + MAX_LEVEL_RESIDUAL, self._level_tables, table
+            )
+            value = found - MAX_LEVEL_RESIDUAL + below
+            if value.size and np.abs(value).max() > MAX_LEVEL:
+                raise BitstreamError(
+                    f"expected importance levels of at most {MAX_LEVEL}, "
+                    f"found {int(np.abs(value).max())}"
+                )
+            level[y, x] = value
+            known[y + 1, x + 1] = value
+
+
+def _level_neighbours(
+    known: npt.NDArray[np.int64], y: Array, x: Array, width: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Prediction times four, 2 W + 2 N + NE - NW, and roughness |W - NW| + |N - NW| + |N - NE|.
+
+    A missing neighbour takes the value of the nearest known one: above the first row that is W,
+    left of the first column N, right of the last one N; the first cell of all knows only 0.
+    """
+    west, north = known[y + 1, x], known[y, x + 1]
+    north_west, north_east = known[y, x], known[y, x + 2]
+    west = np.where(x == 0, north, west)
+    north_west = np.where(x == 0, north, north_west)
+    north_east = np.where(x == width - 1, north, north_east)
+    north, north_west, north_east = (
+        np.where(y == 0, west, value) for value in (north, north_west, north_east)
+    )
+    predicted = 2 * west + 2 * north + north_east - north_west
+    roughness = np.abs(west - north_west) + np.abs(north - north_west) + np.abs(north - north_east)
+    return predicted, roughness
+
+
+def _code_symbols(
+    coder: BitCoder, symbols: Symbols, tables: SymbolTables, index: npt.NDArray[np.int64]
+) -> Symbols:
+    """Symbols of any magnitude; those beyond the tables as an escape, a sign and an Elias gamma."""
+    beyond = np.abs(symbols) > MAX_SYMBOL
+    found = coder.code_symbols(np.where(beyond, ESCAPE, symbols + MAX_SYMBOL), tables, index)
+    values = found - MAX_SYMBOL
+    escaped = np.flatnonzero(found == ESCAPE)
+    if escaped.size:
+        values[escaped] = _code_escapes(coder, symbols[escaped])
+    return values
+
+
+def _code_escapes(coder: BitCoder, symbols: Symbols) -> Symbols:
+    """Magnitudes above MAX_SYMBOL, bits of probability 1/2: signs, lengths in unary, digits."""
+
+    def code(bits: Array) -> npt.NDArray[np.int64]:
+        return coder.code(bits, np.full(len(bits), _HALF)).astype(np.int64)
+
+    negative = code((symbols < 0).astype(np.uint8))
+    excess = np.maximum(np.abs(symbols) - MAX_SYMBOL, 1)
+    digits = np.zeros(len(symbols), np.int64)
+    longer = np.arange(len(symbols))
+    while longer.size:
+        if digits[longer[0]] == _MAX_EXCESS_BITS:
+            raise BitstreamError(
+                f"expected symbols of at most {_MAX_CODED}, found an escape beyond that"
+            )
+        goes_on = code((excess[longer] >> (digits[longer] + 1) > 0).astype(np.uint8))
+        longer = longer[goes_on == 1]
+        digits[longer] += 1
+    value = np.ones(len(symbols), np.int64)
+    for digit in range(int(digits.max()) - 1, -1, -1):
+        having = np.flatnonzero(digits > digit)
+        bit = code(((excess[having] >> digit) & 1).astype(np.uint8))
+        value[having] = 2 * value[having] + bit
+    return np.where(negative == 1, -value - MAX_SYMBOL, value + MAX_SYMBOL).astype(np.int32)
+
+
+def _layers(arrays: Mapping[str, Array], prefix: str) -> dict[str, tuple[Array, Array]]:
+    """Layers by name, those of which a bias is missing left out."""
+    names = (
+        name.removeprefix(prefix).removesuffix(".weight")
+        for name in arrays
+        if name.startswith(prefix) and name.endswith(".weight")
+    )
+    return {
+        name: (arrays[f"{prefix}{name}.weight"], arrays[f"{prefix}{name}.bias"])
+        for name in names
+        if f"{prefix}{name}.bias" in arrays
+    }
+
+
+def _tables(
+    arrays: Mapping[str, Array], name: str, shape: tuple[int | None, int], model: str
+) -> SymbolTables:
+    found = arrays.get(name)
+    expected = tuple("any" if side is None else side for side in shape)
+    if (
+        found is None
+        or found.ndim != 2
+        or any(side not in (None, actual) for side, actual in zip(shape, found.shape, strict=True))
+    ):
+        raise ModelError(
+            f"model {model}: expected {name} of shape {expected}, "
+            f"found {None if found is None else found.shape}"
+        )
+    try:
+        return SymbolTables(found)
+    except ValueError as error:
+        raise ModelError(f"model {model}: {name}: {error}") from error
+
+
+class BitCounter:
+    """A coder that adds up what symbols would cost, and keeps them to be coded after all."""
+
+    def __init__(self) -> None:
+        self.bits = 0.0
+        self._calls: list[Callable[[BitEncoder], object]] = []
+
+    def code(self, bits: Array, p_one: Array) -> npt.NDArray[np.uint8]:
+        """See `BitCoder.code`."""
+        p = np.where(bits, p_one, FREQUENCY_TOTAL - p_one) / FREQUENCY_TOTAL
+        self.bits -= float(np.log2(p).sum())
+        self._calls.append(lambda encoder: encoder.code(bits, p_one))
+        return bits.astype(np.uint8)
+
+    def code_symbols(self, symbols: Array, tables: SymbolTables, table_index: Array) -> Symbols:
+        """See `BitCoder.code_symbols`."""
+        self.bits += float(tables.bits[table_index, symbols].sum(dtype=np.float64))
+        self._calls.append(lambda encoder: encoder.code_symbols(symbols, tables, table_index))
+        return symbols.astype(np.int32)
+
+    def payload(self) -> bytes:
+        """What was counted, coded."""
+        encoder = BitEncoder()
+        for call in self._calls:
+            call(encoder)
+        return encoder.finish()

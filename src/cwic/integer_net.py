@@ -1,0 +1,69 @@
+"""Exact evaluation of the networks that choose probabilities.
+
+Everything here is an integer held in a float64: an activation a, 0 <= a < 2^15, that means
+a / 2^8; a weight w, |w| < 2^15, that means w / 2^12; sums in units of 2^-20. Between layers
+
+    a' = clip((sum + 2^11) >> 12, 0, 2^15 - 1).
+
+:func:`assert_exact` checks from the weights that no sum can reach 2^53. So every partial sum is an
+integer that float64 holds, and neither the order of summation nor the BLAS, its threads or its
+kernels can change a result. There are matrix products and nothing else: a convolution routine may
+choose an algorithm that is not exact. Which layers there are is left to the callers.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ACTIVATION_BITS",
+    "MAX_INTEGER",
+    "SUM_BITS",
+    "WEIGHT_BITS",
+    "assert_exact",
+    "rectified",
+]
+
+ACTIVATION_BITS = 8  # fractional bits of an activation
+WEIGHT_BITS = 12  # fractional bits of a weight
+SUM_BITS = ACTIVATION_BITS + WEIGHT_BITS  # fractional bits of a sum or bias
+MAX_INTEGER = 2**15 - 1  # of activations and weights
+
+_EXACT_LIMIT = 2**53
+
+
+def rectified(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums as the next layer's activations: shift and round, ReLU and clip in one.
+
+    Args:
+        sums: any shape, integers below 2^53 in magnitude.
+
+    Returns:
+        same shape, integers 0..2^15 - 1.
+    """
+    # A product with a power of two and a half added to it are exact below 2^52 / 2^12.
+    result: NDArray[np.float64] = sums * 2.0**-WEIGHT_BITS
+    result += 0.5
+    np.floor(result, out=result)
+    return np.clip(result, 0, MAX_INTEGER, out=result)
+
+
+def assert_exact(
+    *layers: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]],
+    max_input: int = MAX_INTEGER,
+) -> None:
+    """Assert that the sum of the layers' outputs is exact in float64 whatever the order of terms.
+
+    Args:
+        layers: weight (out, ...) and bias (out,) of each; their outputs are added up before the
+            next activation.
+        max_input: largest magnitude of an integer that goes in.
+    """
+    largest = 0
+    for weight, bias in layers:
+        wide = np.abs(weight.astype(np.int64)).reshape(len(weight), -1)
+        assert int(wide.max(initial=0)) <= MAX_INTEGER, f"found a weight of {int(wide.max())}"
+        reach = [int(row) * max_input for row in wide.sum(axis=1)]
+        largest += max(r + abs(int(b)) for r, b in zip(reach, bias, strict=True))
+    assert largest < _EXACT_LIMIT, f"sums of up to {largest} are not exact in float64"

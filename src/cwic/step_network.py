@@ -1,0 +1,301 @@
+"""The network that says, step by step, what can be known of a symbol before it is read.
+
+One shape for the two networks of the `cwic` family, which walk the steps side by side:
+
+    state = from_hyper(z) + from_planes(planes) + sum of absorb_group[g](what group g decoded)
+    prediction of step 2 g + pass = head(act(hidden(act(state))))
+
+with 3x3 convolutions on the way from z and in `absorb_group`, 1x1 elsewhere. The mean network
+computes in float32, the scale network in the exact integers of :mod:`cwic.integer_net`. Latents lie
+on a checkerboard: the first pass of a group codes the cells of even x + y, the second the others,
+so everything is kept in two halves, one for each colour.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cwic.errors import ModelError
+from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, assert_exact, rectified
+
+Array = npt.NDArray[Any]
+Halves = tuple[Array, Array]  # (channels, cells of even x + y), (channels, cells of odd x + y)
+
+_SLOPE = np.float32(0.1)  # of the leaky ReLU of a mean network
+
+# Layers on the way from the hyper-latents: name, size of the kernel.
+_FROM_HYPER = (("hyper_64", 3), ("to_32", 1), ("hyper_32", 3), ("to_16", 1))
+
+
+class Checkerboard:
+    """Where the two halves of a (height, width) grid lie, and what surrounds each cell.
+
+    Attributes:
+        cells: for each colour its cells as positions in the flattened grid, ascending.
+    """
+
+    def __init__(self, height: int, width: int):
+        self.height, self.width = height, width
+        y, x = np.divmod(np.arange(height * width), width)
+        colour = (x + y) & 1
+        self.cells = (np.flatnonzero(colour == 0), np.flatnonzero(colour == 1))
+        # Position of each cell within its half, and the end of the half for a cell outside.
+        place = np.zeros((height + 2, width + 2), np.int64)
+        place[:] = height * width
+        inner = place[1:-1, 1:-1].reshape(-1)
+        for cells in self.cells:
+            inner[cells] = np.arange(len(cells))
+        place[1:-1, 1:-1] = inner.reshape(height, width)
+        # _around[to][tap]: for the cells of colour `to`, where in the half of its colour a tap is.
+        self._around = [
+            [place[y[cells] + tap // 3, x[cells] + tap % 3] for tap in range(9)]
+            for cells in self.cells
+        ]
+
+    def columns(self, values: Array, colour: int, to: int) -> Array:
+        """The 3x3 neighbourhoods of the cells of one colour, as far as they have another.
+
+        Args:
+            values: (C, cells of `colour`), zero elsewhere on the grid.
+            colour: of the values.
+            to: colour of the cells whose neighbourhoods are asked for.
+
+        Returns:
+            (C * taps, cells of `to`), the taps those of :func:`taps`.
+        """
+        channels, count = values.shape
+        padded = np.zeros((channels, count + 1), values.dtype)
+        padded[:, :count] = values
+        result = np.empty((channels, len(taps(colour, to)), len(self.cells[to])), values.dtype)
+        for row, tap in enumerate(taps(colour, to)):
+            place = np.minimum(self._around[to][tap], count)
+            np.take(padded, place, axis=1, out=result[:, row], mode="clip")
+        return result.reshape(-1, len(self.cells[to]))
+
+    def halves(self, grid: Array) -> Halves:
+        """(C, height, width) in two halves."""
+        flat = grid.reshape(len(grid), -1)
+        return np.take(flat, self.cells[0], axis=1), np.take(flat, self.cells[1], axis=1)
+
+    def whole(self, halves: Halves) -> Array:
+        """The inverse of :meth:`halves`."""
+        grid = np.empty((len(halves[0]), self.height * self.width), halves[0].dtype)
+        for cells, half in zip(self.cells, halves, strict=True):
+            grid[:, cells] = half
+        return grid.reshape(-1, self.height, self.width)
+
+
+def taps(colour: int, to: int) -> tuple[int, ...]:
+    """Taps of a 3x3 kernel, row by row, that reach cells of `colour` from those of colour `to`."""
+    return (0, 2, 4, 6, 8) if colour == to else (1, 3, 5, 7)
+
+
+class _Layer(NamedTuple):
+    weight: Array  # (out, in * taps)
+    bias: Array  # (out, 1)
+
+    def __call__(self, columns: Array) -> Array:
+        result: Array = self.weight @ columns
+        result += self.bias
+        return result
+
+
+class StepNetwork:
+    """See the module. Subclasses choose the arithmetic."""
+
+    dtype: npt.DTypeLike
+
+    def __init__(self, layers: Mapping[str, tuple[Array, Array]], groups: Sequence[int], what: str):
+        """Sizes follow from the layers.
+
+        Args:
+            layers: by name, weight (out, in, k, k) and bias (out,).
+            groups: channels of each group of latents.
+            what: the network's name in error messages.
+
+        Raises:
+            ModelError: a layer is missing, or they do not fit one another.
+        """
+        self._what = what
+        self._layers: dict[str, _Layer] = {}
+        steps = range(2 * len(groups))
+        self.hyper_channels = self._add(layers, "hyper_64", None, None, 3)
+        hyper_width = self._outputs("hyper_64")
+        self._add(layers, "to_32", 4 * hyper_width, hyper_width, 1)
+        self._add(layers, "hyper_32", hyper_width, hyper_width, 3)
+        self._add(layers, "to_16", None, hyper_width, 1)
+        self.width, rest = divmod(self._outputs("to_16"), 4)
+        if rest:
+            self._misfit("to_16", self._outputs("to_16"), "outputs in fours")
+        self.planes = self._add(layers, "from_planes", self.width, None, 1)
+        for group, channels in enumerate(groups):
+            self._add(layers, f"absorb_group.{group}", self.width, channels, 3)
+        for step in steps:
+            self._add(layers, f"hidden.{step}", self.width, self.width, 1)
+            self._add(layers, f"head.{step}", groups[step // 2], self.width, 1)
+        # A pass reaches the two colours by different taps.
+        self._absorb: dict[tuple[int, bool], Array] = {}
+        for group, channels in enumerate(groups):
+            kernel = self._layers[f"absorb_group.{group}"].weight.reshape(self.width, channels, 9)
+            for same in (True, False):
+                chosen = kernel[:, :, taps(0, 0 if same else 1)]
+                self._absorb[group, same] = np.ascontiguousarray(chosen.reshape(self.width, -1))
+
+    def _add(
+        self,
+        layers: Mapping[str, tuple[Array, Array]],
+        name: str,
+        outputs: int | None,
+        inputs: int | None,
+        size: int,
+    ) -> int:
+        """Take a layer over, checked; its number of inputs."""
+        if name not in layers:
+            raise ModelError(f"{self._what}: expected a layer {name}, found none")
+        weight, bias = layers[name]
+        if weight.ndim != 4 or bias.shape != (len(weight),) or not weight.size:
+            self._misfit(name, f"{weight.shape} and {bias.shape}", "(out, in, k, k) and (out,)")
+        expected = (outputs or weight.shape[0], inputs or weight.shape[1], size, size)
+        if weight.shape != expected:
+            self._misfit(name, weight.shape, expected)
+        self._layers[name] = _Layer(
+            np.ascontiguousarray(weight.reshape(len(weight), -1), self.dtype),
+            bias[:, None].astype(self.dtype),
+        )
+        return int(weight.shape[1])
+
+    def _misfit(self, name: str, found: object, expected: object) -> None:
+        raise ModelError(f"{self._what}: {name}: expected {expected}, found {found}")
+
+    def _outputs(self, name: str) -> int:
+        return len(self._layers[name].weight)
+
+    def activate(self, x: Array) -> Array:
+        """Between layers."""
+        raise NotImplementedError
+
+    def begin(self, z: Array, planes: Array, board: Checkerboard) -> Halves:
+        """State before the first step.
+
+        Args:
+            z: (hyper_channels, h / 4, w / 4) hyper-latents.
+            planes: (planes, h, w).
+            board: of (h, w).
+
+        Returns:
+            (width, cells) of each colour.
+        """
+        x = z.astype(self.dtype)
+        for name, size in _FROM_HYPER:
+            shape = x.shape[1:]
+            columns = _columns_3x3(x) if size == 3 else x.reshape(len(x), -1)
+            x = self._layers[name](columns).reshape(-1, *shape)
+            if size == 1:
+                x = _shuffled(x)
+            if name != "to_16":
+                x = self.activate(x)
+        told = self._layers["from_planes"](planes.reshape(len(planes), -1).astype(self.dtype))
+        x += told.reshape(x.shape)
+        return board.halves(x)
+
+    def predict(self, state: Halves, step: int) -> Array:
+        """(channels of the group, cells of the pass's colour) of step 2 group + pass."""
+        hidden = self._layers[f"hidden.{step}"](self.activate(state[step % 2]))
+        return self._layers[f"head.{step}"](self.activate(hidden))
+
+    def absorb(self, state: Halves, step: int, decoded: Array, board: Checkerboard) -> None:
+        """Add what a step decoded, (channels of the group, cells of the colour), to the state."""
+        group, colour = divmod(step, 2)
+        bias = self._layers[f"absorb_group.{group}"].bias
+        for to in (0, 1):
+            columns = board.columns(decoded.astype(self.dtype, copy=False), colour, to)
+            half = state[to]
+            half += self._absorb[group, colour == to] @ columns
+            half += bias
+
+
+class MeanNetwork(StepNetwork):
+    """Means of latents, in latents' own units, in float32: never asked for a coding table."""
+
+    dtype = np.float32
+
+    def activate(self, x: Array) -> Array:
+        """Leaky ReLU."""
+        result: Array = np.maximum(x, _SLOPE * x)
+        return result
+
+
+class ScaleNetwork(StepNetwork):
+    """Numbers of coding tables, in exact integers.
+
+    Its planes are 2^8 s and 4 q, its hyper-latents 2^8 z; what it absorbs are magnitudes of symbols
+    as activations.
+    """
+
+    dtype = np.float64
+
+    def __init__(
+        self,
+        layers: Mapping[str, tuple[Array, Array]],
+        groups: Sequence[int],
+        what: str,
+    ):
+        """As of :class:`StepNetwork`; asserts that every sum is exact."""
+        super().__init__(layers, groups, what)
+        for pair in layers.values():
+            assert_exact(pair)
+        of_state = ("to_16", "from_planes", "absorb_group")
+        # Each group is absorbed twice, once for each colour.
+        twice = [pair for name, pair in layers.items() if name.startswith(of_state)] * 2
+        assert_exact(*twice)
+
+    def activate(self, x: Array) -> Array:
+        """Shift, round, ReLU, clip."""
+        return rectified(x)
+
+    def table(
+        self, state: Halves, step: int, level: Array, q: int, num_tables: int
+    ) -> npt.NDArray[np.int64]:
+        """Numbers of the coding tables of a step's symbols.
+
+            clip((4 sum + 3 * 2^13 (64 s + q) + 20 * 2^20 + 2^19) >> 20, 0, num_tables - 1)
+
+        A step size of half the length doubles a symbol: that much is known without a network.
+
+        Args:
+            state: of all that is decoded.
+            step: 2 group + pass.
+            level: (cells of the colour,) levels s of the importance map.
+            q: of the header.
+            num_tables: how many there are.
+
+        Returns:
+            (channels of the group, cells of the colour)
+        """
+        sums = 4 * self.predict(state, step).astype(np.int64)
+        told = 3 * 2**13 * (64 * level.astype(np.int64) + q) + 20 * 2**20 + 2**19
+        result: npt.NDArray[np.int64] = np.clip((sums + told) >> 20, 0, num_tables - 1)
+        return result
+
+
+# The largest inputs of a scale network are activations themselves.
+MAX_HYPER = 63
+assert MAX_HYPER << ACTIVATION_BITS <= MAX_INTEGER
+
+
+def _columns_3x3(x: Array) -> Array:
+    """(C, h, w) -> (C * 9, h * w), zeros outside."""
+    channels, height, width = x.shape
+    padded = np.zeros((channels, height + 2, width + 2), x.dtype)
+    padded[:, 1:-1, 1:-1] = x
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    return windows.transpose(0, 3, 4, 1, 2).reshape(channels * 9, height * width)
+
+
+def _shuffled(x: Array) -> Array:
+    """(4 C, h, w) -> (C, 2 h, 2 w), as torch's `pixel_shuffle`."""
+    channels, height, width = len(x) // 4, x.shape[1], x.shape[2]
+    split = x.reshape(channels, 2, 2, height, width).transpose(0, 3, 1, 4, 2)
+    return split.reshape(channels, 2 * height, 2 * width)

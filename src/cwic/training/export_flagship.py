@@ -1,0 +1,116 @@
+"""The model file of a `cwic` network."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cwic import model_file
+from cwic.errors import TrainingError
+from cwic.family import RateRange
+from cwic.flagship import FAMILY
+from cwic.flagship_coder import HYPER_LATENTS, LATENT_PX, Q_UNITS
+from cwic.training.model.flagship import FlagshipConfig, FlagshipNetwork
+from cwic.training.model.flagship_entropy import MeanNetwork, coding_tables, magnitude_table
+from cwic.training.model.flagship_transforms import CONDITION_CHANNELS
+from cwic.training.onnx_graph import Input, onnx_graph
+
+
+class AnalysisGraph(nn.Module):
+    """(1, 16 h, 16 w, 3) uint8 -> latents (1, M, h, w), importance (1, 1, h, w), float32."""
+
+    def __init__(self, network: FlagshipNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder needs of a picture, whatever its rate."""
+        x = pixels.permute(0, 3, 1, 2).float() / 255 - 0.5
+        y, features = self.network.analysis(x)
+        if self.network.config.importance_map:
+            return y, self.network.importance_net(features)
+        return y, torch.zeros_like(y[:, :1])
+
+
+class SynthesisGraph(nn.Module):
+    """Latents (1, M, h, w), prior, condition, float32 -> (1, 16 h, 16 w, 3) uint8."""
+
+    def __init__(self, network: FlagshipNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, decoded: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
+        """The decoded picture."""
+        x = self.network.synthesis(decoded, prior, planes)
+        pixels = torch.round(torch.clamp(x * 255 + 127.5, 0, 255))
+        return pixels.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def build_model(network: FlagshipNetwork, name: str) -> model_file.ModelFile:
+    """A model file in memory of a trained network."""
+    network = network.eval().float().cpu()
+    config = network.config
+    if config.analysis_sees_q:
+        raise TrainingError("expected a network whose analysis does not see q, found one that does")
+    height, width = HYPER_LATENTS, 2 * HYPER_LATENTS
+
+    def example(name: str, channels: int) -> Input:
+        return Input(name, torch.zeros(1, channels, height, width), (2, 3))
+
+    pixels = torch.zeros(1, LATENT_PX * height, LATENT_PX * width, 3, dtype=torch.uint8)
+    latents = config.latent_channels
+    graphs = {
+        "analysis": onnx_graph(
+            AnalysisGraph(network), [Input("pixels", pixels, (1, 2))], ["latents", "importance"]
+        ),
+        "hyper_analysis": onnx_graph(
+            network.hyper_analysis,
+            [example("latents", latents), example("condition", CONDITION_CHANNELS)],
+            ["hyper"],
+        ),
+        "synthesis": onnx_graph(
+            SynthesisGraph(network),
+            [
+                example("decoded", latents),
+                example("prior", config.mean_width),
+                example("condition", CONDITION_CHANNELS),
+            ],
+            ["pixels"],
+        ),
+    }
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "symbol_tables": coding_tables().astype(np.int32),
+        "hyper_tables": network.hyper_model.tables().astype(np.int32),
+        "level_tables": network.level_model.tables().astype(np.int32),
+        "magnitudes": magnitude_table().astype(np.int16),
+    }
+    for layer_name, layer in network.scale_network.quantized().items():
+        arrays[f"scale.{layer_name}.weight"] = layer.weight.astype(np.int16)
+        arrays[f"scale.{layer_name}.bias"] = layer.bias
+    for layer_name, convolution in _layers(network.mean_network):
+        assert convolution.bias is not None
+        weight, bias = convolution.weight.detach().numpy(), convolution.bias.detach().numpy()
+        arrays[f"mean.{layer_name}.weight"] = weight.astype(np.float16)
+        arrays[f"mean.{layer_name}.bias"] = bias.astype(np.float32)
+    return model_file.build(
+        name,
+        FAMILY,
+        decoding={"groups": list(config.groups)},
+        encoding=rate_range(config)._asdict(),
+        graphs=graphs,
+        arrays=arrays,
+    )
+
+
+def rate_range(config: FlagshipConfig) -> RateRange:
+    """The range that a network is trained for, in the header's units."""
+    return RateRange(round(Q_UNITS * config.min_q), round(Q_UNITS * config.max_q))
+
+
+def _layers(network: MeanNetwork) -> Iterator[tuple[str, nn.Conv2d]]:
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            yield name, module
