@@ -415,11 +415,22 @@ def test_a_bundled_model_is_found_by_its_name(run: Run, photo: Path) -> None:
     assert (code, err) == (0, "")
 
 
-@pytest.mark.parametrize("words", [["--roi", "mask.png"], ["--saliency"]])
-def test_what_is_not_built_yet_says_so(run: Run, photo: Path, words: list[str]) -> None:
-    code, _, err = run("encode", photo, *words)
-    assert code == 1
-    assert "not built yet" in err
+def test_a_mask_moves_bits_and_keeps_the_size(run: Run, photo: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    with Image.open(photo) as picture:
+        shape = (picture.height, picture.width)
+    white = np.zeros(shape, np.uint8)
+    white[:, : shape[1] // 2] = 255
+    Image.fromarray(white).save(mask)
+    sizes = []
+    for words in ([], ["--roi", mask], ["--roi", mask, "--roi-strength", "2"]):
+        code, _, err = run("encode", photo, "-f", "-q", "60", *words)
+        assert (code, err) == (0, "")
+        sizes.append(photo.with_suffix(".cwic").stat().st_size)
+    assert max(sizes) <= 1.03 * min(sizes) + 8
+    expect_one_line(run("encode", photo, "-f", "--roi", tmp_path / "none.png"), "none.png")
+    Image.fromarray(white[:, :9]).save(mask)
+    expect_one_line(run("encode", photo, "-f", "--roi", mask), "mask.png: found a mask of 9x")
 
 
 @pytest.mark.parametrize("verb", ["view", "compare", "batch", "serve", "evaluate", "data"])
@@ -587,7 +598,9 @@ def test_the_options_of_every_verb_are_frozen() -> None:
     output = {"-o", "--output", "-f", "--force"}
     rate = {"-q", "--quality", "--bpp", "--target-size", "--psnr"}
     assert found == {
-        "encode": output | rate | {"--strict", "--roi", "--saliency", "--strip", "--model"},
+        "encode": output
+        | rate
+        | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"},
         "decode": output | {"--model"},
         "info": {"--json"},
         "models": {"--json"},

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cwic.bitstream import Header
     from cwic.codec import Codec
     from cwic.image import Source
+    from cwic.saliency import Detector
 
 __version__ = "0.1.0"
 
@@ -29,7 +30,7 @@ def encode(
     psnr_db: float | None = None,
     roi: "Source | None" = None,
     roi_strength: float = 1.0,
-    saliency: Any = None,
+    saliency: "bool | Source | Detector | None" = None,
     model: str | None = None,
     strict: bool = False,
     keep_metadata: bool = True,
@@ -42,9 +43,9 @@ def encode(
         bpp: bits of the whole file per picture pixel.
         target_bytes: size of the whole file.
         psnr_db: peak signal-to-noise ratio of the decoded picture in dB.
-        roi: region of interest; not built yet.
-        roi_strength: of the region of interest.
-        saliency: not built yet.
+        roi: picture or array, white where it matters: bits move there, the size stays.
+        roi_strength: of the region of interest, 0 to 4.
+        saliency: True, a mask, or a function of the pixels that gives one.
         model: name of a bundled model or path of a model file; None is the default.
         strict: a file never larger (or a picture never worse) than asked, or TargetError.
         keep_metadata: ICC, EXIF and XMP go into the file.

@@ -142,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what was asked for, never larger or worse, or no file",
     )
     verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
+    verb.add_argument(
+        "--roi-strength", type=_positive, metavar="S", default=1.0, help="of the mask, to 4"
+    )
     verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
     verb.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP")
     verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
@@ -290,6 +293,7 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         target_bytes=options.target_size,
         psnr_db=options.psnr,
         roi=options.roi,
+        roi_strength=options.roi_strength,
         saliency=True if options.saliency else None,
         model=options.model,
         strict=options.strict,

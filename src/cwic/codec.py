@@ -9,7 +9,6 @@ import math
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,9 +22,10 @@ from cwic.errors import (
     TargetError,
     UnknownModelError,
 )
-from cwic.family import Analyzed, Family
+from cwic.family import Analyzed, Family, Offset
 from cwic.image import Metadata, Mode, Picture, Source, read_picture, to_pil
 from cwic.rate_control import search_offset
+from cwic.saliency import Detector, Mask, detect, offset_of_cells, read_mask
 
 # Families by name; a model file names its own.
 _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
@@ -39,8 +39,15 @@ DEFAULT_QUALITY = 50.0
 MAX_UNTILED_PIXELS = 2**24
 
 # How close a size or a PSNR must come to count as what was asked for.
-_SIZE_TOLERANCE = 0.01
+_SIZE_TOLERANCE = 0.005
 _PSNR_TOLERANCE_DB = 0.05
+
+# What a mask may change the size by where only a quality was asked for.
+_SAME_SIZE_TOLERANCE = 0.003
+
+# A mask that varies by less is none; the strongest one.
+_EVEN = 1e-3
+_MAX_STRENGTH = 4.0
 
 # Nearest results this far off are worth a warning.
 _SIZE_WARNING = 0.05
@@ -94,7 +101,7 @@ class Codec:
         psnr_db: float | None = None,
         roi: Source | None = None,
         roi_strength: float = 1.0,
-        saliency: Any = None,
+        saliency: "bool | Source | Detector | None" = None,
         strict: bool = False,
         keep_metadata: bool = True,
     ) -> bytes:
@@ -109,9 +116,12 @@ class Codec:
             bpp: bits of the whole file per picture pixel, above 0.
             target_bytes: size of the whole file, above 0.
             psnr_db: peak signal-to-noise ratio of the decoded picture in dB, above 0.
-            roi: region of interest; not built yet.
-            roi_strength: of the region of interest.
-            saliency: not built yet.
+            roi: region of interest: a picture, white where it matters, or an array (H, W) of bool,
+                uint8 or floats in [0, 1]; of any size with the picture's ratio of sides. The file
+                has the size that it would have without; only where the bits go changes.
+            roi_strength: of the region of interest, 0 to 4.
+            saliency: True for the built-in detector (extra `saliency`), a mask as of `roi`, or a
+                function of the (H, W, 3) uint8 pixels that returns one.
             strict: a file never larger (or a picture never worse) than asked, or none; none as
                 well if the model cannot come as far as what was asked for.
             keep_metadata: ICC, EXIF and XMP go into the file.
@@ -121,14 +131,13 @@ class Codec:
             TargetError: `strict` and the target cannot be met.
             ValueError: an argument out of range, or more than one target.
         """
-        if roi is not None or roi_strength != 1.0:
-            raise NotBuiltError("roi: regions of interest are not built yet")
-        if saliency is not None and saliency is not False:
-            raise NotBuiltError("saliency: not built yet")
+        if not (math.isfinite(roi_strength) and 0 <= roi_strength <= _MAX_STRENGTH):
+            raise ValueError(f"roi_strength: expected 0 to {_MAX_STRENGTH}, found {roi_strength}")
         _check_targets(quality=quality, bpp=bpp, target_bytes=target_bytes, psnr_db=psnr_db)
         picture = read_picture(image, keep_metadata=keep_metadata)
         _check_untiled(picture.width, picture.height)
         analyzed = self._family.analyze(picture.pixels)
+        offset = self._offset(picture, roi, roi_strength, saliency)
         wanted_bytes: float | None = target_bytes
         asked = "" if target_bytes is None else f"{target_bytes:,} B"
         if bpp is not None:
@@ -137,12 +146,14 @@ class Codec:
         if wanted_bytes is not None:
             # Far beyond any file, and small enough for logarithms.
             wanted_bytes = min(max(wanted_bytes, 1e-3), 1e15)
-            q = self._search_size(picture, analyzed, wanted_bytes, asked, strict)
+            q = self._search_size(picture, analyzed, offset, wanted_bytes, asked, strict)
         elif psnr_db is not None:
-            q = self._search_psnr(picture, analyzed, psnr_db, strict)
+            q = self._search_psnr(picture, analyzed, offset, psnr_db, strict)
         else:
             q = self._family.rates.of_quality(DEFAULT_QUALITY if quality is None else quality)
-        coded = analyzed.code(q)
+            if offset is not None:
+                q = self._search_same_size(analyzed, q, offset)
+        coded = analyzed.code(q, offset)
         data = self._pack(picture, coded.q, coded.payload())
         if wanted_bytes is not None and abs(math.log(len(data) / wanted_bytes)) > _SIZE_WARNING:
             _warn_nearest(asked, f"{len(data):,} B")
@@ -206,10 +217,48 @@ class Codec:
             xmp=picture.metadata.xmp,
         )
 
+    def _offset(
+        self,
+        picture: Picture,
+        roi: Source | None,
+        roi_strength: float,
+        saliency: bool | Source | Detector | None,
+    ) -> Offset | None:
+        """What masks add to the importance map; None if there are none, or they are even."""
+        total: Mask | None = None
+        if roi is not None:
+            total = np.float32(roi_strength) * read_mask(roi, picture.width, picture.height)
+        if saliency is not None and saliency is not False:
+            if saliency is True:
+                found = detect(picture.pixels)
+            elif callable(saliency):
+                found = detect(picture.pixels, saliency)
+            else:
+                found = read_mask(saliency, picture.width, picture.height)
+            total = found if total is None else total + found
+        if total is None:
+            return None
+        offset = offset_of_cells(total, self._family.cell_px)
+        return offset if np.abs(offset).max() > _EVEN else None
+
+    def _search_same_size(self, analyzed: Analyzed, q: int, offset: Offset) -> int:
+        """The offset on the whole with which a mask only moves bits from one place to another."""
+        rates = self._family.rates
+        return search_offset(
+            lambda q: analyzed.code(q, offset).size_bytes(),
+            analyzed.code(q).size_bytes(),
+            low=rates.min_q,
+            high=rates.max_q,
+            tolerance=_SAME_SIZE_TOLERANCE,
+            start=q,
+            slope=self._family.log_size_per_q,
+        ).offset
+
     def _search_size(
         self,
         picture: Picture,
         analyzed: Analyzed,
+        offset: Offset | None,
         target_bytes: float,
         asked: str,
         strict: bool,
@@ -218,10 +267,10 @@ class Codec:
         overhead = len(self._pack(picture, 0, b""))
 
         def estimated_bytes(q: int) -> float:
-            return overhead + analyzed.code(q).size_bytes()
+            return overhead + analyzed.code(q, offset).size_bytes()
 
         def true_bytes(q: int) -> float:
-            coded = analyzed.code(q)
+            coded = analyzed.code(q, offset)
             return float(len(self._pack(picture, coded.q, coded.payload())))
 
         # A promise needs true sizes; a wish is met to within a few bytes by the estimate.
@@ -250,14 +299,19 @@ class Codec:
         return result.offset
 
     def _search_psnr(
-        self, picture: Picture, analyzed: Analyzed, psnr_db: float, strict: bool
+        self,
+        picture: Picture,
+        analyzed: Analyzed,
+        offset: Offset | None,
+        psnr_db: float,
+        strict: bool,
     ) -> int:
         """The offset whose decoded picture comes nearest to a PSNR."""
         reference = picture.pixels.astype(np.float32)
 
         # Searched downwards from the best, so that "strict" is the same promise as for sizes.
         def loss_db(negative_q: int) -> float:
-            decoded = analyzed.code(-negative_q).pixels()
+            decoded = analyzed.code(-negative_q, offset).pixels()
             mse = float(np.square(reference - decoded).mean())
             return 10 * math.log10(max(mse, 1e-10) / 255**2)
 

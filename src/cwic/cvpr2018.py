@@ -9,7 +9,7 @@ from cwic import cvpr2018_coder
 from cwic.cvpr2018_coder import CodedPicture, CodeLayout
 from cwic.engine import Engine
 from cwic.errors import ModelError
-from cwic.family import Pixels, RateRange, checked_numbers
+from cwic.family import Offset, Pixels, RateRange, checked_numbers
 from cwic.image import crop, pad_to_multiple
 from cwic.model_file import ModelFile
 
@@ -17,6 +17,9 @@ FAMILY = "cvpr2018"
 
 # Side of a code cell in pixels.
 CELL_PX = 8
+
+# Logits that a mask of contrast 1 adds to the importance map.
+_MASK_LOGITS = 3.0
 
 
 class Analysis(NamedTuple):
@@ -57,6 +60,7 @@ def code_of_picture(analysis: Analysis, q: int, layout: CodeLayout) -> CodedPict
 class Cvpr2018:
     """See :class:`cwic.family.Family`; q counts 1/64 of a logit of the importance map."""
 
+    cell_px = CELL_PX
     log_size_per_q = 0.5 / 64
     psnr_db_per_q = 1.5 / 64
 
@@ -88,8 +92,11 @@ class _Analyzed(NamedTuple):
     height: int
     width: int
 
-    def code(self, q: int) -> "_Coded":
-        return _Coded(self, q, code_of_picture(self.analysis, q, self.family.layout))
+    def code(self, q: int, offset: Offset | None = None) -> "_Coded":
+        analysis = self.analysis
+        if offset is not None:
+            analysis = analysis._replace(map_logits=analysis.map_logits + _MASK_LOGITS * offset)
+        return _Coded(self, q, code_of_picture(analysis, q, self.family.layout))
 
 
 class _Coded(NamedTuple):

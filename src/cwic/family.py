@@ -13,6 +13,7 @@ from cwic.errors import ModelError
 from cwic.model_file import ModelFile
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
+Offset = npt.NDArray[np.float32]  # (rows, columns) of cells, mean 0, magnitudes of about 1
 
 
 class RateRange(NamedTuple):
@@ -50,8 +51,13 @@ class Coded(Protocol):
 class Analyzed(Protocol):
     """A picture behind the analysis transform."""
 
-    def code(self, q: int) -> Coded:
-        """The picture at a rate offset within the model's range."""
+    def code(self, q: int, offset: Offset | None = None) -> Coded:
+        """The picture at a rate offset within the model's range.
+
+        Args:
+            q: in the header's units.
+            offset: what a mask adds to the importance map, see `saliency.offset_of_cells`.
+        """
         ...
 
 
@@ -59,6 +65,7 @@ class Family(Protocol):
     """One model, ready to encode and decode; safe to share among threads."""
 
     rates: RateRange
+    cell_px: int  # side of a cell of the importance map
     log_size_per_q: float  # about how much the logarithm of a size rises with q
     psnr_db_per_q: float
 

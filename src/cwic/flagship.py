@@ -8,9 +8,10 @@ import numpy.typing as npt
 
 from cwic.engine import Engine
 from cwic.errors import ModelError
-from cwic.family import Pixels, RateRange, checked_numbers
+from cwic.family import Offset, Pixels, RateRange, checked_numbers
 from cwic.flagship_coder import (
     HYPER_PX,
+    LATENT_PX,
     MAX_LEVEL,
     Q_UNITS,
     BitCounter,
@@ -27,10 +28,15 @@ FAMILY = "cwic"
 
 _MAX_GROUPS = 5
 
+# Quarter octaves of the step size that a mask of contrast 1 adds to the importance map. Networks
+# are trained with random maps of up to 6.
+_MASK_LEVELS = 6.0
+
 
 class Flagship:
     """See :class:`cwic.family.Family`; q counts 1/64 of a quarter octave of the step size."""
 
+    cell_px = LATENT_PX
     log_size_per_q = 0.2 / 64
     psnr_db_per_q = 0.8 / 64
 
@@ -70,10 +76,13 @@ class FlagshipAnalysis:
     height: int  # of the picture in pixels
     width: int
 
-    def code(self, q: int) -> "FlagshipCoded":
+    def code(self, q: int, offset: Offset | None = None) -> "FlagshipCoded":
         """The picture at a rate offset."""
         cells = cells_of(self.height, self.width)
-        level, q = centred_levels(self.importance[: cells.height, : cells.width], q)
+        importance = self.importance[: cells.height, : cells.width]
+        if offset is not None:
+            importance = importance + _MASK_LEVELS * offset
+        level, q = centred_levels(importance, q)
         level = np.pad(
             level,
             ((0, cells.padded_height - cells.height), (0, cells.padded_width - cells.width)),

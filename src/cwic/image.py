@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ Source = str | os.PathLike[str] | BinaryIO | Image.Image | NDArray[Any]
 # The size at which Pillow's own protection refuses a file: twice its MAX_IMAGE_PIXELS.
 MAX_PIXELS = 2 * 89_478_485
 # A longer block would not be read back: it is over the default limit of the container.
+_Sample = TypeVar("_Sample", bound=np.generic)
+
 _MAX_METADATA_BYTES = 16 * 2**20
 
 
@@ -272,15 +274,15 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
     return encoded
 
 
-def pad_to_multiple(pixels: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
+def pad_to_multiple(pixels: NDArray[_Sample], multiple: int) -> NDArray[_Sample]:
     """Repeats the last column and row until both sides are multiples; `crop` is the inverse.
 
     Args:
-        pixels: (H, W) or (H, W, C) uint8, H and W >= 1.
+        pixels: (H, W) or (H, W, C), H and W >= 1.
         multiple: in pixels, >= 1.
 
     Returns:
-        uint8 of the same number of axes; `pixels` itself if it fits already.
+        Same dtype and number of axes; `pixels` itself if it fits already.
     """
     height, width = pixels.shape[:2]
     bottom, right = -height % multiple, -width % multiple

@@ -1,0 +1,135 @@
+"""Where the viewer looks: masks and detectors -> an offset on the importance map.
+
+Encoder's side only; neither the decoder nor the format know of it. What an offset does to a
+picture's levels is left to the families.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cwic.errors import CodecWarning, ImageError, NotBuiltError
+from cwic.image import Source, pad_to_multiple, read_picture
+
+__all__ = ["Detector", "Mask", "detect", "offset_of_cells", "read_mask"]
+
+Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1], the larger the more it matters
+
+# (H, W, 3) uint8 -> (h, w) in [0, 1] of any size with the picture's shape.
+Detector = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
+
+# A mask may deviate from the picture's ratio of sides by what rounding a small one takes.
+_RATIO_TOLERANCE = 0.02
+
+# The built-in detector marks edges; what is looked at is around them, this share of a side wide.
+_BLUR_SHARE = 0.03
+
+
+def read_mask(source: Source, width: int, height: int) -> Mask:
+    """A mask at the size of a picture.
+
+    Args:
+        source: a picture (white is 1), or an array (H, W) of bool, uint8 or floats in [0, 1]; of
+            any size with the picture's ratio of sides.
+        width: of the picture.
+        height: of the picture.
+
+    Raises:
+        ImageError: it cannot be read, is of another shape, or holds numbers outside [0, 1].
+    """
+    if isinstance(source, np.ndarray) and source.dtype.kind == "f":
+        mask = _checked(source)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CodecWarning)  # 8 bits are plenty
+            pixels = read_picture(source, keep_metadata=False).pixels
+        mask = pixels.mean(axis=2, dtype=np.float32) / 255
+    found_height, found_width = mask.shape
+    expected_height = found_width * height / width
+    if abs(found_height - expected_height) > max(1.0, _RATIO_TOLERANCE * expected_height):
+        raise ImageError(
+            f"{_name(source)}: found a mask of {found_width}x{found_height}, expected the ratio of "
+            f"sides of the picture, {width}x{height}"
+        )
+    if mask.shape != (height, width):
+        resized = Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR)
+        mask = np.asarray(resized, np.float32)
+    result: Mask = mask
+    return result
+
+
+def detect(pixels: npt.NDArray[np.uint8], detector: Detector | None = None) -> Mask:
+    """The saliency of a picture.
+
+    Args:
+        pixels: (H, W, 3).
+        detector: None is the built-in one, OpenCV's fine-grained static saliency made smooth.
+
+    Raises:
+        ImageError: the detector's map is none.
+        NotBuiltError: the built-in detector's library is not installed.
+    """
+    height, width = pixels.shape[:2]
+    found = np.asarray((detector or _fine_grained)(pixels))
+    if found.ndim != 2:
+        raise ImageError(f"found a saliency map of shape {found.shape}, expected (H, W)")
+    return read_mask(found, width, height)
+
+
+def offset_of_cells(mask: Mask, cell_px: int) -> npt.NDArray[np.float32]:
+    """What a mask adds to an importance map, for a strength of 1.
+
+    Args:
+        mask: (H, W).
+        cell_px: side of a cell of the importance map.
+
+    Returns:
+        (ceil(H / cell_px), ceil(W / cell_px)): the mean of the mask over each cell, less that over
+        all cells.
+    """
+    padded = pad_to_multiple(mask[:, :, None], cell_px)
+    rows, columns = padded.shape[0] // cell_px, padded.shape[1] // cell_px
+    cells = padded.reshape(rows, cell_px, columns, cell_px).mean(axis=(1, 3), dtype=np.float64)
+    offset: npt.NDArray[np.float32] = (cells - cells.mean()).astype(np.float32)
+    return offset
+
+
+def _fine_grained(pixels: npt.NDArray[np.uint8]) -> Mask:
+    try:
+        import cv2
+    except ImportError as error:
+        raise NotBuiltError(
+            "saliency: expected OpenCV with its saliency module, found none; "
+            "install the extra: pip install 'cwic[saliency]'"
+        ) from error
+    # OpenCV's own type information leaves the contributed modules out.
+    saliency_module: Any = cv2.saliency
+    found, saliency = saliency_module.StaticSaliencyFineGrained_create().computeSaliency(
+        np.ascontiguousarray(pixels[:, :, ::-1])
+    )
+    if not found:
+        raise ImageError(f"no saliency can be computed of a picture of shape {pixels.shape}")
+    smooth = cv2.GaussianBlur(saliency, (0, 0), max(1.0, _BLUR_SHARE * max(pixels.shape[:2])))
+    result: Mask = np.clip(smooth / max(float(smooth.max()), 1e-6), 0, 1).astype(np.float32)
+    return result
+
+
+def _checked(array: npt.NDArray[Any]) -> Mask:
+    if array.ndim != 2 or not array.size:
+        raise ImageError(f"found a mask of shape {array.shape}, expected (H, W)")
+    if not np.isfinite(array).all():
+        raise ImageError("found a mask with NaN or infinity in it, expected numbers in [0, 1]")
+    if array.min() < 0 or array.max() > 1:
+        raise ImageError(
+            f"found a mask of {array.min():g} to {array.max():g}, expected numbers in [0, 1]"
+        )
+    return array.astype(np.float32)
+
+
+def _name(source: Source) -> str:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else "mask"
