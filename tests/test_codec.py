@@ -135,7 +135,7 @@ def test_a_picture_too_large_for_one_piece_is_refused_before_it_takes_memory(
     data = bitstream.pack(
         identity=tiny_codec.identity, width=13000, height=13000, mode=0, q=0, tiles=[b""]
     )
-    with pytest.raises(NotBuiltError, match=r"13000x13000.*tiles"):
+    with pytest.raises(NotBuiltError, match=r"13000x13000.*at most"):
         tiny_codec.decode(data)
     with pytest.raises(NotBuiltError, match="tiles"):
         tiny_codec.encode(np.broadcast_to(np.uint8(0), (4097, 4097, 3)))
@@ -181,9 +181,8 @@ def test_targets_out_of_range_or_at_odds_are_refused(
 def test_what_is_not_built_says_so(tiny_codec: Codec) -> None:
     pixels = seeded_picture(7)
     data = tiny_codec.encode(pixels)
-    for options in ({"region": (0, 0, 8, 8)}, {"reduce": 8}):
-        with pytest.raises(NotBuiltError, match="not built yet"):
-            tiny_codec.decode(data, **options)
+    with pytest.raises(NotBuiltError, match="not built yet"):
+        tiny_codec.decode(data, reduce=8)
 
 
 def test_metadata_is_kept_unless_it_is_stripped(tiny_codec: Codec) -> None:

@@ -88,7 +88,7 @@ def test_torch_and_the_runtime_decide_alike_but_for_values_near_a_decision(
     import torch
 
     pixels = padded(seeded_picture(3))
-    coded = family.analyze(pixels).code(q).coded
+    coded = family.analyze(pixels).code(q).tile(0)[1]
     with torch.no_grad():
         x = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255 - 0.5
         y, features = stored.analysis(x)
@@ -155,7 +155,8 @@ def test_torch_and_the_runtime_decide_alike_but_for_values_near_a_decision(
         decoded = torch.tensor(coded.decoded)[None]
         picture = stored.synthesis(decoded, prior, planes)[0].permute(1, 2, 0).numpy()
     expected = np.clip(picture * 255 + 127.5, 0, 255).round()
-    found = family.synthesize(coded).astype(float)
+    tiling = family.tiling(*pixels.shape[:2], None)
+    found = family.synthesize(lambda _: coded, tiling, tiling.picture).astype(float)
     assert np.abs(found - expected).max() <= 1
     assert (found != expected).mean() < 1e-2
 
@@ -283,7 +284,8 @@ def test_what_the_encoder_expects_is_what_the_decoder_shows(family: Flagship) ->
     pixels = seeded_picture(4)
     coded = family.analyze(pixels).code(77)
     assert isinstance(coded, FlagshipCoded)
-    shown = family.decode(coded.payload(), coded.q, *pixels.shape[:2])
+    tiling = family.tiling(*pixels.shape[:2], None)
+    shown = family.decode(coded.payloads(), coded.q, tiling, tiling.picture)
     np.testing.assert_array_equal(shown, coded.pixels())
     assert shown.shape == pixels.shape
 

@@ -8,7 +8,7 @@ pictures (:mod:`cwic.image`), pixels and payloads (a :class:`cwic.family.Family`
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,7 @@ from cwic.family import Analyzed, Family, Offset
 from cwic.image import Metadata, Mode, Picture, Source, read_picture, to_pil
 from cwic.rate_control import search_offset
 from cwic.saliency import Detector, Mask, detect, offset_of_cells, read_mask
+from cwic.tiling import Rectangle
 
 # Families by name; a model file names its own.
 _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
@@ -34,9 +35,6 @@ _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
 }
 
 DEFAULT_QUALITY = 50.0
-
-# The transforms of a whole picture take about 220 bytes a pixel: 3.7 GB at this size.
-MAX_UNTILED_PIXELS = 2**24
 
 # How close a size or a PSNR must come to count as what was asked for.
 _SIZE_TOLERANCE = 0.005
@@ -135,7 +133,7 @@ class Codec:
             raise ValueError(f"roi_strength: expected 0 to {_MAX_STRENGTH}, found {roi_strength}")
         _check_targets(quality=quality, bpp=bpp, target_bytes=target_bytes, psnr_db=psnr_db)
         picture = read_picture(image, keep_metadata=keep_metadata)
-        _check_untiled(picture.width, picture.height)
+        tile_px = self._family.tile_px(picture.height, picture.width)
         analyzed = self._family.analyze(picture.pixels)
         offset = self._offset(picture, roi, roi_strength, saliency)
         wanted_bytes: float | None = target_bytes
@@ -154,7 +152,7 @@ class Codec:
             if offset is not None:
                 q = self._search_same_size(analyzed, q, offset)
         coded = analyzed.code(q, offset)
-        data = self._pack(picture, coded.q, coded.payload())
+        data = self._pack(picture, coded.q, tile_px, coded.payloads())
         if wanted_bytes is not None and abs(math.log(len(data) / wanted_bytes)) > _SIZE_WARNING:
             _warn_nearest(asked, f"{len(data):,} B")
         return data
@@ -170,14 +168,13 @@ class Codec:
 
         Args:
             data: the whole file.
-            region: not built yet.
+            region: (x, y, width, height) in pixels, the part of the picture that is wanted; no
+                more tiles are decoded than it takes.
             reduce: other than 1: not built yet.
 
         Raises:
             BitstreamError: the file is damaged, or of another model (UnknownModelError).
         """
-        if region is not None:
-            raise NotBuiltError("region: decoding a part of a picture is not built yet")
         if reduce != 1:
             raise NotBuiltError("reduce: decoding at a smaller size is not built yet")
         stream = bitstream.unpack(data)
@@ -187,14 +184,14 @@ class Codec:
                 f"expected a file of model {self.identity.hex()} ({self.name}), "
                 f"found one of {header.identity.hex()}"
             )
-        if header.tile_px is not None:
-            raise NotBuiltError("tiles: decoding a tiled picture is not built yet")
-        _check_untiled(header.width, header.height)
-        pixels = self._family.decode(stream.tiles[0], header.q, header.height, header.width)
+        tiling = self._family.tiling(header.height, header.width, header.tile_px)
+        part = _part(region, tiling.picture)
+        pixels = self._family.decode(stream.tiles, header.q, tiling, part)
         mode = Mode(header.mode)
         alpha = None
         if stream.alpha is not None:
             alpha = unpack_alpha(stream.alpha, header.width, header.height)
+            alpha = alpha[part.slices(tiling.picture)]
         picture = Picture(
             pixels=pixels,
             alpha=alpha,
@@ -203,14 +200,17 @@ class Codec:
         )
         return to_pil(picture)
 
-    def _pack(self, picture: Picture, q: int, payload: bytes) -> bytes:
+    def _pack(
+        self, picture: Picture, q: int, tile_px: int | None, payloads: Sequence[bytes]
+    ) -> bytes:
         return bitstream.pack(
             identity=self.identity,
             width=picture.width,
             height=picture.height,
             mode=picture.mode,
             q=q,
-            tiles=[payload],
+            tiles=payloads,
+            tile_px=tile_px,
             alpha=None if picture.alpha is None else pack_alpha(picture.alpha),
             icc=picture.metadata.icc,
             exif=picture.metadata.exif,
@@ -264,14 +264,16 @@ class Codec:
         strict: bool,
     ) -> int:
         """The offset whose whole file comes nearest to a size."""
-        overhead = len(self._pack(picture, 0, b""))
+        tile_px = self._family.tile_px(picture.height, picture.width)
+        tiles = self._family.tiling(picture.height, picture.width, tile_px).tiles
+        overhead = len(self._pack(picture, 0, tile_px, [b""] * len(tiles)))
 
         def estimated_bytes(q: int) -> float:
             return overhead + analyzed.code(q, offset).size_bytes()
 
         def true_bytes(q: int) -> float:
             coded = analyzed.code(q, offset)
-            return float(len(self._pack(picture, coded.q, coded.payload())))
+            return float(len(self._pack(picture, coded.q, tile_px, coded.payloads())))
 
         # A promise needs true sizes; a wish is met to within a few bytes by the estimate.
         result = search_offset(
@@ -340,13 +342,18 @@ class Codec:
         return -result.offset
 
 
-def _check_untiled(width: int, height: int) -> None:
-    """Whether a picture can go through the transforms in one piece."""
-    if width * height > MAX_UNTILED_PIXELS:
-        raise NotBuiltError(
-            f"found a picture of {width}x{height} pixels, expected at most {MAX_UNTILED_PIXELS:,}: "
-            f"larger ones need tiles, which are not built yet"
+def _part(region: tuple[int, int, int, int] | None, picture: Rectangle) -> Rectangle:
+    """The region (x, y, width, height) of a picture; all of it for None."""
+    if region is None:
+        return picture
+    x, y, width, height = region
+    part = Rectangle(y, x, y + height, x + width)
+    if width < 1 or height < 1 or part.cut(picture) != part:
+        raise ValueError(
+            f"region: expected x, y, width, height within {picture.width}x{picture.height}, "
+            f"found {region}"
         )
+    return part
 
 
 def _check_targets(**targets: float | None) -> None:

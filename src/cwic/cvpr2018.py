@@ -1,5 +1,6 @@
 """The `cvpr2018` family at run time (Li et al., 2018): a binary code, masked by importance."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,15 +9,19 @@ import numpy.typing as npt
 from cwic import cvpr2018_coder
 from cwic.cvpr2018_coder import CodedPicture, CodeLayout
 from cwic.engine import Engine
-from cwic.errors import ModelError
+from cwic.errors import BitstreamError, ModelError, NotBuiltError
 from cwic.family import Offset, Pixels, RateRange, checked_numbers
 from cwic.image import crop, pad_to_multiple
 from cwic.model_file import ModelFile
+from cwic.tiling import Rectangle, Tiling
 
 FAMILY = "cvpr2018"
 
 # Side of a code cell in pixels.
 CELL_PX = 8
+
+# The transforms of a whole picture take about 220 bytes a pixel: 3.7 GB at this size.
+MAX_PIXELS = 2**24
 
 # Logits that a mask of contrast 1 adds to the importance map.
 _MASK_LOGITS = 3.0
@@ -73,17 +78,40 @@ class Cvpr2018:
         self.table = cvpr2018_coder.checked_table(self.layout, model.arrays["bit_table"])
         self.engine = Engine(model, threads)
 
+    def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
+        """One tile, if the encoder was of this program."""
+        return Tiling(height, width, tile_px, CELL_PX)
+
     def analyze(self, pixels: Pixels) -> "_Analyzed":
         """(H, W, 3) uint8 of any size."""
         height, width = pixels.shape[:2]
         analysis = analyze(self.engine, pad_to_multiple(pixels, CELL_PX))
         return _Analyzed(self, analysis, height, width)
 
-    def decode(self, payload: bytes, q: int, height: int, width: int) -> Pixels:  # noqa: ARG002 - the map says it all
-        """The (height, width, 3) pixels of a payload."""
+    def tile_px(self, height: int, width: int) -> int | None:
+        """None: this family has no tiles."""
+        if height * width > MAX_PIXELS:
+            raise NotBuiltError(
+                f"found a picture of {width}x{height} pixels, expected at most {MAX_PIXELS:,} for "
+                f"a model of family {FAMILY}; the default model takes any size"
+            )
+        return None
+
+    def decode(
+        self,
+        payloads: Sequence[bytes],
+        q: int,  # noqa: ARG002 - the map says it all
+        tiling: Tiling,
+        part: Rectangle,
+    ) -> Pixels:
+        """A part of the picture; all of it is decoded."""
+        _, _, height, width = tiling.picture
+        if self.tile_px(height, width) is None and len(payloads) != 1:
+            raise BitstreamError(f"expected one tile for family {FAMILY}, found {len(payloads)}")
         cells = (-(-height // CELL_PX), -(-width // CELL_PX))
-        coded = cvpr2018_coder.decode_symbols(payload, *cells, self.layout, self.table)
-        return crop(synthesize(self.engine, coded.code), width, height)
+        coded = cvpr2018_coder.decode_symbols(payloads[0], *cells, self.layout, self.table)
+        rows, columns = part.slices(tiling.picture)
+        return synthesize(self.engine, coded.code)[rows, columns]
 
 
 class _Analyzed(NamedTuple):
@@ -108,9 +136,9 @@ class _Coded(NamedTuple):
         family = self.of.family
         return cvpr2018_coder.cost_bits(self.picture, family.layout, family.table) / 8
 
-    def payload(self) -> bytes:
+    def payloads(self) -> list[bytes]:
         family = self.of.family
-        return cvpr2018_coder.encode_symbols(self.picture, family.layout, family.table)
+        return [cvpr2018_coder.encode_symbols(self.picture, family.layout, family.table)]
 
     def pixels(self) -> Pixels:
         decoded = synthesize(self.of.family.engine, self.picture.code)

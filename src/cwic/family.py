@@ -4,6 +4,7 @@ A family turns the pixels of a picture into the payload of a tile and back. Targ
 metadata and picture files are left to :mod:`cwic.codec`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from cwic.errors import ModelError
 from cwic.model_file import ModelFile
+from cwic.tiling import Rectangle, Tiling
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
 Offset = npt.NDArray[np.float32]  # (rows, columns) of cells, mean 0, magnitudes of about 1
@@ -36,11 +38,11 @@ class Coded(Protocol):
         ...
 
     def size_bytes(self) -> float:
-        """Length of the payload, to within a few bytes, without making it."""
+        """Length of all payloads, to within a few bytes each, without making them."""
         ...
 
-    def payload(self) -> bytes:
-        """The tile's bytes."""
+    def payloads(self) -> list[bytes]:
+        """The tiles' bytes, in raster order."""
         ...
 
     def pixels(self) -> Pixels:
@@ -69,15 +71,27 @@ class Family(Protocol):
     log_size_per_q: float  # about how much the logarithm of a size rises with q
     psnr_db_per_q: float
 
-    def analyze(self, pixels: Pixels) -> Analyzed:
-        """(H, W, 3) uint8 of any size."""
-        ...
-
-    def decode(self, payload: bytes, q: int, height: int, width: int) -> Pixels:
-        """The (height, width, 3) pixels of a payload.
+    def tile_px(self, height: int, width: int) -> int | None:
+        """Side of the tiles that a picture is coded in; None: it is not divided.
 
         Raises:
-            BitstreamError: the payload is damaged in a way that shows.
+            NotBuiltError: it is too large for the family.
+        """
+        ...
+
+    def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
+        """Where the tiles of a picture lie."""
+        ...
+
+    def analyze(self, pixels: Pixels) -> Analyzed:
+        """(H, W, 3) uint8 of any size that `tile_px` takes."""
+        ...
+
+    def decode(self, payloads: Sequence[bytes], q: int, tiling: Tiling, part: Rectangle) -> Pixels:
+        """A part of the picture, (height, width, 3), from the payloads of all its tiles.
+
+        Raises:
+            BitstreamError: a payload that is needed is damaged in a way that shows.
         """
         ...
 

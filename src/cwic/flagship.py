@@ -1,6 +1,9 @@
 """The `cwic` family at run time: one content-weighted model for every rate."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,11 +23,21 @@ from cwic.flagship_coder import (
     cells_of,
     condition,
 )
-from cwic.image import crop, pad_to_multiple
 from cwic.model_file import ModelFile
 from cwic.step_network import MAX_HYPER
+from cwic.tiling import Rectangle, Tiling
 
 FAMILY = "cwic"
+
+# Larger pictures are coded in tiles of this side, whose latents are predicted from no other tile.
+MAX_UNDIVIDED_PIXELS = 2**22
+TILE_PX = 1024
+
+# What the transforms see of a tile's neighbours; their receptive fields reach 112 pixels.
+HALO_PX = 128
+
+# Latents take 3 bytes a pixel; beyond this they are computed again rather than kept.
+_MAX_KEPT_PIXELS = 2**27
 
 _MAX_GROUPS = 5
 
@@ -41,84 +54,215 @@ class Flagship:
     psnr_db_per_q = 0.8 / 64
 
     def __init__(self, model: ModelFile, threads: int | None = None):
-        """`threads` of one call of a transform; None: all cores."""
+        """`threads`: processor threads of one call; None: all cores."""
         self.rates = RateRange(**checked_numbers(model, model.encoding, RateRange))
         self.coder = LatentCoder(model.arrays, _groups(model), model.name)
-        self.engine = Engine(model, threads)
+        self.workers = threads or os.cpu_count() or 1
+        self._engine = Engine(model, threads)
+        # Tiles are worked on side by side, each by one thread.
+        self._engine_of_tiles = Engine(model, 1)
+
+    def tile_px(self, height: int, width: int) -> int | None:
+        """Pictures are divided where one piece would take much memory."""
+        return None if height * width <= MAX_UNDIVIDED_PIXELS else TILE_PX
+
+    def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
+        """Where the tiles of a picture lie."""
+        return Tiling(height, width, tile_px, HYPER_PX)
 
     def analyze(self, pixels: Pixels) -> "FlagshipAnalysis":
         """(H, W, 3) uint8 of any size."""
         height, width = pixels.shape[:2]
-        y, importance = self.engine.run("analysis", pad_to_multiple(pixels, HYPER_PX)[None])
-        return FlagshipAnalysis(self, y[0], importance[0, 0], height, width)
-
-    def decode(self, payload: bytes, q: int, height: int, width: int) -> Pixels:
-        """The (height, width, 3) pixels of a payload."""
-        coded = self.coder.decode(payload, q, cells_of(height, width))
-        return crop(self.synthesize(coded), width, height)
-
-    def synthesize(self, coded: CodedLatents) -> Pixels:
-        """(16 h, 16 w, 3) uint8."""
-        (pixels,) = self.engine.run(
-            "synthesis", coded.decoded[None], coded.prior[None], coded.planes[None]
+        return FlagshipAnalysis(
+            self, pixels, self.tiling(height, width, self.tile_px(height, width))
         )
-        result: Pixels = pixels[0]
+
+    def decode(self, payloads: Sequence[bytes], q: int, tiling: Tiling, part: Rectangle) -> Pixels:
+        """A part of the picture; no more tiles are decoded than it takes."""
+
+        def decoded(number: int) -> CodedLatents:
+            tile = tiling.tiles[number]
+            return self.coder.decode(payloads[number], q, cells_of(tile.height, tile.width))
+
+        return self.synthesize(decoded, tiling, part)
+
+    def synthesize(
+        self, coded: Callable[[int], CodedLatents], tiling: Tiling, part: Rectangle
+    ) -> Pixels:
+        """A part of the picture from the latents of its tiles.
+
+        Args:
+            coded: the latents of a tile by its number; called once for each that is needed.
+            tiling: of the picture.
+            part: in pixels, inside the picture.
+        """
+        result = np.empty((part.height, part.width, 3), np.uint8)
+        known: dict[int, CodedLatents] = {}
+
+        def gathered(window: Rectangle) -> list[npt.NDArray[np.float32]]:
+            inputs: list[npt.NDArray[np.float32]] = []
+            shape = (window.height // LATENT_PX, window.width // LATENT_PX)
+            for number, latents in known.items():
+                own = tiling.around(tiling.tiles[number])
+                if not own.meets(window):
+                    continue
+                both = own.cut(window)
+                here, there = both.slices(own, LATENT_PX), both.slices(window, LATENT_PX)
+                arrays = (latents.decoded, latents.prior, latents.planes)
+                if not inputs:
+                    inputs = [np.empty((len(array), *shape), np.float32) for array in arrays]
+                for array, whole in zip(arrays, inputs, strict=True):
+                    whole[:, *there] = array[:, *here]
+            return inputs
+
+        def show(number: int) -> None:
+            core = tiling.tiles[number].cut(part)
+            window = tiling.around(core, HALO_PX)
+            inputs = (array[None] for array in gathered(window))
+            (pixels,) = self.engine(tiling).run("synthesis", *inputs)
+            result[core.slices(part)] = pixels[0][core.slices(window)]
+
+        with self.pool(tiling) as pool:
+            shown = [n for n, tile in enumerate(tiling.tiles) if tile.meets(part)]
+            for row in sorted({number // tiling.columns for number in shown}):
+                in_row = [number for number in shown if number // tiling.columns == row]
+                cores = [tiling.tiles[number].cut(part) for number in in_row]
+                windows = [tiling.around(core, HALO_PX) for core in cores]
+                needed = {
+                    number
+                    for number, tile in enumerate(tiling.tiles)
+                    if any(tiling.around(tile).meets(window) for window in windows)
+                }
+                for number in known.keys() - needed:
+                    del known[number]
+                missing = sorted(needed - known.keys())
+                known.update(zip(missing, pool(coded, missing), strict=True))
+                for _ in pool(show, in_row):
+                    pass
         return result
 
+    def engine(self, tiling: Tiling) -> Engine:
+        """All threads for one tile, or one for each of several."""
+        return self._engine if len(tiling.tiles) == 1 else self._engine_of_tiles
 
-@dataclass(frozen=True)
+    @contextmanager
+    def pool(self, tiling: Tiling) -> Iterator[Callable[..., Iterator[Any]]]:
+        """A `map` over numbers of tiles: side by side if there are several."""
+        if len(tiling.tiles) == 1:
+            yield map
+            return
+        with ThreadPoolExecutor(self.workers) as executor:
+            yield executor.map
+
+
 class FlagshipAnalysis:
     """A picture behind the analysis transform."""
 
-    family: Flagship
-    y: npt.NDArray[np.float32]  # (M, h, w) latents
-    importance: npt.NDArray[np.float32]  # (h, w) in quarter octaves, any mean
-    height: int  # of the picture in pixels
-    width: int
+    def __init__(self, family: Flagship, picture: Pixels, tiling: Tiling):
+        """Analyzes all tiles; keeps the latents of pictures that are not enormous."""
+        self.family, self.tiling = family, tiling
+        self._picture = picture
+        _, _, height, width = tiling.picture
+        cells = cells_of(height, width)
+        self.importance = np.empty((cells.height, cells.width), np.float32)
+        self._latents: dict[int, npt.NDArray[np.float32]] = {}
+        keeps = height * width <= _MAX_KEPT_PIXELS
+
+        def analyze(number: int) -> None:
+            latents, importance = self._analyze(number)
+            rows, columns = _cells(tiling.tiles[number])
+            own = self.importance[rows, columns]
+            own[:] = importance[: own.shape[0], : own.shape[1]]
+            if keeps:
+                self._latents[number] = latents
+
+        with family.pool(tiling) as pool:
+            for _ in pool(analyze, range(len(tiling.tiles))):
+                pass
+
+    def _analyze(self, number: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        core = self.tiling.around(self.tiling.tiles[number])
+        window = self.tiling.around(core, HALO_PX)
+        pixels = self.tiling.pixels(self._picture, window)
+        latents, importance = self.family.engine(self.tiling).run("analysis", pixels[None])
+        rows, columns = core.slices(window, LATENT_PX)
+        return latents[0][:, rows, columns], importance[0, 0, rows, columns]
+
+    def latents(self, number: int) -> npt.NDArray[np.float32]:
+        """(M, h, w) of a tile, its padding included."""
+        if number in self._latents:
+            return self._latents[number]
+        return self._analyze(number)[0]
 
     def code(self, q: int, offset: Offset | None = None) -> "FlagshipCoded":
         """The picture at a rate offset."""
-        cells = cells_of(self.height, self.width)
-        importance = self.importance[: cells.height, : cells.width]
+        importance = self.importance
         if offset is not None:
             importance = importance + _MASK_LEVELS * offset
         level, q = centred_levels(importance, q)
-        level = np.pad(
-            level,
-            ((0, cells.padded_height - cells.height), (0, cells.padded_width - cells.width)),
-            mode="edge",
-        )
-        (z,) = self.family.engine.run("hyper_analysis", self.y[None], condition(q, level)[None])
-        hyper = np.floor(np.clip(z[0], -MAX_HYPER, MAX_HYPER) + 0.5).astype(np.int64)
-        counter = BitCounter()
-        coded = self.family.coder.code(counter, self.y, hyper, level, q, cells)
-        return FlagshipCoded(self, counter, coded)
+        return FlagshipCoded(self, q, level)
 
 
-@dataclass(frozen=True)
 class FlagshipCoded:
     """A picture at one rate."""
 
-    of: FlagshipAnalysis
-    counter: BitCounter
-    coded: CodedLatents
+    def __init__(self, of: FlagshipAnalysis, q: int, level: npt.NDArray[np.int64]):
+        """`level` (rows, columns) of cells of the picture, `q` of the header."""
+        self._of = of
+        self.q = q
+        self.level = level
+        self._only_tile: tuple[BitCounter, CodedLatents] | None = None
 
-    @property
-    def q(self) -> int:
-        """Of the header."""
-        return self.coded.q
+    def tile(self, number: int) -> tuple[BitCounter, CodedLatents]:
+        """What a tile costs, and its latents; kept only for a picture that is not divided."""
+        if self._only_tile is not None:
+            return self._only_tile
+        tile = self._of.tiling.tiles[number]
+        cells = cells_of(tile.height, tile.width)
+        level = np.pad(
+            self.level[_cells(tile)],
+            ((0, cells.padded_height - cells.height), (0, cells.padded_width - cells.width)),
+            mode="edge",
+        )
+        latents = self._of.latents(number)
+        family = self._of.family
+        (z,) = family.engine(self._of.tiling).run(
+            "hyper_analysis", latents[None], condition(self.q, level)[None]
+        )
+        hyper = np.floor(np.clip(z[0], -MAX_HYPER, MAX_HYPER) + 0.5).astype(np.int64)
+        counter = BitCounter()
+        result = counter, family.coder.code(counter, latents, hyper, level, self.q, cells)
+        if len(self._of.tiling.tiles) == 1:
+            self._only_tile = result
+        return result
+
+    def _of_tiles(self, value: Callable[[int], Any]) -> list[Any]:
+        with self._of.family.pool(self._of.tiling) as pool:
+            return list(pool(value, range(len(self._of.tiling.tiles))))
 
     def size_bytes(self) -> float:
-        """Of the payload, without making it."""
-        return self.counter.bits / 8
+        """Of all payloads, without making them."""
+        bits = self._of_tiles(lambda number: self.tile(number)[0].bits)
+        return float(sum(bits)) / 8
 
-    def payload(self) -> bytes:
-        """The tile's bytes."""
-        return self.counter.payload()
+    def payloads(self) -> list[bytes]:
+        """The tiles' bytes."""
+        return self._of_tiles(lambda number: self.tile(number)[0].payload())
 
     def pixels(self) -> Pixels:
         """What a decoder will show."""
-        return crop(self.of.family.synthesize(self.coded), self.of.width, self.of.height)
+        tiling = self._of.tiling
+        return self._of.family.synthesize(
+            lambda number: self.tile(number)[1], tiling, tiling.picture
+        )
+
+
+def _cells(part: Rectangle) -> tuple[slice, slice]:
+    """Rows and columns of the cells of a tile in a picture's map."""
+    return (
+        slice(part.top // LATENT_PX, -(-part.bottom // LATENT_PX)),
+        slice(part.left // LATENT_PX, -(-part.right // LATENT_PX)),
+    )
 
 
 def centred_levels(

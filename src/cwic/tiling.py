@@ -1,0 +1,107 @@
+"""Tiles of a large picture: where they lie, and what a transform must see around them.
+
+Tiles partition the picture; nothing is coded twice. A transform of a tile sees a window, the tile
+and a halo of its real neighbours, so that no seam shows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Rectangle(NamedTuple):
+    """Rows top..bottom - 1 and columns left..right - 1, in pixels."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.right - self.left
+
+    def meets(self, other: "Rectangle") -> bool:
+        """Whether the two have a pixel in common."""
+        return (
+            self.top < other.bottom
+            and other.top < self.bottom
+            and self.left < other.right
+            and other.left < self.right
+        )
+
+    def cut(self, other: "Rectangle") -> "Rectangle":
+        """What the two have in common."""
+        return Rectangle(
+            max(self.top, other.top),
+            max(self.left, other.left),
+            min(self.bottom, other.bottom),
+            min(self.right, other.right),
+        )
+
+    def slices(self, origin: "Rectangle", unit: int = 1) -> tuple[slice, slice]:
+        """Where it lies in an array whose first element is the corner of `origin`.
+
+        Args:
+            origin: a rectangle that holds this one.
+            unit: pixels of an element's side; divides all corners.
+        """
+        return (
+            slice((self.top - origin.top) // unit, (self.bottom - origin.top) // unit),
+            slice((self.left - origin.left) // unit, (self.right - origin.left) // unit),
+        )
+
+
+class Tiling:
+    """A picture in tiles.
+
+    Attributes:
+        picture: all of it.
+        padded: all of it with its sides rounded up to the transforms' multiple.
+        tiles: in raster order.
+        columns: how many tiles lie side by side.
+    """
+
+    def __init__(self, height: int, width: int, tile_px: int | None, multiple: int):
+        """Sizes in pixels; `tile_px` None is one tile, else a multiple of `multiple`."""
+        self.picture = Rectangle(0, 0, height, width)
+        self._multiple = multiple
+        self.padded = self.around(self.picture)
+        tile_px = tile_px or max(height, width)
+        self.tiles = [
+            Rectangle(top, left, min(top + tile_px, height), min(left + tile_px, width))
+            for top in range(0, height, tile_px)
+            for left in range(0, width, tile_px)
+        ]
+        self.columns = -(-width // tile_px)
+
+    def around(self, part: Rectangle, halo_px: int = 0) -> Rectangle:
+        """A part and its halo within the padded picture, its corners on multiples."""
+        m = self._multiple
+        bottom, right = (-(-side // m) * m for side in (self.picture.bottom, self.picture.right))
+        return Rectangle(
+            max((part.top - halo_px) // m * m, 0),
+            max((part.left - halo_px) // m * m, 0),
+            min(-(-(part.bottom + halo_px) // m) * m, bottom),
+            min(-(-(part.right + halo_px) // m) * m, right),
+        )
+
+    def pixels(self, picture: npt.NDArray[np.uint8], part: Rectangle) -> npt.NDArray[np.uint8]:
+        """A part of the padded picture, whose last row and column are repeated beyond it.
+
+        Args:
+            picture: (H, W, 3).
+            part: inside `padded`.
+        """
+        inside = part.cut(self.picture)
+        rows, columns = inside.slices(self.picture)
+        missing = ((0, part.height - inside.height), (0, part.width - inside.width), (0, 0))
+        found = picture[rows, columns]
+        return np.pad(found, missing, mode="edge") if any(map(any, missing)) else found

@@ -1,0 +1,167 @@
+"""Large pictures in tiles: no seams, regions, and every pixel in its place."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import seeded_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import cwic
+from cwic import flagship, model_file
+from cwic.codec import Codec
+from cwic.errors import BitstreamError
+from cwic.flagship import Flagship, FlagshipAnalysis
+from cwic.flagship_coder import CodedLatents
+from cwic.tiling import Rectangle, Tiling
+
+
+def large_picture(height: int, width: int) -> np.ndarray:
+    """Shapes and texture at any size."""
+    return np.asarray(Image.fromarray(seeded_picture(21)).resize((width, height)))
+
+
+@pytest.fixture
+def tiled(tiny_flagship_path: Path, monkeypatch: pytest.MonkeyPatch) -> Codec:
+    """A codec that divides all but the smallest pictures."""
+    monkeypatch.setattr(flagship, "MAX_UNDIVIDED_PIXELS", 64 * 64)
+    monkeypatch.setattr(flagship, "TILE_PX", 128)
+    return Codec.load(tiny_flagship_path, threads=2)
+
+
+@given(
+    height=st.integers(1, 400),
+    width=st.integers(1, 400),
+    tile_px=st.sampled_from([None, 64, 128, 256]),
+)
+@settings(deadline=None)
+def test_tiles_partition_the_picture(height: int, width: int, tile_px: int | None) -> None:
+    tiling = Tiling(height, width, tile_px, 64)
+    count = np.zeros((height, width), int)
+    for tile in tiling.tiles:
+        count[tile.slices(tiling.picture)] += 1
+        assert tile.meets(tiling.picture)
+        window = tiling.around(tile, 100)
+        assert window.cut(tiling.around(tiling.picture)) == window
+        assert not any(side % 64 for side in window)
+        assert tile.cut(window) == tile
+    assert (count == 1).all()
+    if tile_px is None:
+        assert len(tiling.tiles) == 1
+
+
+def test_a_window_beyond_the_picture_repeats_its_last_pixels() -> None:
+    picture = large_picture(70, 100)
+    tiling = Tiling(70, 100, None, 64)
+    whole = tiling.pixels(picture, tiling.around(tiling.picture))
+    assert whole.shape == (128, 128, 3)
+    np.testing.assert_array_equal(whole[:70, :100], picture)
+    np.testing.assert_array_equal(whole[70:, :100], np.broadcast_to(picture[-1], (58, 100, 3)))
+    np.testing.assert_array_equal(whole[:, 100:], np.repeat(whole[:, 99:100], 28, axis=1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (129, 300), (300, 70), (259, 515)])
+def test_a_picture_in_tiles_comes_back_at_its_size(height: int, width: int, tiled: Codec) -> None:
+    picture = large_picture(height, width)
+    data = tiled.encode(picture, quality=60)
+    header = cwic.read_header(data)
+    assert header.tile_px == 128
+    assert header.num_tiles == -(-height // 128) * -(-width // 128)
+    assert tiled.decode(data).size == (width, height)
+
+
+def test_the_same_latents_give_the_same_picture_in_tiles_or_in_one_piece(
+    tiny_flagship_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = Flagship(model_file.load(tiny_flagship_path), threads=2)
+    picture = large_picture(300, 460)
+    tiling = family.tiling(300, 460, 128)
+    analysis = FlagshipAnalysis(family, picture, tiling)
+    whole_analysis = FlagshipAnalysis(family, picture, family.tiling(300, 460, None))
+    np.testing.assert_allclose(analysis.importance, whole_analysis.importance, atol=1e-4)
+    coded = analysis.code(100)
+    tiles = [coded.tile(number)[1] for number in range(len(tiling.tiles))]
+    in_tiles = family.synthesize(lambda number: tiles[number], tiling, tiling.picture)
+
+    def joined(name: str) -> np.ndarray:
+        rows = [
+            np.concatenate([getattr(tile, name) for tile in tiles[start : start + 4]], axis=2)
+            for start in range(0, len(tiles), 4)
+        ]
+        return np.concatenate(rows, axis=1)
+
+    whole = CodedLatents(
+        coded.q,
+        np.zeros(0, np.int64),
+        np.zeros(0, np.int64),
+        np.zeros(0, np.int32),
+        joined("decoded"),
+        joined("prior"),
+        joined("planes"),
+    )
+    one = family.tiling(300, 460, None)
+    in_one_piece = family.synthesize(lambda _: whole, one, one.picture)
+    difference = np.abs(in_tiles.astype(int) - in_one_piece)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+    monkeypatch.setattr(flagship, "_MAX_KEPT_PIXELS", 1)
+    again = FlagshipAnalysis(family, picture, tiling).code(100)
+    assert again.payloads() == coded.payloads()
+    assert again.size_bytes() == coded.size_bytes()
+
+
+@pytest.mark.parametrize(
+    "region",
+    [(0, 0, 300, 259), (0, 0, 1, 1), (120, 100, 20, 60), (299, 258, 1, 1), (5, 140, 200, 9)],
+)
+def test_a_region_is_that_part_of_the_whole(
+    region: tuple[int, int, int, int], tiled: Codec
+) -> None:
+    data = tiled.encode(large_picture(259, 300), quality=70)
+    whole = np.asarray(tiled.decode(data)).astype(int)
+    x, y, width, height = region
+    part = np.asarray(tiled.decode(data, region=region))
+    assert part.shape == (height, width, 3)
+    assert np.abs(part - whole[y : y + height, x : x + width]).max() <= 1
+
+
+@pytest.mark.parametrize("region", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 301, 5), (299, 0, 2, 1)])
+def test_a_region_beyond_the_picture_is_refused(
+    region: tuple[int, int, int, int], tiled: Codec
+) -> None:
+    data = tiled.encode(large_picture(259, 300))
+    with pytest.raises(ValueError, match="within 300x259"):
+        tiled.decode(data, region=region)
+
+
+def test_a_region_takes_no_more_tiles_than_it_meets(tiled: Codec) -> None:
+    data = tiled.encode(large_picture(128, 700), quality=50)
+    header = cwic.read_header(data)
+    last = header.tiles[-1]
+    family = tiled._family
+    tiling = family.tiling(128, 700, 128)
+    payloads = [data[tile.offset : tile.offset + tile.length] for tile in header.tiles]
+    payloads[-1] = b"\x00"
+    assert last.length > 1
+    part = Rectangle(0, 0, 128, 100)
+    assert family.decode(payloads, header.q, tiling, part).shape == (128, 100, 3)
+    with pytest.raises(BitstreamError):
+        family.decode(payloads, header.q, tiling, tiling.picture)
+
+
+def test_regions_keep_the_alpha_of_their_pixels(tiled: Codec) -> None:
+    picture = np.dstack(
+        [large_picture(150, 200), np.arange(200, dtype=np.uint8) * np.ones((150, 1), np.uint8)]
+    )
+    data = tiled.encode(picture)
+    part = np.asarray(tiled.decode(data, region=(40, 100, 50, 20)))
+    np.testing.assert_array_equal(part[..., 3], picture[100:120, 40:90, 3])
+
+
+def test_rectangles_meet_only_where_they_share_a_pixel() -> None:
+    one = Rectangle(0, 0, 4, 4)
+    assert one.meets(Rectangle(3, 3, 9, 9))
+    assert not one.meets(Rectangle(4, 0, 9, 9))
+    assert one.cut(Rectangle(2, 1, 9, 9)) == Rectangle(2, 1, 4, 4)
