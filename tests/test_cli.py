@@ -406,6 +406,20 @@ def test_damage_anywhere_gives_one_line_and_no_picture(run: Run, encoded: Path) 
         assert not damaged.with_suffix(".png").exists()
 
 
+def test_a_region_is_decoded(run: Run, photo: Path) -> None:
+    assert run("encode", photo)[0] == 0
+    file = photo.with_suffix(".cwic")
+    assert run("decode", file, "-o", photo.with_name("part.png"), "--region", "3,5,20,10")[0] == 0
+    with Image.open(photo.with_name("part.png")) as part:
+        assert part.size == (20, 10)
+    expect_one_line(
+        run("decode", file, "-o", photo.with_name("b.png"), "--region", "0,0,9999,1"), "within"
+    )
+    code, _, err = run("decode", file, "--region", "1,2,3")
+    assert code == 2
+    assert "X,Y,W,H" in err
+
+
 def test_an_unknown_model_is_named(run: Run, photo: Path) -> None:
     expect_one_line(run("encode", photo, "--model", "no-such-model"), "no-such-model")
 
@@ -601,7 +615,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         "encode": output
         | rate
         | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"},
-        "decode": output | {"--model"},
+        "decode": output | {"--model", "--region"},
         "info": {"--json"},
         "models": {"--json"},
         "train": {"--data", "--out", "--init-from", "--max-seconds", "--threads", "--device"},

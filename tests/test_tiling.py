@@ -12,7 +12,7 @@ from PIL import Image
 import cwic
 from cwic import flagship, model_file
 from cwic.codec import Codec
-from cwic.errors import BitstreamError
+from cwic.errors import BitstreamError, TargetError
 from cwic.flagship import Flagship, FlagshipAnalysis
 from cwic.flagship_coder import CodedLatents
 from cwic.tiling import Rectangle, Tiling
@@ -132,7 +132,7 @@ def test_a_region_beyond_the_picture_is_refused(
     region: tuple[int, int, int, int], tiled: Codec
 ) -> None:
     data = tiled.encode(large_picture(259, 300))
-    with pytest.raises(ValueError, match="within 300x259"):
+    with pytest.raises(TargetError, match="within 300x259"):
         tiled.decode(data, region=region)
 
 

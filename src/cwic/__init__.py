@@ -75,7 +75,7 @@ def decode(
 
     Args:
         data: the whole file.
-        region: not built yet.
+        region: (x, y, width, height) in pixels of the part that is wanted; None is all.
         reduce: other than 1: not built yet.
 
     Raises:

@@ -70,6 +70,8 @@ _LARGEST_SIZE_BYTES = 10**15
 
 _STDIO = Path("-")
 
+Region = tuple[int, int, int, int]  # x, y, width, height
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
@@ -156,6 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument(
         "--model", metavar="NAME|PATH", help="only for files of a model that did not come with cwic"
+    )
+    verb.add_argument(
+        "--region", type=_region, metavar="X,Y,W,H", help="a part of the picture, in pixels"
     )
 
     verb = _add_verb(verbs, "info", _info, "say what is in a .cwic file, without decoding it")
@@ -256,6 +261,16 @@ def _count(text: str) -> int:
     return int(value)
 
 
+def _region(text: str) -> Region:
+    try:
+        x, y, width, height = (int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected X,Y,W,H, four integers, found {text!r}"
+        ) from None
+    return x, y, width, height
+
+
 def _size_bytes(text: str) -> int:
     """'40kB', '40 kB', '1.5MB', '40KiB' or '40000' -> bytes; 1 kB is 1000 B."""
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z]*)\s*", text, re.ASCII)
@@ -346,7 +361,7 @@ def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
 
     start_s = time.perf_counter()
     data = _read(source)
-    picture = _decoded(data, options.model)
+    picture = _decoded(data, options.model, options.region)
     if target == _STDIO:
         _write(encode_image(picture, "PNG"), target)
     else:
@@ -363,11 +378,13 @@ def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
 
 
 @cache
-def _decoded(data: bytes, model: str | None) -> "Image":
+def _decoded(data: bytes, model: str | None, region: Region | None = None) -> "Image":
     """The picture of a file, made by a bundled model or by the one that was named."""
     import cwic
 
-    return cwic.decode(data) if model is None else cwic.Codec.load(model).decode(data)
+    if model is None:
+        return cwic.decode(data, region=region)
+    return cwic.Codec.load(model).decode(data, region=region)
 
 
 def _info(options: argparse.Namespace) -> int:

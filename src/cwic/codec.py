@@ -174,6 +174,7 @@ class Codec:
 
         Raises:
             BitstreamError: the file is damaged, or of another model (UnknownModelError).
+            TargetError: the region is not within the picture.
         """
         if reduce != 1:
             raise NotBuiltError("reduce: decoding at a smaller size is not built yet")
@@ -349,7 +350,7 @@ def _part(region: tuple[int, int, int, int] | None, picture: Rectangle) -> Recta
     x, y, width, height = region
     part = Rectangle(y, x, y + height, x + width)
     if width < 1 or height < 1 or part.cut(picture) != part:
-        raise ValueError(
+        raise TargetError(
             f"region: expected x, y, width, height within {picture.width}x{picture.height}, "
             f"found {region}"
         )
