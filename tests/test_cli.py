@@ -420,6 +420,22 @@ def test_a_region_is_decoded(run: Run, photo: Path) -> None:
     assert "X,Y,W,H" in err
 
 
+def test_view_shows_where_the_bits_of_a_picture_or_of_its_file_go(run: Run, photo: Path) -> None:
+    assert run("encode", photo, "-q", "40")[0] == 0
+    code, out, err = run("view", photo, "-q", "40")
+    assert (code, err) == (0, "")
+    assert "photo.map.png" in out
+    file = photo.with_suffix(".cwic")
+    assert run("view", file, "-o", photo.with_name("of-file.png"))[0] == 0
+    with (
+        Image.open(photo.with_suffix(".map.png")) as one,
+        Image.open(photo.with_name("of-file.png")) as other,
+    ):
+        assert one.size == other.size
+        assert one.width > 2 * 96
+        assert one.tobytes() == other.tobytes()
+
+
 def test_an_unknown_model_is_named(run: Run, photo: Path) -> None:
     expect_one_line(run("encode", photo, "--model", "no-such-model"), "no-such-model")
 
@@ -447,7 +463,7 @@ def test_a_mask_moves_bits_and_keeps_the_size(run: Run, photo: Path, tmp_path: P
     expect_one_line(run("encode", photo, "-f", "--roi", mask), "mask.png: found a mask of 9x")
 
 
-@pytest.mark.parametrize("verb", ["view", "compare", "batch", "serve", "evaluate", "data"])
+@pytest.mark.parametrize("verb", ["compare", "batch", "serve", "evaluate", "data"])
 def test_a_verb_of_a_later_version_says_that_it_is_not_built_yet(run: Run, verb: str) -> None:
     expect_one_line(run(verb, "kodak", "--out", "results"), f"cwic {verb} is not built yet")
 
@@ -616,6 +632,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         | rate
         | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"},
         "decode": output | {"--model", "--region"},
+        "view": output | {"-q", "--quality", "--bpp", "--roi", "--saliency", "--model"},
         "info": {"--json"},
         "models": {"--json"},
         "train": {"--data", "--out", "--init-from", "--max-seconds", "--threads", "--device"},

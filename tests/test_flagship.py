@@ -301,6 +301,18 @@ def test_sizes_that_were_asked_for_are_met(tiny_flagship_codec: Codec) -> None:
     assert len(tiny_flagship_codec.encode(pixels, target_bytes=wanted, strict=True)) <= wanted
 
 
+def test_a_model_without_its_own_map_takes_masks(tiny_flagship_network: "FlagshipNetwork") -> None:
+    from cwic.training.export_flagship import build_model
+
+    family = Flagship(build_model(tiny_flagship_network, "flat", with_map=False), threads=1)
+    pixels = seeded_picture(14)
+    analysis = family.analyze(pixels)
+    assert not analysis.code(0).level.any()
+    offset = np.zeros(analysis.importance.shape, np.float32)
+    offset[:, 0] = 1
+    assert analysis.code(0, offset).level[:, 0].min() > 2
+
+
 # --- damaged models -------------------------------------------------------------------------------
 
 

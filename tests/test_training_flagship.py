@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from cwic.arithmetic_coder import FREQUENCY_BITS  # noqa: E402
 from cwic.errors import TrainingError  # noqa: E402
-from cwic.flagship_coder import ESCAPE, MAX_SYMBOL  # noqa: E402
+from cwic.flagship_coder import ESCAPE, MAX_SYMBOL, NUM_TABLES  # noqa: E402
 from cwic.integer_net import assert_exact  # noqa: E402
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights  # noqa: E402
 from cwic.training.config import FlagshipStage, load_config  # noqa: E402
@@ -37,7 +37,6 @@ from cwic.training.model.flagship import (  # noqa: E402
     kmacs_per_pixel,
 )
 from cwic.training.model.flagship_entropy import (  # noqa: E402
-    NUM_TABLES,
     HyperModel,
     LevelModel,
     coding_tables,

@@ -45,7 +45,7 @@ __all__ = ["main"]
 
 # Verbs of a later version. They are no part of the parser, but asking for one deserves a better
 # answer than "invalid choice".
-_NOT_BUILT = ("view", "compare", "batch", "serve", "evaluate", "data")
+_NOT_BUILT = ("compare", "batch", "serve", "evaluate", "data")
 
 _PICTURE_SUFFIXES = frozenset(
     ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff"
@@ -162,6 +162,16 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--region", type=_region, metavar="X,Y,W,H", help="a part of the picture, in pixels"
     )
+
+    verb = _add_verb(verbs, "view", _view, "show where the bits of a picture go")
+    verb.add_argument("input", type=_input, metavar="PICTURE", help="a picture or a .cwic file")
+    _add_output(verb, "a picture, or a folder (default NAME.map.png)")
+    rate = verb.add_mutually_exclusive_group()
+    rate.add_argument("-q", "--quality", type=_quality, metavar="0..100", help="of a picture")
+    rate.add_argument("--bpp", type=_positive, metavar="X", help="bits per pixel of a picture")
+    verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
+    verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
+    verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
 
     verb = _add_verb(verbs, "info", _info, "say what is in a .cwic file, without decoding it")
     verb.add_argument("input", type=_input, metavar="FILE", help="a .cwic file, or -")
@@ -385,6 +395,43 @@ def _decoded(data: bytes, model: str | None, region: Region | None = None) -> "I
     if model is None:
         return cwic.decode(data, region=region)
     return cwic.Codec.load(model).decode(data, region=region)
+
+
+def _view(options: argparse.Namespace) -> int:
+    return _for_each_file(options, _view_file, _PICTURE_SUFFIXES | {".cwic"}, ".map.png")
+
+
+def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
+    import cwic
+    from cwic import model_file
+    from cwic.image import encode_image, save_image
+    from cwic.view import overlay
+
+    data = _read(source)
+    if source.suffix.lower() != ".cwic":
+        data = cwic.encode(
+            io.BytesIO(data),
+            quality=options.quality,
+            bpp=options.bpp,
+            roi=options.roi,
+            saliency=True if options.saliency else None,
+            model=options.model,
+            keep_metadata=False,
+        )
+    model = options.model or model_file.find_identity(cwic.read_header(data).identity)
+    codec = cwic.Codec.load(model)
+    sheet = overlay(codec.decode(data), codec.allocation(data))
+    if target == _STDIO:
+        _write(encode_image(sheet, "PNG"), target)
+    else:
+        save_image(sheet, target)
+    header = cwic.read_header(data)
+    _say_result(
+        f"{_shown(source)} -> {_shown(target, 'stdout')} of {len(data):,} B, "
+        f"{_rate_bpp(data, header):.3f} bpp",
+        target,
+        options,
+    )
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -22,11 +22,11 @@ from cwic.errors import (
     TargetError,
     UnknownModelError,
 )
-from cwic.family import Analyzed, Family, Offset
+from cwic.family import Allocation, Analyzed, Family, Offset
 from cwic.image import Metadata, Mode, Picture, Source, read_picture, to_pil
 from cwic.rate_control import search_offset
 from cwic.saliency import Detector, Mask, detect, offset_of_cells, read_mask
-from cwic.tiling import Rectangle
+from cwic.tiling import Rectangle, Tiling
 
 # Families by name; a model file names its own.
 _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
@@ -178,14 +178,8 @@ class Codec:
         """
         if reduce != 1:
             raise NotBuiltError("reduce: decoding at a smaller size is not built yet")
-        stream = bitstream.unpack(data)
+        stream, tiling = self._unpack(data)
         header = stream.header
-        if header.identity != self.identity:
-            raise UnknownModelError(
-                f"expected a file of model {self.identity.hex()} ({self.name}), "
-                f"found one of {header.identity.hex()}"
-            )
-        tiling = self._family.tiling(header.height, header.width, header.tile_px)
         part = _part(region, tiling.picture)
         pixels = self._family.decode(stream.tiles, header.q, tiling, part)
         mode = Mode(header.mode)
@@ -200,6 +194,25 @@ class Codec:
             metadata=Metadata(icc=stream.icc, exif=stream.exif, xmp=stream.xmp),
         )
         return to_pil(picture)
+
+    def allocation(self, data: bytes) -> Allocation:
+        """Where the bits of a `.cwic` file that this model wrote went, and its importance map.
+
+        Raises:
+            BitstreamError: the file is damaged, or of another model (UnknownModelError).
+        """
+        stream, tiling = self._unpack(data)
+        return self._family.allocation(stream.tiles, stream.header.q, tiling)
+
+    def _unpack(self, data: bytes) -> tuple[bitstream.Bitstream, Tiling]:
+        stream = bitstream.unpack(data)
+        header = stream.header
+        if header.identity != self.identity:
+            raise UnknownModelError(
+                f"expected a file of model {self.identity.hex()} ({self.name}), "
+                f"found one of {header.identity.hex()}"
+            )
+        return stream, self._family.tiling(header.height, header.width, header.tile_px)
 
     def _pack(
         self, picture: Picture, q: int, tile_px: int | None, payloads: Sequence[bytes]

@@ -10,7 +10,7 @@ from cwic import cvpr2018_coder
 from cwic.cvpr2018_coder import CodedPicture, CodeLayout
 from cwic.engine import Engine
 from cwic.errors import BitstreamError, ModelError, NotBuiltError
-from cwic.family import Offset, Pixels, RateRange, checked_numbers
+from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers
 from cwic.image import crop, pad_to_multiple
 from cwic.model_file import ModelFile
 from cwic.tiling import Rectangle, Tiling
@@ -105,13 +105,28 @@ class Cvpr2018:
         part: Rectangle,
     ) -> Pixels:
         """A part of the picture; all of it is decoded."""
+        coded = self._decode(payloads, tiling)
+        rows, columns = part.slices(tiling.picture)
+        return synthesize(self.engine, coded.code)[rows, columns]
+
+    def allocation(
+        self,
+        payloads: Sequence[bytes],
+        q: int,  # noqa: ARG002 - the map says it all
+        tiling: Tiling,
+    ) -> Allocation:
+        """Levels of the importance map; the file's bits in proportion to the bits kept."""
+        coded = self._decode(payloads, tiling)
+        kept = self.layout.kept(coded.level)
+        bits = kept * np.float64(8 * len(payloads[0]) / max(1, int(kept.sum())))
+        return Allocation(coded.level.astype(np.float32), bits, CELL_PX)
+
+    def _decode(self, payloads: Sequence[bytes], tiling: Tiling) -> CodedPicture:
         _, _, height, width = tiling.picture
         if self.tile_px(height, width) is None and len(payloads) != 1:
             raise BitstreamError(f"expected one tile for family {FAMILY}, found {len(payloads)}")
         cells = (-(-height // CELL_PX), -(-width // CELL_PX))
-        coded = cvpr2018_coder.decode_symbols(payloads[0], *cells, self.layout, self.table)
-        rows, columns = part.slices(tiling.picture)
-        return synthesize(self.engine, coded.code)[rows, columns]
+        return cvpr2018_coder.decode_symbols(payloads[0], *cells, self.layout, self.table)
 
 
 class _Analyzed(NamedTuple):

@@ -5,7 +5,7 @@
     ├── BitstreamError              a .cwic file that is damaged, hostile or not one at all
     │   └── UnknownModelError       a sound file made by a model that is not here
     ├── ModelError                  a model name or model file that is missing or invalid
-    ├── TargetError                 a strict target that cannot be met, a region that is not there
+    ├── TargetError                 an impossible strict target or region
     ├── TrainingError               a configuration, data set or checkpoint that cannot be used
     └── NotBuiltError               a feature that is not installed here or not written yet
 
@@ -49,7 +49,7 @@ class ModelError(CodecError):
 
 
 class TargetError(CodecError):
-    """A size, rate or quality asked for strictly cannot be met, or a region is not in the picture."""
+    """A size, rate or quality asked for strictly cannot be met, or a region lies outside."""
 
 
 class TrainingError(CodecError):

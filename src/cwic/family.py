@@ -29,6 +29,17 @@ class RateRange(NamedTuple):
         return round(self.min_q + quality / 100 * (self.max_q - self.min_q))
 
 
+class Allocation(NamedTuple):
+    """Where the bits of a file went.
+
+    Both maps lie on the grid of the family's cells.
+    """
+
+    importance: npt.NDArray[np.float32]  # (rows, columns), what the importance map says
+    bits: npt.NDArray[np.float64]  # (rows, columns), spent on each cell
+    cell_px: int  # side of a cell
+
+
 class Coded(Protocol):
     """A picture at one rate, all decisions taken."""
 
@@ -92,6 +103,14 @@ class Family(Protocol):
 
         Raises:
             BitstreamError: a payload that is needed is damaged in a way that shows.
+        """
+        ...
+
+    def allocation(self, payloads: Sequence[bytes], q: int, tiling: Tiling) -> Allocation:
+        """Where the bits of a picture went.
+
+        Raises:
+            BitstreamError: a payload is damaged in a way that shows.
         """
         ...
 

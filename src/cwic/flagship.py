@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cwic.engine import Engine
 from cwic.errors import ModelError
-from cwic.family import Offset, Pixels, RateRange, checked_numbers
+from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers
 from cwic.flagship_coder import (
     HYPER_PX,
     LATENT_PX,
@@ -140,6 +140,24 @@ class Flagship:
                 for _ in pool(show, in_row):
                     pass
         return result
+
+    def allocation(self, payloads: Sequence[bytes], q: int, tiling: Tiling) -> Allocation:
+        """Levels of the importance map, and bits a cell."""
+        cells = cells_of(tiling.picture.height, tiling.picture.width)
+        importance = np.zeros((cells.height, cells.width), np.float32)
+        bits = np.zeros((cells.height, cells.width))
+
+        def add(number: int) -> None:
+            tile = tiling.tiles[number]
+            own = cells_of(tile.height, tile.width)
+            coded = self.coder.decode(payloads[number], q, own)
+            importance[_cells(tile)] = coded.level[: own.height, : own.width]
+            bits[_cells(tile)] = self.coder.bits_of_cells(coded, own)
+
+        with self.pool(tiling) as pool:
+            for _ in pool(add, range(len(tiling.tiles))):
+                pass
+        return Allocation(importance, bits, LATENT_PX)
 
     def engine(self, tiling: Tiling) -> Engine:
         """All threads for one tile, or one for each of several."""

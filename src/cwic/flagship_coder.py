@@ -33,6 +33,7 @@ HYPER_PX = LATENT_PX * HYPER_LATENTS
 
 Q_UNITS = 64  # q of a header is an integer in 1 / Q_UNITS of a quarter octave of the step size
 MAX_LEVEL = 8  # of the importance map, both signs, in quarter octaves
+NUM_TABLES = 64  # for symbols of latents
 MAX_SYMBOL = 255  # larger magnitudes are coded as an escape and a number
 ESCAPE = 2 * MAX_SYMBOL + 1  # index of the escape; symbol k has index k + MAX_SYMBOL
 RATE_CLASSES = 12  # classes of q that have hyper-latent statistics of their own
@@ -59,6 +60,7 @@ class CodedLatents(NamedTuple):
     level: npt.NDArray[np.int64]  # (h, w) levels of the importance map
     hyper: npt.NDArray[np.int64]  # (hyper_channels, h / 4, w / 4)
     symbols: npt.NDArray[np.int32]  # (M, h, w)
+    tables: npt.NDArray[np.uint8]  # (M, h, w) numbers of the symbols' coding tables
     decoded: npt.NDArray[np.float32]  # (M, h, w) latents
     prior: npt.NDArray[np.float32]  # (mean width, h, w) what is known without the latents
     planes: npt.NDArray[np.float32]  # (5, h, w), see `condition`
@@ -108,7 +110,7 @@ class LatentCoder:
 
         Args:
             arrays: `mean.LAYER.weight`, `mean.LAYER.bias` (float), `scale.LAYER.weight`,
-                `scale.LAYER.bias` (integer), `symbol_tables` (T, 512), `hyper_tables`
+                `scale.LAYER.bias` (integer), `symbol_tables` (64, 512), `hyper_tables`
                 (12 hyper_channels, 127), `level_tables` (24, 41), `magnitudes` (256,).
             groups: latent channels of each group.
             model: its name, for error messages.
@@ -123,7 +125,7 @@ class LatentCoder:
         )
         self.hyper_channels = self.scale_network.hyper_channels
         expected = {
-            "symbol_tables": (None, ESCAPE + 1),
+            "symbol_tables": (NUM_TABLES, ESCAPE + 1),
             "hyper_tables": (RATE_CLASSES * self.hyper_channels, 2 * MAX_HYPER + 1),
             "level_tables": (
                 (len(LEVEL_CONTEXTS) + 1) * LEVEL_FRACTIONS,
@@ -227,6 +229,7 @@ class LatentCoder:
         inside_picture[: cells.height, : cells.width] = True
         decoded: list[list[Array]] = [[], []]
         symbols: list[list[Array]] = [[], []]
+        tables: list[list[Array]] = [[], []]
         of_cell = []
         for colour in (0, 1):
             own = level.reshape(-1)[board.cells[colour]]
@@ -237,9 +240,7 @@ class LatentCoder:
         for step in range(num_steps):
             own, gain, inside = of_cell[step % 2]
             mean = self.mean_network.predict(mean_state, step)
-            table = self.scale_network.table(
-                scale_state, step, own, q, self._symbol_tables.num_tables
-            )
+            table = self.scale_network.table(scale_state, step, own, q, NUM_TABLES)
             found = np.zeros(mean.shape, np.int32)
             wanted = symbols_of(step, inside, mean[:, inside], gain[inside])
             found[:, inside] = _code_symbols(
@@ -247,16 +248,33 @@ class LatentCoder:
             ).reshape(wanted.shape)
             latents = mean + found.astype(np.float32) / gain
             symbols[step % 2].append(found)
+            tables[step % 2].append(table.astype(np.uint8))
             decoded[step % 2].append(latents)
             if step < num_steps - 1:
                 size = np.minimum(np.abs(found), MAX_SYMBOL)
                 self.mean_network.absorb(mean_state, step, latents, board)
                 self.scale_network.absorb(scale_state, step, self._magnitudes[size], board)
-        both = [
+        whole = [
             board.whole((np.concatenate(even), np.concatenate(odd)))
-            for even, odd in (symbols, decoded)
+            for even, odd in (symbols, tables, decoded)
         ]
-        return CodedLatents(q, level, hyper, both[0], both[1], prior, planes)
+        return CodedLatents(q, level, hyper, whole[0], whole[1], whole[2], prior, planes)
+
+    def bits_of_cells(self, coded: CodedLatents, cells: Cells) -> npt.NDArray[np.float64]:
+        """What each cell of a picture costs in bits, (cells.height, cells.width).
+
+        The share of hyper-latents and levels is the same for all; they are of no cell.
+        """
+        inside = (slice(None), slice(cells.height), slice(cells.width))
+        symbol = coded.symbols[inside]
+        beyond = np.abs(symbol) > MAX_SYMBOL
+        index = np.where(beyond, ESCAPE, symbol + MAX_SYMBOL)
+        bits = self._symbol_tables.bits[coded.tables[inside], index].sum(axis=0, dtype=np.float64)
+        shared = BitCounter()
+        self._code_levels(shared, coded.level.copy(), cells)
+        self._code_hyper(shared, coded.hyper, coded.q)
+        result: npt.NDArray[np.float64] = bits + shared.bits / bits.size
+        return result
 
     def _code_hyper(
         self, coder: BitCoder, hyper: npt.NDArray[np.int64], q: int
@@ -375,17 +393,12 @@ def _layers(arrays: Mapping[str, Array], prefix: str) -> dict[str, tuple[Array, 
 
 
 def _tables(
-    arrays: Mapping[str, Array], name: str, shape: tuple[int | None, int], model: str
+    arrays: Mapping[str, Array], name: str, shape: tuple[int, int], model: str
 ) -> SymbolTables:
     found = arrays.get(name)
-    expected = tuple("any" if side is None else side for side in shape)
-    if (
-        found is None
-        or found.ndim != 2
-        or any(side not in (None, actual) for side, actual in zip(shape, found.shape, strict=True))
-    ):
+    if found is None or found.shape != shape:
         raise ModelError(
-            f"model {model}: expected {name} of shape {expected}, "
+            f"model {model}: expected {name} of shape {shape}, "
             f"found {None if found is None else found.shape}"
         )
     try:

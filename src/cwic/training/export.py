@@ -63,6 +63,7 @@ def export_checkpoint(
         pictures = (store[index] for index in range(len(store)))
         model = export_cvpr2018.build_model(network, name, pictures)
     else:
-        model = export_flagship.build_model(network, name)
+        with_map = config.stages[-1].with_map
+        model = export_flagship.build_model(network, name, with_map=with_map)
     model_file.save(model, output)
     return model_file.read_info(output)

@@ -22,15 +22,16 @@ from cwic.training.onnx_graph import Input, onnx_graph
 class AnalysisGraph(nn.Module):
     """(1, 16 h, 16 w, 3) uint8 -> latents (1, M, h, w), importance (1, 1, h, w), float32."""
 
-    def __init__(self, network: FlagshipNetwork):
+    def __init__(self, network: FlagshipNetwork, with_map: bool):
         super().__init__()
         self.network = network
+        self.with_map = with_map and network.config.importance_map
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder needs of a picture, whatever its rate."""
         x = pixels.permute(0, 3, 1, 2).float() / 255 - 0.5
         y, features = self.network.analysis(x)
-        if self.network.config.importance_map:
+        if self.with_map:
             return y, self.network.importance_net(features)
         return y, torch.zeros_like(y[:, :1])
 
@@ -49,8 +50,16 @@ class SynthesisGraph(nn.Module):
         return pixels.to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def build_model(network: FlagshipNetwork, name: str) -> model_file.ModelFile:
-    """A model file in memory of a trained network."""
+def build_model(
+    network: FlagshipNetwork, name: str, *, with_map: bool = True
+) -> model_file.ModelFile:
+    """A model file in memory.
+
+    Args:
+        network: trained.
+        name: of the model.
+        with_map: False leaves the network's own importance map out; what a mask adds remains.
+    """
     network = network.eval().float().cpu()
     config = network.config
     if config.analysis_sees_q:
@@ -64,7 +73,9 @@ def build_model(network: FlagshipNetwork, name: str) -> model_file.ModelFile:
     latents = config.latent_channels
     graphs = {
         "analysis": onnx_graph(
-            AnalysisGraph(network), [Input("pixels", pixels, (1, 2))], ["latents", "importance"]
+            AnalysisGraph(network, with_map),
+            [Input("pixels", pixels, (1, 2))],
+            ["latents", "importance"],
         ),
         "hyper_analysis": onnx_graph(
             network.hyper_analysis,

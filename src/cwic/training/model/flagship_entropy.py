@@ -27,6 +27,7 @@ from cwic.flagship_coder import (
     LEVEL_FRACTIONS,
     MAX_LEVEL_RESIDUAL,
     MAX_SYMBOL,
+    NUM_TABLES,
     Q_UNITS,
     RATE_CLASSES,
 )
@@ -40,7 +41,6 @@ from cwic.training.model.integer_layers import (
     round_half_up,
 )
 
-NUM_TABLES = 64
 TABLES_PER_OCTAVE = 6  # 1.5 tables for each quarter octave of the step size
 SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
 

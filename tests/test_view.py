@@ -1,0 +1,53 @@
+"""Where the bits of a file went: sums that add up, and a sheet that shows them."""
+
+import numpy as np
+import pytest
+from conftest import seeded_picture
+from PIL import Image
+
+from cwic.codec import Codec
+from cwic.family import Allocation
+from cwic.view import overlay
+
+
+@pytest.mark.parametrize("name", ["tiny_codec", "tiny_flagship_codec"])
+def test_the_bits_of_all_cells_are_those_of_the_file(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    codec: Codec = request.getfixturevalue(name)
+    pixels = seeded_picture(12)
+    data = codec.encode(pixels, quality=70)
+    found = codec.allocation(data)
+    rows, columns = (-(-side // found.cell_px) for side in pixels.shape[:2])
+    assert found.bits.shape == found.importance.shape == (rows, columns)
+    assert found.bits.min() >= 0
+    assert found.bits.sum() / 8 == pytest.approx(len(data) - 28, abs=8)
+
+
+def test_a_mask_shows_in_the_map_and_in_the_bits(tiny_flagship_codec: Codec) -> None:
+    pixels = seeded_picture(13)
+    mask = np.zeros(pixels.shape[:2], bool)
+    mask[:, :48] = True
+    plain = tiny_flagship_codec.allocation(tiny_flagship_codec.encode(pixels))
+    masked = tiny_flagship_codec.allocation(tiny_flagship_codec.encode(pixels, roi=mask))
+    assert masked.importance[:, :3].mean() > plain.importance[:, :3].mean() + 1
+    assert masked.bits[:, :3].sum() / masked.bits.sum() > plain.bits[:, :3].sum() / plain.bits.sum()
+
+
+@pytest.mark.parametrize(("width", "height", "cell_px"), [(96, 64, 16), (1, 1, 8), (37, 500, 8)])
+def test_a_sheet_has_two_panels_over_the_picture(width: int, height: int, cell_px: int) -> None:
+    cells = (-(-height // cell_px), -(-width // cell_px))
+    rng = np.random.default_rng(1)
+    bits = rng.uniform(0, 90, cells)
+    sheet = overlay(
+        Image.new("RGB", (width, height), "grey"),
+        Allocation(rng.integers(-3, 4, cells).astype(np.float32), bits, cell_px),
+    )
+    assert sheet.mode == "RGB"
+    assert sheet.width > 2 * width
+    assert sheet.height > height
+
+
+def test_an_even_map_is_shown_too() -> None:
+    even = Allocation(np.zeros((4, 4), np.float32), np.zeros((4, 4)), 16)
+    assert overlay(Image.new("RGB", (64, 64)), even).height > 64
