@@ -2,8 +2,8 @@
 
 Owns the bytes of one payload: a thin wrapper of constriction's queue range coder that is exact, has
 one method for both directions, and turns that library's exceptions into this package's. Which
-probability belongs to which symbol, and the order of coding, is left to `latent_coder`; lengths and
-checksums are left to `bitstream`.
+probability belongs to which symbol, and the order of coding, is left to the coders of the families;
+lengths and checksums are left to `bitstream`.
 
 **Exactness.** constriction takes probabilities as floats and converts them to integers out of 2^24.
 With `perfect=False` that conversion is

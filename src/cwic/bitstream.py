@@ -1,7 +1,7 @@
 """The container: a header and sections <-> the bytes of a .cwic file.
 
 Owns every offset, length, checksum and range check of format version 1, which `docs/format.md`
-describes byte by byte. Owns no meaning beyond that: tile payloads are left to `latent_coder`, the
+describes byte by byte. Owns no meaning beyond that: tile payloads are left to the families, the
 alpha section and the colour mode to `image`, and whether the model of a file is here to
 `model_file`.
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from cwic import bitstream, cvpr2018, flagship, model_file
@@ -203,6 +204,17 @@ class Codec:
         """
         stream, tiling = self._unpack(data)
         return self._family.allocation(stream.tiles, stream.header.q, tiling)
+
+    def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
+        """All integers that a `.cwic` file of this model stands for, flat, for each tile.
+
+        They are the same on every machine; pixels may differ by rounding.
+
+        Raises:
+            BitstreamError: the file is damaged, or of another model (UnknownModelError).
+        """
+        stream, tiling = self._unpack(data)
+        return self._family.symbols(stream.tiles, stream.header.q, tiling)
 
     def _unpack(self, data: bytes) -> tuple[bitstream.Bitstream, Tiling]:
         stream = bitstream.unpack(data)

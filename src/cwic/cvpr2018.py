@@ -109,6 +109,16 @@ class Cvpr2018:
         rows, columns = part.slices(tiling.picture)
         return synthesize(self.engine, coded.code)[rows, columns]
 
+    def symbols(
+        self,
+        payloads: Sequence[bytes],
+        q: int,  # noqa: ARG002 - the map says it all
+        tiling: Tiling,
+    ) -> list[npt.NDArray[np.int32]]:
+        """Levels and bits of the code."""
+        coded = self._decode(payloads, tiling)
+        return [np.concatenate([coded.level.ravel(), coded.code.ravel()]).astype(np.int32)]
+
     def allocation(
         self,
         payloads: Sequence[bytes],

@@ -106,6 +106,16 @@ class Family(Protocol):
         """
         ...
 
+    def symbols(
+        self, payloads: Sequence[bytes], q: int, tiling: Tiling
+    ) -> list[npt.NDArray[np.int32]]:
+        """All integers that a picture is coded as, flat, for each tile.
+
+        Raises:
+            BitstreamError: a payload is damaged in a way that shows.
+        """
+        ...
+
     def allocation(self, payloads: Sequence[bytes], q: int, tiling: Tiling) -> Allocation:
         """Where the bits of a picture went.
 

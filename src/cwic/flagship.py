@@ -81,10 +81,26 @@ class Flagship:
         """A part of the picture; no more tiles are decoded than it takes."""
 
         def decoded(number: int) -> CodedLatents:
-            tile = tiling.tiles[number]
-            return self.coder.decode(payloads[number], q, cells_of(tile.height, tile.width))
+            return self._decode_tile(payloads, q, tiling, number)
 
         return self.synthesize(decoded, tiling, part)
+
+    def _decode_tile(
+        self, payloads: Sequence[bytes], q: int, tiling: Tiling, number: int
+    ) -> CodedLatents:
+        tile = tiling.tiles[number]
+        return self.coder.decode(payloads[number], q, cells_of(tile.height, tile.width))
+
+    def symbols(
+        self, payloads: Sequence[bytes], q: int, tiling: Tiling
+    ) -> list[npt.NDArray[np.int32]]:
+        """Levels, hyper-latents and symbols of each tile, their padding included."""
+        result = []
+        for number in range(len(tiling.tiles)):
+            coded = self._decode_tile(payloads, q, tiling, number)
+            parts = (coded.level, coded.hyper, coded.symbols)
+            result.append(np.concatenate([part.ravel().astype(np.int32) for part in parts]))
+        return result
 
     def synthesize(
         self, coded: Callable[[int], CodedLatents], tiling: Tiling, part: Rectangle
@@ -150,7 +166,7 @@ class Flagship:
         def add(number: int) -> None:
             tile = tiling.tiles[number]
             own = cells_of(tile.height, tile.width)
-            coded = self.coder.decode(payloads[number], q, own)
+            coded = self._decode_tile(payloads, q, tiling, number)
             importance[_cells(tile)] = coded.level[: own.height, : own.width]
             bits[_cells(tile)] = self.coder.bits_of_cells(coded, own)
 

@@ -1,0 +1,115 @@
+"""Files that people have must decode for ever, to the same symbols on every machine."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cwic.codec import Codec
+from cwic.errors import BitstreamError
+
+FOLDER = Path(__file__).parent / "data" / "golden"
+FILES = sorted(FOLDER.glob("*.cwic"))
+
+# What numpy and OpenBLAS can be told to do without, or to pretend to be.
+MACHINES = {
+    "one thread": {"OPENBLAS_NUM_THREADS": "1"},
+    "two threads": {"OPENBLAS_NUM_THREADS": "2"},
+    "Prescott": {"OPENBLAS_CORETYPE": "Prescott"},
+    "Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
+    "SkylakeX": {"OPENBLAS_CORETYPE": "SkylakeX"},
+    "numpy without AVX2 and AVX512": {"NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F AVX512_SKX"},
+}
+NEEDS = {"Haswell": "avx2", "SkylakeX": "avx512f"}
+
+
+def codec_of(file: Path) -> Codec:
+    return Codec.load(FOLDER / f"{file.name.partition('-')[0]}.cwicmodel", threads=1)
+
+
+def hashes(file: Path) -> list[str]:
+    symbols = codec_of(file).symbols(file.read_bytes())
+    return [hashlib.sha256(tile.astype("<i4")).hexdigest() for tile in symbols]
+
+
+def expected_hashes(file: Path) -> list[str]:
+    found: list[str] = json.loads(file.with_suffix(".json").read_text())["symbols"]
+    return found
+
+
+def test_there_are_golden_files_and_they_are_small() -> None:
+    assert len(FILES) >= 6
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 500_000
+    assert all(path.stat().st_size < 300_000 for path in FOLDER.iterdir())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_golden_file_decodes_to_its_symbols(file: Path) -> None:
+    assert hashes(file) == expected_hashes(file)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_golden_file_decodes_to_its_picture_within_one(file: Path) -> None:
+    decoded = codec_of(file).decode(file.read_bytes())
+    with Image.open(file.with_suffix(".png")) as expected:
+        assert decoded.mode == expected.mode
+        difference = np.abs(np.asarray(decoded).astype(int) - np.asarray(expected))
+    assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_another_kind_of_machine_reads_the_same_symbols(machine: str) -> None:
+    """In a process of its own: a BLAS chooses its kernels when it is loaded."""
+    needed = NEEDS.get(machine)
+    if needed is not None and needed not in _cpu_flags():
+        pytest.skip(f"this processor has no {needed}: no {machine} kernels")
+    code = (
+        "import sys, warnings; warnings.simplefilter('ignore'); sys.path.insert(0, sys.argv[1])\n"
+        "from test_golden import FILES, hashes\n"
+        "print([hashes(file) for file in FILES])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)],
+        env=os.environ | MACHINES[machine],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str([expected_hashes(file) for file in FILES])
+
+
+def test_one_float_in_the_path_of_the_tables_would_be_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The network that chooses tables, evaluated in float32, loses its way."""
+    from cwic import step_network
+
+    monkeypatch.setattr(step_network.ScaleNetwork, "dtype", np.float32)
+    monkeypatch.setattr(
+        step_network.ScaleNetwork,
+        "activate",
+        lambda _, x: np.clip(x * np.float32(2.0**-12), 0, 32767),
+    )
+
+    def noticed(file: Path) -> bool:
+        try:
+            return hashes(file) != expected_hashes(file)
+        except BitstreamError:
+            return True
+
+    assert sum(noticed(file) for file in FILES) >= 2
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
