@@ -511,7 +511,7 @@ def test_an_error_of_the_system_is_one_line(
     "words",
     [
         ["train", "c.toml", "--data", "pictures", "--out", "run"],
-        ["export", "run/checkpoint", "--data", "pictures", "-o", "m.cwicmodel"],
+        ["export", "run/checkpoint", "-o", "m.cwicmodel"],
     ],
 )
 def test_training_without_torch_names_the_extra_to_install(
@@ -557,7 +557,7 @@ def test_a_training_error_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_checkpoint_that_is_not_there_is_named(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    words = ["--data", tmp_path, "-o", tmp_path / "m.cwicmodel"]
+    words = ["-o", tmp_path / "m.cwicmodel"]
     expect_one_line(run("export", tmp_path / "gone.safetensors", *words), "gone.safetensors")
     assert not (tmp_path / "m.cwicmodel").exists()
 
@@ -636,7 +636,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         "info": {"--json"},
         "models": {"--json"},
         "train": {"--data", "--out", "--init-from", "--max-seconds", "--threads", "--device"},
-        "export": output | {"--data"},
+        "export": output,
     }
 
 

@@ -1,21 +1,76 @@
 """Codes and maps through the entropy coder and back."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cwic import cvpr2018_coder
-from cwic.cvpr2018_coder import CodedPicture, CodeLayout
+from cwic.arithmetic_coder import BitCounter, BitEncoder
+from cwic.cvpr2018_coder import (
+    CENTRE_FRACTIONS,
+    LEVEL_SCALES,
+    PROBABILITIES,
+    CodeCoder,
+    CodedPicture,
+    CodeLayout,
+)
 from cwic.errors import BitstreamError, ModelError
+
+if TYPE_CHECKING:
+    pass
 
 LAYOUTS = [
     CodeLayout(code_channels=8, levels=4, first_kept=2),
     CodeLayout(code_channels=8, levels=4, first_kept=0),
-    CodeLayout(code_channels=10, levels=5, first_kept=2),
+    CodeLayout(code_channels=16, levels=8, first_kept=2),
     CodeLayout(code_channels=64, levels=16, first_kept=4),
     CodeLayout(code_channels=128, levels=32, first_kept=0),
 ]
+
+
+def random_arrays(layout: CodeLayout, seed: int, maps: int = 3, size: int = 5) -> dict[str, Any]:
+    """Networks that nobody trained, of the shapes that an export writes."""
+    rng = np.random.default_rng(seed)
+    n, levels, _ = layout
+
+    def weights(*shape: int) -> np.ndarray:
+        return rng.integers(-4000, 4001, shape).astype(np.int16)
+
+    def biases(*shape: int) -> np.ndarray:
+        return rng.integers(-(2**20), 2**20, shape)
+
+    arrays = {
+        "code.place": biases(n * levels, 6),
+        "code.hidden.weight": weights(5, 6, 1, 1),
+        "code.hidden.bias": biases(5),
+        "code.out.weight": weights(1, 5, 1, 1),
+        "code.out.bias": biases(1),
+        "level.neighbours.weight": weights(4, 2, 5, 5),
+        "level.neighbours.bias": biases(4),
+        "level.hidden.weight": weights(3, 4, 1, 1),
+        "level.hidden.bias": biases(3),
+        "level.out.weight": weights(2, 3, 1, 1),
+        "level.out.bias": biases(2),
+        "probabilities": np.sort(rng.integers(1, 65536, PROBABILITIES)).astype(np.uint16),
+        "level_tables": random_tables(rng, LEVEL_SCALES * CENTRE_FRACTIONS, 2 * levels),
+    }
+    if maps > 1:
+        arrays["code.below.weight"] = weights(6, maps - 1, size, size)
+    if maps > 0:
+        arrays["code.own.weight"] = weights(6, 1, size, size)
+    return arrays
+
+
+def random_tables(rng: np.random.Generator, count: int, symbols: int) -> np.ndarray:
+    tables = rng.integers(0, 65536 // symbols, (count, symbols))
+    tables[:, 0] += 65536 - tables.sum(axis=1)
+    return tables.astype(np.int32)
+
+
+def coder_of(layout: CodeLayout, seed: int = 0, **sizes: int) -> CodeCoder:
+    return CodeCoder(layout, random_arrays(layout, seed, **sizes), "random")
 
 
 def random_picture(
@@ -27,79 +82,92 @@ def random_picture(
     return CodedPicture(code, level)
 
 
-def flat_table(layout: CodeLayout) -> np.ndarray:
-    return np.full(layout.num_contexts, 32768, np.uint16)
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     layout=st.sampled_from(LAYOUTS),
     height=st.integers(1, 9),
     width=st.integers(1, 9),
     seed=st.integers(0, 2**32 - 1),
+    maps=st.integers(0, 4),
+    size=st.sampled_from([1, 3, 5]),
 )
 def test_decoding_gives_back_any_code_and_map(
-    layout: CodeLayout, height: int, width: int, seed: int
+    layout: CodeLayout, height: int, width: int, seed: int, maps: int, size: int
 ) -> None:
     rng = np.random.default_rng(seed)
     picture = random_picture(layout, height, width, rng, p_one=rng.random())
-    table = rng.integers(1, 65536, layout.num_contexts).astype(np.uint16)
-    payload = cvpr2018_coder.encode_symbols(picture, layout, table)
-    decoded = cvpr2018_coder.decode_symbols(payload, height, width, layout, table)
+    coder = coder_of(layout, seed, maps=maps, size=size)
+    payload = coder.counted(picture).payload()
+    decoded = coder.decode(payload, height, width)
     np.testing.assert_array_equal(decoded.level, picture.level)
     np.testing.assert_array_equal(decoded.code, picture.code)
 
 
 def test_the_payload_is_as_long_as_its_cross_entropy() -> None:
-    layout = LAYOUTS[3]
-    picture = random_picture(layout, 20, 30, np.random.default_rng(1))
-    table = cvpr2018_coder.probability_table(cvpr2018_coder.count_contexts(picture, layout), layout)
-    expected_bytes = cvpr2018_coder.cost_bits(picture, layout, table) / 8
-    payload = cvpr2018_coder.encode_symbols(picture, layout, table)
-    assert expected_bytes - 1 <= len(payload) <= expected_bytes * 1.001 + 8
+    picture = random_picture(LAYOUTS[3], 20, 30, np.random.default_rng(1))
+    counter = coder_of(LAYOUTS[3]).counted(picture)
+    assert counter.bits / 8 - 1 <= len(counter.payload()) <= counter.bits / 8 * 1.001 + 8
 
 
-def test_counted_tables_code_smaller_than_flat_ones() -> None:
-    layout = LAYOUTS[3]
-    rng = np.random.default_rng(2)
-    pictures = [random_picture(layout, 20, 30, rng, p_one=0.1) for _ in range(3)]
-    counts = sum(cvpr2018_coder.count_contexts(picture, layout) for picture in pictures[:2])
-    table = cvpr2018_coder.probability_table(counts, layout)
-    cost = cvpr2018_coder.cost_bits(pictures[2], layout, table)
-    assert cost < 0.75 * cvpr2018_coder.cost_bits(pictures[2], layout, flat_table(layout))
+def test_counting_leaves_the_picture_alone_and_codes_the_same_bytes() -> None:
+    layout = LAYOUTS[0]
+    picture = random_picture(layout, 7, 5, np.random.default_rng(3))
+    before = CodedPicture(picture.code.copy(), picture.level.copy())
+    coder, encoder = coder_of(layout), BitEncoder()
+    payload = coder.counted(picture).payload()
+    np.testing.assert_array_equal(picture.code, before.code)
+    np.testing.assert_array_equal(picture.level, before.level)
+    coder.code(encoder, picture)
+    assert encoder.finish() == payload
+
+
+class Witness(BitCounter):
+    """Remembers each symbol with what it was coded by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int]] = []
+
+    def code(self, bits: Any, p_one: Any) -> Any:
+        self.seen += zip(np.asarray(p_one).tolist(), np.asarray(bits).tolist(), strict=True)
+        return super().code(bits, p_one)
+
+    def code_symbols(self, symbols: Any, tables: Any, table_index: Any) -> Any:
+        self.seen += zip(table_index.tolist(), symbols.tolist(), strict=True)
+        return super().code_symbols(symbols, tables, table_index)
 
 
 def test_every_kept_bit_and_every_level_is_visited_once() -> None:
     layout = LAYOUTS[0]
     picture = random_picture(layout, 7, 5, np.random.default_rng(3))
-    counts = cvpr2018_coder.count_contexts(picture, layout)
-    assert counts.sum() == layout.kept(picture.level).sum() + layout.level_bits * 35
+    witness = Witness()
+    coder_of(layout).code(witness, picture)
+    assert len(witness.seen) == layout.kept(picture.level).sum() + 35
 
 
-def test_contexts_hold_nothing_that_a_decoder_does_not_know_yet() -> None:
-    """Flipping one bit may change no context of a bit that is coded before it."""
-    layout = LAYOUTS[0]
+@pytest.mark.parametrize("of", ["code", "level"])
+def test_expectations_hold_nothing_that_a_decoder_does_not_know_yet(of: str) -> None:
+    """Changing one symbol may change no expectation of a symbol that is coded before it."""
+    layout = CodeLayout(code_channels=8, levels=4, first_kept=8 // 4)
     picture = random_picture(layout, 6, 5, np.random.default_rng(4))
+    coder = coder_of(layout, 9, maps=4)
 
-    def visited(of: CodedPicture) -> list[tuple[int, int]]:
-        seen: list[tuple[int, int]] = []
+    def visited(code: np.ndarray, level: np.ndarray) -> list[tuple[int, int]]:
+        witness = Witness()
+        coder.code(witness, CodedPicture(code.copy(), level.copy()))
+        return witness.seen
 
-        def visit(bits: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-            seen.extend(zip(contexts.tolist(), bits.tolist(), strict=True))
-            return bits
-
-        cvpr2018_coder._walk(CodedPicture(of.code.copy(), of.level.copy()), layout, visit)
-        return seen
-
-    original = visited(picture)
-    for k, y, x in np.argwhere(picture.code)[::3]:
-        changed = picture.code.copy()
-        changed[k, y, x] = 0
-        differing = visited(CodedPicture(changed, picture.level))
-        first = next(i for i, (a, b) in enumerate(zip(original, differing, strict=True)) if a != b)
-        # The first difference is in the bit itself, seen from the same context.
+    original = visited(picture.code, picture.level)
+    for place in np.argwhere(picture.code if of == "code" else picture.level)[::3]:
+        code, level = picture.code.copy(), picture.level.copy()
+        changed = code if of == "code" else level
+        changed[tuple(place)] -= 1
+        differing = visited(code, level)
+        pairs = zip(original, differing, strict=False)
+        first = next(i for i, (a, b) in enumerate(pairs) if a != b)
+        # The first difference is in the symbol itself, seen with the same expectation.
         assert original[first][0] == differing[first][0]
-        assert (original[first][1], differing[first][1]) == (1, 0)
+        assert original[first][1] - differing[first][1] == 1
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -108,18 +176,72 @@ def test_garbage_gives_symbols_of_the_right_shape_or_a_bitstream_error(seed: int
     rng = np.random.default_rng(seed)
     garbage = rng.bytes(int(rng.integers(0, 200)))
     try:
-        picture = cvpr2018_coder.decode_symbols(garbage, 6, 7, layout, flat_table(layout))
+        picture = coder_of(layout).decode(garbage, 6, 7)
     except BitstreamError:
         return
-    assert picture.code.shape == (10, 6, 7)
+    assert picture.code.shape == (16, 6, 7)
     assert picture.level.max() < layout.levels
 
 
-def test_tables_that_do_not_fit_are_refused() -> None:
-    layout = LAYOUTS[0]
-    with pytest.raises(ModelError, match="probabilities"):
-        cvpr2018_coder.checked_table(layout, flat_table(layout)[:-1])
-    zero = flat_table(layout)
-    zero[3] = 0
-    with pytest.raises(ModelError, match="probabilities"):
-        cvpr2018_coder.checked_table(layout, zero)
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("code.place", np.zeros((3, 6), np.int64)),
+        ("code.place", np.full((32, 6), 2**50)),
+        ("code.below.weight", np.zeros((6, 2, 4, 4), np.int16)),
+        ("code.hidden.weight", np.zeros((5, 7, 1, 1), np.int16)),
+        ("code.out.bias", np.zeros(2, np.int64)),
+        ("code.out.bias", np.zeros(1, np.float32)),
+        ("level.neighbours.weight", np.zeros((4, 2, 3, 3), np.int16)),
+        ("level.out.weight", None),
+        ("probabilities", np.zeros(PROBABILITIES, np.uint16)),
+        ("level_tables", np.zeros((LEVEL_SCALES * CENTRE_FRACTIONS, 8), np.int32)),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(name: str, array: np.ndarray | None) -> None:
+    arrays = random_arrays(LAYOUTS[0], 1) | {name: array}
+    with pytest.raises(ModelError, match=name):
+        CodeCoder(LAYOUTS[0], {k: v for k, v in arrays.items() if v is not None}, "broken")
+
+
+@pytest.mark.parametrize("layout", [(8, 3, 1), (8, 16, 0), (2048, 16, 0), (12, 8, 0), (8, 4, 3)])
+def test_layouts_that_make_no_sense_are_refused(layout: tuple[int, int, int]) -> None:
+    with pytest.raises(ModelError, match="levels"):
+        CodeCoder(CodeLayout(*layout), {}, "broken")
+
+
+# --- the seam -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("maps", "reach"), [(0, 0), (2, 1), (4, 2)])
+def test_training_counts_the_bits_that_the_coder_spends(
+    maps: int, reach: int, one_torch_thread: None
+) -> None:
+    import torch
+
+    from cwic.training.export_cvpr2018 import code_layout, coder_arrays
+    from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(maps)
+        network = Cvpr2018Network(
+            Cvpr2018Config(width=1 / 16, context_maps=maps, context_reach=reach, context_width=8)
+        )
+        torch.nn.init.normal_(network.code_context.out.weight)
+        torch.nn.init.normal_(network.level_context.out.weight, std=0.02)
+        network.level_context.out.bias.data[1] = 1.5  # wide: no level is a surprise
+        network.eval()
+        x = torch.rand(1, 3, 88, 72) * 2 - 1
+        with torch.no_grad():
+            coded = network.coded_bits(x, 0.5)
+            output = network(x, 0.5)
+    assert output.importance is not None
+    layout = code_layout(network.config)
+    level = np.floor(output.importance[0, 0].numpy() * layout.levels + 1e-5).astype(np.uint8)
+    picture = CodedPicture(output.code[0].numpy().astype(np.uint8), level)
+    coder = CodeCoder(layout, coder_arrays(network), "seam")
+    total = BitCounter()
+    coder._code_map(total, level)
+    assert total.bits == pytest.approx(float(coded.level_bits), rel=0.02)
+    counted = coder.counted(picture).bits - total.bits
+    assert counted == pytest.approx(float(coded.code_bits), rel=1e-3)

@@ -208,24 +208,13 @@ def test_weights_are_stored_in_half_precision(
     assert sum(map(len, tiny_model.graphs.values())) < 2 * count + 30_000
 
 
-def test_tables_are_counted_on_the_pictures(tiny_model: ModelFile) -> None:
-    table = tiny_model.arrays["bit_table"]
-    assert table.dtype == np.uint16
-    assert table.min() >= 1
-    assert len(np.unique(table)) > 1000
-
-
 def test_another_process_exports_the_same_model_from_a_checkpoint(
     tiny_network: "Cvpr2018Network",
     tiny_model: ModelFile,
     tiny_model_path: Path,
-    picture_folder: Path,
     tmp_path: Path,
 ) -> None:
-    """The identity is a function of the weights and the pictures, and of nothing else.
-
-    The command leaves out the held-out picture, as the fixture does.
-    """
+    """The identity is a function of the weights and of nothing else."""
     from cwic.training.checkpoint import Progress, save_checkpoint
     from cwic.training.config import config_from_table, config_to_table
 
@@ -234,7 +223,7 @@ def test_another_process_exports_the_same_model_from_a_checkpoint(
     config = config_from_table(table | {"network": network}, "test")
     weights = {name: p.detach() for name, p in tiny_network.named_parameters()}
     save_checkpoint(tmp_path / "trained.safetensors", config, Progress(), {"average": weights})
-    words = "export", "trained.safetensors", "-o", "tiny.cwicmodel", "--data", str(picture_folder)
+    words = "export", "trained.safetensors", "-o", "tiny.cwicmodel"
     result = subprocess.run(
         [sys.executable, "-m", "cwic", *words],
         cwd=tmp_path,
@@ -251,9 +240,7 @@ def test_another_process_exports_the_same_model_from_a_checkpoint(
 
 
 @pytest.mark.parametrize("switch", ["binarizer", "importance_map"])
-def test_a_network_whose_code_cannot_be_coded_is_not_exported(
-    switch: str, tmp_path: Path, picture_folder: Path
-) -> None:
+def test_a_network_whose_code_cannot_be_coded_is_not_exported(switch: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from cwic.training.checkpoint import Progress, save_checkpoint
     from cwic.training.config import config_from_table
@@ -268,7 +255,7 @@ def test_a_network_whose_code_cannot_be_coded_is_not_exported(
     weights = {"average": {"x": torch.zeros(1)}}
     save_checkpoint(path, config_from_table(table, "test"), Progress(), weights)
     with pytest.raises(TrainingError, match=r"plain\.safetensors: expected a network with"):
-        export_checkpoint(path, tmp_path / "model", [picture_folder])
+        export_checkpoint(path, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

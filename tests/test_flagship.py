@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cwic import model_file
-from cwic.arithmetic_coder import BitEncoder
+from cwic.arithmetic_coder import BitCounter, BitEncoder
 from cwic.codec import Codec
 from cwic.errors import BitstreamError, ModelError
 from cwic.flagship import Flagship, FlagshipCoded, centred_levels
-from cwic.flagship_coder import HYPER_PX, MAX_LEVEL, BitCounter, cells_of, condition
+from cwic.flagship_coder import HYPER_PX, MAX_LEVEL, cells_of, condition
 from cwic.step_network import MAX_HYPER, Checkerboard, taps
 
 if TYPE_CHECKING:

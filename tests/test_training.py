@@ -408,7 +408,7 @@ def readers(
     return [
         lambda: load_checkpoint(checkpoint),
         lambda: load_weights(checkpoint),
-        lambda: export_checkpoint(checkpoint, checkpoint.with_name("model"), [picture_folder]),
+        lambda: export_checkpoint(checkpoint, checkpoint.with_name("model")),
         lambda: run(write_config(), picture_folder, checkpoint.parent),
     ]
 

@@ -41,13 +41,13 @@ from cwic.training.model.flagship_entropy import (  # noqa: E402
     LevelModel,
     coding_tables,
     inverse_scale,
-    logistic_bits,
     magnitude_table,
     rounded_table,
     symbol_bits,
     table_bits,
 )
 from cwic.training.model.integer_layers import IntegerWeights  # noqa: E402
+from cwic.training.model.logistic import logistic_bits  # noqa: E402
 from cwic.training.optimizer import Muon, is_matrix  # noqa: E402
 from cwic.training.trainer import train  # noqa: E402
 

@@ -43,6 +43,7 @@ __all__ = [
     "FREQUENCY_BITS",
     "FREQUENCY_TOTAL",
     "BitCoder",
+    "BitCounter",
     "BitDecoder",
     "BitEncoder",
     "SymbolTables",
@@ -176,6 +177,36 @@ class BitEncoder:
         """The payload; the encoder is left as it was."""
         words: NDArray[np.uint32] = self._coder.get_compressed()
         return words.astype(">u4").tobytes().rstrip(b"\0")
+
+
+class BitCounter:
+    """A coder that adds up what symbols would cost, and keeps them to be coded after all."""
+
+    def __init__(self) -> None:
+        self.bits = 0.0
+        self._calls: list[Callable[[BitEncoder], object]] = []
+
+    def code(self, bits: NDArray[Any], p_one: NDArray[Any]) -> NDArray[np.uint8]:
+        """See `BitCoder.code`."""
+        p = np.where(bits, p_one, FREQUENCY_TOTAL - p_one) / FREQUENCY_TOTAL
+        self.bits -= float(np.log2(p).sum())
+        self._calls.append(lambda encoder: encoder.code(bits, p_one))
+        return bits.astype(np.uint8)
+
+    def code_symbols(
+        self, symbols: NDArray[Any], tables: SymbolTables, table_index: NDArray[Any]
+    ) -> NDArray[np.int32]:
+        """See `BitCoder.code_symbols`."""
+        self.bits += float(tables.bits[table_index, symbols].sum(dtype=np.float64))
+        self._calls.append(lambda encoder: encoder.code_symbols(symbols, tables, table_index))
+        return symbols.astype(np.int32)
+
+    def payload(self) -> bytes:
+        """What was counted, coded."""
+        encoder = BitEncoder()
+        for call in self._calls:
+            call(encoder)
+        return encoder.finish()
 
 
 class BitDecoder:

@@ -200,7 +200,6 @@ def _parser() -> argparse.ArgumentParser:
     verb = _add_verb(verbs, "export", _export, "make a model of a checkpoint; needs 'train'")
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     _add_output(verb, "the model", required=True)
-    _add_data(verb, "with pictures to count the coding tables on")
 
     for verb in verbs.choices.values():
         verb.add_argument("--quiet", action="store_true", help="say nothing but errors")
@@ -536,7 +535,7 @@ def _export(options: argparse.Namespace) -> int:
     with _training_extra():
         from cwic.training.export import export_checkpoint
 
-        model = export_checkpoint(options.checkpoint, target, options.data)
+        model = export_checkpoint(options.checkpoint, target)
     _say_result(
         f"{options.checkpoint} -> {target} {model.size_bytes:,} B, "
         f"{model.family}, identity {model.identity.hex()}",

@@ -1,15 +1,16 @@
 """The `cvpr2018` family at run time (Li et al., 2018): a binary code, masked by importance."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cwic import cvpr2018_coder
-from cwic.cvpr2018_coder import CodedPicture, CodeLayout
+from cwic.arithmetic_coder import BitCounter
+from cwic.cvpr2018_coder import CodeCoder, CodedPicture, CodeLayout
 from cwic.engine import Engine
-from cwic.errors import BitstreamError, ModelError, NotBuiltError
+from cwic.errors import BitstreamError, NotBuiltError
 from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers
 from cwic.image import crop, pad_to_multiple
 from cwic.model_file import ModelFile
@@ -73,9 +74,7 @@ class Cvpr2018:
         """`threads` of one call; None: all cores."""
         self.layout = CodeLayout(**checked_numbers(model, model.decoding, CodeLayout))
         self.rates = RateRange(**checked_numbers(model, model.encoding, RateRange))
-        if "bit_table" not in model.arrays:
-            raise ModelError(f"model {model.name}: expected an array bit_table, found none")
-        self.table = cvpr2018_coder.checked_table(self.layout, model.arrays["bit_table"])
+        self.coder = CodeCoder(self.layout, model.arrays, model.name)
         self.engine = Engine(model, threads)
 
     def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
@@ -136,7 +135,7 @@ class Cvpr2018:
         if self.tile_px(height, width) is None and len(payloads) != 1:
             raise BitstreamError(f"expected one tile for family {FAMILY}, found {len(payloads)}")
         cells = (-(-height // CELL_PX), -(-width // CELL_PX))
-        return cvpr2018_coder.decode_symbols(payloads[0], *cells, self.layout, self.table)
+        return self.coder.decode(payloads[0], *cells)
 
 
 class _Analyzed(NamedTuple):
@@ -152,19 +151,22 @@ class _Analyzed(NamedTuple):
         return _Coded(self, q, code_of_picture(analysis, q, self.family.layout))
 
 
-class _Coded(NamedTuple):
-    of: _Analyzed
-    q: int
-    picture: CodedPicture
+class _Coded:
+    def __init__(self, of: _Analyzed, q: int, picture: CodedPicture):
+        self._of = of
+        self.q = q
+        self._picture = picture
+
+    @cached_property
+    def _counted(self) -> BitCounter:
+        return self._of.family.coder.counted(self._picture)
 
     def size_bytes(self) -> float:
-        family = self.of.family
-        return cvpr2018_coder.cost_bits(self.picture, family.layout, family.table) / 8
+        return self._counted.bits / 8
 
     def payloads(self) -> list[bytes]:
-        family = self.of.family
-        return [cvpr2018_coder.encode_symbols(self.picture, family.layout, family.table)]
+        return [self._counted.payload()]
 
     def pixels(self) -> Pixels:
-        decoded = synthesize(self.of.family.engine, self.picture.code)
-        return crop(decoded, self.of.width, self.of.height)
+        decoded = synthesize(self._of.family.engine, self._picture.code)
+        return crop(decoded, self._of.width, self._of.height)

@@ -1,62 +1,67 @@
 """Codes of the `cvpr2018` family <-> bytes: one traversal, walked by encoder and decoder alike.
 
-A traversal visits every bit in coding order with the number of its context; what a visit does is
-the caller's choice: code it, decode it, add up its cost, or count it. So there is no second copy of
-the order. Contexts are made of integers that are coded already, and probabilities are integers k
-(k / 2^16 for a 1) from the model file, so that every machine reads the same file the same way.
+First the importance map, all cells of equal x + 2 y at once; a network says the centre and the
+scale of each level's distribution. Then the code, channel by channel, in each the cells of even
+x + y first; a network says the probability of each bit from a cube of bits around it. Both
+networks compute in the exact integers of :mod:`cwic.integer_net` and see integers that are coded
+already, so that every machine reads the same file the same way.
 
 Leaves the range coder to :mod:`cwic.arithmetic_coder` and the float transforms to
 :mod:`cwic.engine`.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cwic.arithmetic_coder import BitDecoder, BitEncoder
+from cwic.arithmetic_coder import (
+    FREQUENCY_TOTAL,
+    BitCoder,
+    BitCounter,
+    BitDecoder,
+    SymbolTables,
+)
 from cwic.errors import BitstreamError, ModelError
+from cwic.integer_net import ACTIVATION_BITS, SUM_BITS, assert_exact, rectified
+
+__all__ = ["CodeCoder", "CodeLayout", "CodedPicture"]
 
 Bits = npt.NDArray[np.uint8]
-Contexts = npt.NDArray[np.int64]
-Probabilities = npt.NDArray[np.uint16]
+Array = npt.NDArray[Any]
 
-# (bits (N,), contexts (N,)) -> bits (N,): a decoder ignores the values it is handed.
-Visit = Callable[[Bits, Contexts], Bits]
+LOGIT_UNITS = 128  # a probability's index counts 1 / LOGIT_UNITS of a logit
+PROBABILITIES = 2048  # length of the table of probabilities, logits from -8 to 8
 
-# Contexts of a code bit: checkerboard colour x three bits below x sums over the four neighbours
-# in its own channel and in the one below, each from -4 to 4.
-_CODE_CONTEXTS_PER_CHANNEL = 2 * 8 * 9 * 9
+CENTRE_FRACTIONS = 8  # a level's centre is a multiple of 1 / CENTRE_FRACTIONS
+LEVEL_SCALES = 24
+SCALES_PER_OCTAVE = 4
+SMALLEST_LEVEL_SCALE = 0.06  # of table 0, the parameter of a logistic distribution, in levels
+
+# (dy, dx) of the cells that come before a cell in order of x + 2 y, as far as a 5 x 5 window goes.
+LEVEL_TAPS = (
+    *((-2, dx) for dx in range(-2, 3)),
+    *((-1, dx) for dx in range(-2, 2)),
+    *((0, dx) for dx in range(-2, 0)),
+)
 
 _MAX_CODE_CHANNELS = 1024
+_OUTPUT_GAIN = 4  # of the last layers
+_MAX_PLACE = 2**40  # of biases: no sum comes near 2^53
+_REACH = 2  # cells of border around maps and codes
 
 
 class CodeLayout(NamedTuple):
     """The numbers of a `cvpr2018` model that its coder depends on."""
 
     code_channels: int  # n
-    levels: int  # L, at most 256, divides n
+    levels: int  # L, a power of two up to 256 that divides n
     first_kept: int  # kept channels at level 0: 0 (paper) or n / L (released model)
 
     def kept(self, level: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """Kept channels of each cell from its level."""
         return self.first_kept + level.astype(np.int64) * (self.code_channels // self.levels)
-
-    @property
-    def level_bits(self) -> int:
-        """Bits of a level."""
-        return (self.levels - 1).bit_length()
-
-    @property
-    def map_contexts(self) -> int:
-        """Predicted level 0..L (L: nothing known) x nodes of the binary tree over its bits."""
-        return (self.levels + 1) << self.level_bits
-
-    @property
-    def num_contexts(self) -> int:
-        """Length of the probability table: contexts of the map, then those of the code."""
-        return self.map_contexts + self.code_channels * _CODE_CONTEXTS_PER_CHANNEL
 
 
 class CodedPicture(NamedTuple):
@@ -66,191 +71,249 @@ class CodedPicture(NamedTuple):
     level: npt.NDArray[np.uint8]  # (h, w), 0..L - 1
 
 
-def encode_symbols(picture: CodedPicture, layout: CodeLayout, table: Probabilities) -> bytes:
-    """Code a picture's map and bits.
+class _Perceptron(NamedTuple):
+    """What follows the first layer: act, a layer, act, the outputs."""
 
-    Args:
-        picture: what to code; bits outside the mask are not looked at.
-        layout: of the model.
-        table: (num_contexts,) numerators k of P(bit = 1) = k / 2^16.
-    """
-    coder = BitEncoder()
-    _walk(picture, layout, lambda bits, contexts: coder.code(bits, table[contexts]))
-    return coder.finish()
+    hidden: Array  # (second, first)
+    hidden_bias: Array
+    out: Array  # (outputs, second)
+    out_bias: Array
 
-
-def decode_symbols(
-    payload: bytes, height: int, width: int, layout: CodeLayout, table: Probabilities
-) -> CodedPicture:
-    """The inverse of :func:`encode_symbols`; `height` and `width` in cells.
-
-    Raises:
-        BitstreamError: the payload is damaged in a way that shows.
-    """
-    coder = BitDecoder(payload)
-    picture = CodedPicture(
-        np.zeros((layout.code_channels, height, width), np.uint8),
-        np.zeros((height, width), np.uint8),
-    )
-    _walk(picture, layout, lambda bits, contexts: coder.code(bits, table[contexts]))
-    coder.finish()
-    return picture
+    def __call__(self, x: Array) -> npt.NDArray[np.int64]:
+        """(N, first) sums -> (N, outputs) sums times the gain."""
+        y = rectified(rectified(x) @ self.hidden.T + self.hidden_bias)
+        sums: Array = y @ self.out.T + self.out_bias
+        return _OUTPUT_GAIN * sums.astype(np.int64)
 
 
-def cost_bits(picture: CodedPicture, layout: CodeLayout, table: Probabilities) -> float:
-    """Cross entropy of a picture under the table in bits: its size without coding it."""
-    one = -np.log2(table / 65536)
-    zero = -np.log2(1 - table / 65536)
-    total = 0.0
+class CodeCoder:
+    """The probabilities of one model, and the traversal that uses them."""
 
-    def add(bits: Bits, contexts: Contexts) -> Bits:
-        nonlocal total
-        total += float(np.where(bits, one[contexts], zero[contexts]).sum())
-        return bits
+    def __init__(self, layout: CodeLayout, arrays: Mapping[str, Array], model: str):
+        """Take a model file's arrays over.
 
-    _walk(picture, layout, add)
-    return total
+        Args:
+            layout: of the model.
+            arrays: `code.below.weight` (H, maps - 1, 2 r + 1, 2 r + 1) and `code.own.weight`
+                (H, 1, ...) where there is a cube, `code.place` (n L, H), `code.hidden.*`,
+                `code.out.*`; `level.neighbours.*` (H, 2, 5, 5), `level.hidden.*`, `level.out.*`,
+                all integers; `probabilities` (2048,), `level_tables` (24 * 8, 2 L).
+            model: its name, for error messages.
 
-
-def count_contexts(picture: CodedPicture, layout: CodeLayout) -> npt.NDArray[np.int64]:
-    """How often each context saw a 0 and a 1, (num_contexts, 2): what tables are made from."""
-    counts = np.zeros((layout.num_contexts, 2), np.int64)
-
-    def count(bits: Bits, contexts: Contexts) -> Bits:
-        np.add.at(counts, (contexts, bits), 1)
-        return bits
-
-    _walk(picture, layout, count)
-    return counts
-
-
-def probability_table(counts: npt.NDArray[np.int64], layout: CodeLayout) -> Probabilities:
-    """Probabilities from counts, each context falling back on coarser ones where it saw little.
-
-    Args:
-        counts: (num_contexts, 2) of zeros and ones.
-        layout: of the model.
-
-    Returns:
-        (num_contexts,) k with 1 <= k <= 65535.
-    """
-    if counts.shape != (layout.num_contexts, 2):
-        raise ModelError(
-            f"expected counts of shape {(layout.num_contexts, 2)}, found {counts.shape}"
-        )
-    weight = 16.0  # pseudo-observations that the coarser context is worth
-
-    def refine(
-        coarse: npt.NDArray[np.float64], fine: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float64]:
-        refined: npt.NDArray[np.float64] = fine[..., 1] + weight * coarse
-        refined /= fine.sum(axis=-1) + weight
-        return refined
-
-    of_map = counts[: layout.map_contexts].reshape(layout.levels + 1, -1, 2)
-    p_map = refine(refine(np.full(1, 0.5), of_map.sum(axis=0))[None], of_map)
-    of_code = counts[layout.map_contexts :].reshape(layout.code_channels, 2, 8, 9, 9, 2)
-    p_code: npt.NDArray[np.float64] = np.full((1, 1, 1, 1, 1), 0.5)
-    for summed in ((1, 2, 3, 4), (2, 4), (4,), ()):
-        p_code = refine(p_code, of_code.sum(axis=summed, keepdims=True))
-    p = np.concatenate([p_map.ravel(), p_code.ravel()])
-    table: Probabilities = np.clip(np.rint(p * 65536), 1, 65535).astype(np.uint16)
-    return table
-
-
-def checked_table(layout: CodeLayout, table: npt.NDArray[np.integer[Any]]) -> Probabilities:
-    """A table from a model file, if it fits its layout.
-
-    Raises:
-        ModelError: wrong shape or probabilities outside 1..65535.
-    """
-    if not (
-        2 <= layout.levels <= 256
-        and layout.levels <= layout.code_channels <= _MAX_CODE_CHANNELS
-        and layout.code_channels % layout.levels == 0
-        and 0 <= layout.first_kept <= layout.code_channels // layout.levels
-    ):
-        raise ModelError(
-            f"expected 2 to 256 levels that divide up to {_MAX_CODE_CHANNELS} code channels, "
-            f"and no more channels kept at first than at each level, found {layout}"
-        )
-    if table.shape != (layout.num_contexts,) or table.min() < 1 or table.max() > 65535:
-        raise ModelError(
-            f"expected {layout.num_contexts} probabilities from 1 to 65535, "
-            f"found shape {table.shape}"
-        )
-    return table.astype(np.uint16)
-
-
-def _walk(picture: CodedPicture, layout: CodeLayout, visit: Visit) -> None:
-    """Visit the map, then the code; what the visits return is written into `picture`."""
-    _walk_map(picture.level, layout, visit)
-    _walk_code(picture.code, layout.kept(picture.level), layout.map_contexts, visit)
-
-
-def _walk_map(level: npt.NDArray[np.uint8], layout: CodeLayout, visit: Visit) -> None:
-    """All cells of equal x + 2 y at once: left, above and above right are known by then.
-
-    A level is visited as the path through a binary tree over its four bits, highest first.
-    """
-    height, width = level.shape
-    # One cell of "unknown" around the picture; cells not yet visited count as unknown too.
-    known = np.full((height + 1, width + 2), layout.levels, np.int64)
-    for step in range(width + 2 * (height - 1)):
-        y = np.arange(max(0, (step - width + 2) // 2), min(height - 1, step // 2) + 1)
-        x = step - 2 * y
-        left, above, right = known[y + 1, x], known[y, x + 1], known[y, x + 2]
-        predicted = _predict_level(left, above, right, layout.levels)
-        actual = level[y, x]
-        node = np.ones(y.size, np.int64)
-        for shift in range(layout.level_bits - 1, -1, -1):
-            bit = ((actual >> shift) & 1).astype(np.uint8)
-            node = 2 * node + visit(bit, (predicted << layout.level_bits) + node)
-        value = node - (1 << layout.level_bits)
-        if value.size and int(value.max()) >= layout.levels:
-            raise BitstreamError(
-                f"expected importance levels below {layout.levels}, found {int(value.max())}"
+        Raises:
+            ModelError: they do not fit.
+        """
+        self._model = model
+        n, levels, first_kept = layout
+        if not (
+            2 <= levels <= 256
+            and levels & (levels - 1) == 0
+            and levels <= n <= _MAX_CODE_CHANNELS
+            and n % levels == 0
+            and 0 <= first_kept <= n // levels
+        ):
+            raise ModelError(
+                f"model {model}: expected a power of two of up to 256 levels that divides up to "
+                f"{_MAX_CODE_CHANNELS} code channels, and no more channels kept at first than at "
+                f"each level, found {layout}"
             )
-        level[y, x] = value
-        known[y + 1, x + 1] = value
-
-
-def _predict_level(left: Contexts, above: Contexts, right: Contexts, unknown: int) -> Contexts:
-    """Rounded mean of the known neighbours, the nearer ones twice; `unknown` where none is."""
-    total = np.zeros_like(left)
-    weight = np.zeros_like(left)
-    for neighbour, share in ((left, 2), (above, 2), (right, 1)):
-        there = neighbour != unknown
-        total += share * np.where(there, neighbour, 0)
-        weight += share * there
-    mean = (2 * total + weight) // np.maximum(2 * weight, 1)
-    return np.where(weight > 0, mean, unknown)
-
-
-def _walk_code(code: Bits, kept: npt.NDArray[np.int64], first_context: int, visit: Visit) -> None:
-    """Channel by channel, in each the cells of even x + y first: 2 n steps in all."""
-    channels, height, width = code.shape
-    stride = width + 2
-    # Signs of the bits with a border: +1 and -1, 0 for outside, masked, or not yet visited.
-    sign = np.zeros((channels + 3, (height + 2) * stride), np.int64)
-    y, x = np.divmod(np.arange(height * width), width)
-    place = (y + 1) * stride + x + 1
-    kept_of_cell = kept.ravel()
-    colour = (x + y) & 1
-    flat = code.reshape(channels, -1)
-    for k in range(channels):
-        own, below = sign[k + 3], sign[k + 2]
-        for parity in (0, 1):
-            cells = np.flatnonzero((kept_of_cell > k) & (colour == parity))
-            if cells.size == 0:
-                continue
-            at = place[cells]
-            bits_below = 4 * (below[at] > 0) + 2 * (sign[k + 1][at] > 0) + (sign[k][at] > 0)
-            around = own[at - 1] + own[at + 1] + own[at - stride] + own[at + stride] + 4
-            around_below = (
-                below[at - 1] + below[at + 1] + below[at - stride] + below[at + stride] + 4
+        self.layout = layout
+        found = {name: _integers(name, array, model) for name, array in arrays.items()}
+        self._place = self._take(found, "code.place", (n * levels, None))
+        width = self._place.shape[1]
+        self._below, self._own = [], np.zeros((0, width))
+        self._below_taps: list[tuple[int, int]] = []
+        self._own_taps: list[tuple[int, int]] = []
+        exact: list[tuple[Array, Array, int | None]] = []
+        if np.abs(self._place).max() > _MAX_PLACE:
+            raise ModelError(f"model {model}: code.place: expected at most {_MAX_PLACE}")
+        if "code.below.weight" in found:
+            weight = self._kernel(found, "code.below.weight", (width, None))
+            self._below_taps = _window(weight.shape[2] // 2)
+            self._below = [
+                np.ascontiguousarray(weight[:, j].reshape(width, -1).T)
+                for j in range(weight.shape[1])
+            ]
+            exact.append((weight, np.zeros(width, np.int64), 1 << ACTIVATION_BITS))
+        if "code.own.weight" in found:
+            weight = self._kernel(found, "code.own.weight", (width, 1))
+            reach = weight.shape[2] // 2
+            self._own_taps = [tap for tap in _window(reach) if sum(tap) % 2]
+            own = [weight[:, 0, dy + reach, dx + reach] for dy, dx in self._own_taps]
+            self._own = np.array(own).reshape(-1, width)
+            exact.append((weight, np.zeros(width, np.int64), 1 << ACTIVATION_BITS))
+        self._assert_exact(exact)
+        self._code_perceptron = self._perceptron(found, "code", width, 1)
+        weight = self._kernel(found, "level.neighbours.weight", (None, 2))
+        if weight.shape[2] != 2 * _REACH + 1:
+            raise ModelError(f"model {model}: level.neighbours.weight: found {weight.shape}")
+        bias = self._take(found, "level.neighbours.bias", (len(weight),))
+        self._assert_exact([(weight, bias, 1 << ACTIVATION_BITS)])
+        self._level_bias = bias
+        self._neighbours = np.ascontiguousarray(
+            np.concatenate(
+                [
+                    np.stack([weight[:, plane, dy + 2, dx + 2] for dy, dx in LEVEL_TAPS])
+                    for plane in (0, 1)
+                ]
             )
-            context = ((k * 2 + parity) * 8 + bits_below) * 81 + around * 9 + around_below
-            bits = visit(flat[k, cells], first_context + context)
-            flat[k, cells] = bits
-            own[at] = 2 * bits.astype(np.int64) - 1
+        )
+        self._level_perceptron = self._perceptron(found, "level", len(weight), 2)
+        probabilities = self._take(found, "probabilities", (PROBABILITIES,)).astype(np.int64)
+        if probabilities.min() < 1 or probabilities.max() >= FREQUENCY_TOTAL:
+            raise ModelError(f"model {model}: expected probabilities from 1 to 65535")
+        self._probabilities = probabilities
+        tables = self._take(found, "level_tables", (LEVEL_SCALES * CENTRE_FRACTIONS, 2 * levels))
+        try:
+            self._level_tables = SymbolTables(tables.astype(np.int64))
+        except ValueError as error:
+            raise ModelError(f"model {model}: level_tables: {error}") from error
+
+    def _take(self, found: dict[str, Array], name: str, shape: tuple[int | None, ...]) -> Array:
+        array = found.get(name)
+        if (
+            array is None
+            or array.ndim != len(shape)
+            or not array.size
+            or any(want not in (None, side) for want, side in zip(shape, array.shape, strict=True))
+        ):
+            raise ModelError(
+                f"model {self._model}: expected {name} of shape {shape}, "
+                f"found {None if array is None else array.shape}"
+            )
+        return array
+
+    def _kernel(
+        self, found: dict[str, Array], name: str, shape: tuple[int | None, int | None]
+    ) -> Array:
+        weight = self._take(found, name, (*shape, None, None))
+        if weight.shape[2] != weight.shape[3] or weight.shape[2] not in (1, 3, 5):
+            raise ModelError(
+                f"model {self._model}: {name}: expected windows of 1, 3 or 5, found {weight.shape}"
+            )
+        return weight
+
+    def _perceptron(
+        self, found: dict[str, Array], name: str, inputs: int, outputs: int
+    ) -> _Perceptron:
+        hidden = self._take(found, f"{name}.hidden.weight", (None, inputs, 1, 1))
+        hidden_bias = self._take(found, f"{name}.hidden.bias", (len(hidden),))
+        out = self._take(found, f"{name}.out.weight", (outputs, len(hidden), 1, 1))
+        out_bias = self._take(found, f"{name}.out.bias", (outputs,))
+        self._assert_exact([(hidden, hidden_bias, None)])
+        self._assert_exact([(out, out_bias, None)])
+        return _Perceptron(hidden[:, :, 0, 0], hidden_bias, out[:, :, 0, 0], out_bias)
+
+    @staticmethod
+    def _assert_exact(layers: list[tuple[Array, Array, int | None]]) -> None:
+        for weight, bias, max_input in layers:
+            limits = {} if max_input is None else {"max_input": max_input}
+            assert_exact((weight.astype(np.int64), bias.astype(np.int64)), **limits)
+
+    # -- both directions ---------------------------------------------------------------------------
+
+    def code(self, coder: BitCoder, picture: CodedPicture) -> None:
+        """Visit the map, then the code; what a decoder reads is written into `picture`."""
+        self._code_map(coder, picture.level)
+        self._code_bits(coder, picture)
+
+    def decode(self, payload: bytes, height: int, width: int) -> CodedPicture:
+        """What a payload of (height, width) cells says.
+
+        Raises:
+            BitstreamError: the payload is damaged in a way that shows.
+        """
+        coder = BitDecoder(payload)
+        picture = CodedPicture(
+            np.zeros((self.layout.code_channels, height, width), np.uint8),
+            np.zeros((height, width), np.uint8),
+        )
+        self.code(coder, picture)
+        coder.finish()
+        return picture
+
+    def counted(self, picture: CodedPicture) -> BitCounter:
+        """What a picture costs, and its payload if that is asked for."""
+        counter = BitCounter()
+        self.code(counter, CodedPicture(picture.code.copy(), picture.level.copy()))
+        return counter
+
+    def _code_map(self, coder: BitCoder, level: npt.NDArray[np.uint8]) -> None:
+        height, width = level.shape
+        levels = self.layout.levels
+        stride = width + 2 * _REACH
+        # Levels as activations, and which cells are known; zeros around and ahead.
+        planes = np.zeros((2, (height + 2 * _REACH) * stride))
+        taps = np.array([dy * stride + dx for dy, dx in LEVEL_TAPS])
+        unit = (1 << ACTIVATION_BITS) // levels
+        half = 1 << (SUM_BITS - 1)
+        for step in range(width + 2 * (height - 1)):
+            y = np.arange(max(0, (step - width + 2) // 2), min(height - 1, step // 2) + 1)
+            x = step - 2 * y
+            at = (y + _REACH) * stride + x + _REACH
+            near = at[:, None] + taps
+            columns = np.concatenate([planes[0][near], planes[1][near]], axis=1)
+            sums = self._level_perceptron(columns @ self._neighbours + self._level_bias)
+            centre = (sums[:, 0] * (levels * CENTRE_FRACTIONS) + half) >> SUM_BITS
+            centre = np.clip(centre, 0, (levels - 1) * CENTRE_FRACTIONS)
+            scale = np.clip(
+                (sums[:, 1] * SCALES_PER_OCTAVE + half) >> SUM_BITS, 0, LEVEL_SCALES - 1
+            )
+            below, fraction = np.divmod(centre, CENTRE_FRACTIONS)
+            found = coder.code_symbols(
+                level[y, x].astype(np.int64) - below + levels - 1,
+                self._level_tables,
+                scale * CENTRE_FRACTIONS + fraction,
+            )
+            value = found + below - (levels - 1)
+            if value.size and not (value.min() >= 0 and value.max() < levels):
+                raise BitstreamError(
+                    f"expected importance levels from 0 to {levels - 1}, "
+                    f"found {int(value.min())} to {int(value.max())}"
+                )
+            level[y, x] = value
+            planes[0][at] = unit * value
+            planes[1][at] = 1 << ACTIVATION_BITS
+
+    def _code_bits(self, coder: BitCoder, picture: CodedPicture) -> None:
+        """Channel by channel, in each the cells of even x + y first: 2 n steps in all."""
+        channels, height, width = picture.code.shape
+        stride = width + 2 * _REACH
+        # Bits as activations of -1 and 1; 0 for outside, masked, or not yet coded.
+        sign = np.zeros((channels, (height + 2 * _REACH) * stride))
+        y, x = np.divmod(np.arange(height * width), width)
+        place = (y + _REACH) * stride + x + _REACH
+        kept = self.layout.kept(picture.level).ravel()
+        colour = (x + y) & 1
+        flat = picture.code.reshape(channels, -1)
+        level = picture.level.ravel().astype(np.int64)
+        below_taps = np.array([dy * stride + dx for dy, dx in self._below_taps], np.int64)
+        own_taps = np.array([dy * stride + dx for dy, dx in self._own_taps], np.int64)
+        one = 1 << ACTIVATION_BITS
+        for k in range(channels):
+            for parity in (0, 1):
+                cells = np.flatnonzero((kept > k) & (colour == parity))
+                if cells.size == 0:
+                    continue
+                at = place[cells]
+                x_sum = self._place[k * self.layout.levels + level[cells]]
+                for j, weight in enumerate(reversed(self._below), start=1):
+                    if k >= j:
+                        x_sum = x_sum + sign[k - j][at[:, None] + below_taps] @ weight
+                if parity and len(own_taps):
+                    x_sum = x_sum + sign[k][at[:, None] + own_taps] @ self._own
+                logit = self._code_perceptron(x_sum)[:, 0] * LOGIT_UNITS >> SUM_BITS
+                index = np.clip(logit + PROBABILITIES // 2, 0, PROBABILITIES - 1)
+                bits = coder.code(flat[k, cells], self._probabilities[index])
+                flat[k, cells] = bits
+                sign[k][at] = np.where(bits, one, -one)
+
+
+def _window(reach: int) -> list[tuple[int, int]]:
+    return [(dy, dx) for dy in range(-reach, reach + 1) for dx in range(-reach, reach + 1)]
+
+
+def _integers(name: str, array: Array, model: str) -> Array:
+    if array.dtype.kind not in "iu":
+        raise ModelError(f"model {model}: {name}: expected integers, found {array.dtype}")
+    return array.astype(np.float64)

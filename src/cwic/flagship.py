@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cwic.arithmetic_coder import BitCounter
 from cwic.engine import Engine
 from cwic.errors import ModelError
 from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers
@@ -17,7 +18,6 @@ from cwic.flagship_coder import (
     LATENT_PX,
     MAX_LEVEL,
     Q_UNITS,
-    BitCounter,
     CodedLatents,
     LatentCoder,
     cells_of,

@@ -22,7 +22,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cwic.arithmetic_coder import FREQUENCY_TOTAL, BitCoder, BitDecoder, BitEncoder, SymbolTables
+from cwic.arithmetic_coder import (
+    FREQUENCY_TOTAL,
+    BitCoder,
+    BitCounter,
+    BitDecoder,
+    SymbolTables,
+)
 from cwic.errors import BitstreamError, ModelError
 from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER
 from cwic.step_network import MAX_HYPER, Array, Checkerboard, MeanNetwork, ScaleNetwork
@@ -405,31 +411,3 @@ def _tables(
         return SymbolTables(found)
     except ValueError as error:
         raise ModelError(f"model {model}: {name}: {error}") from error
-
-
-class BitCounter:
-    """A coder that adds up what symbols would cost, and keeps them to be coded after all."""
-
-    def __init__(self) -> None:
-        self.bits = 0.0
-        self._calls: list[Callable[[BitEncoder], object]] = []
-
-    def code(self, bits: Array, p_one: Array) -> npt.NDArray[np.uint8]:
-        """See `BitCoder.code`."""
-        p = np.where(bits, p_one, FREQUENCY_TOTAL - p_one) / FREQUENCY_TOTAL
-        self.bits -= float(np.log2(p).sum())
-        self._calls.append(lambda encoder: encoder.code(bits, p_one))
-        return bits.astype(np.uint8)
-
-    def code_symbols(self, symbols: Array, tables: SymbolTables, table_index: Array) -> Symbols:
-        """See `BitCoder.code_symbols`."""
-        self.bits += float(tables.bits[table_index, symbols].sum(dtype=np.float64))
-        self._calls.append(lambda encoder: encoder.code_symbols(symbols, tables, table_index))
-        return symbols.astype(np.int32)
-
-    def payload(self) -> bytes:
-        """What was counted, coded."""
-        encoder = BitEncoder()
-        for call in self._calls:
-            call(encoder)
-        return encoder.finish()

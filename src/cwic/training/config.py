@@ -37,6 +37,7 @@ class StageConfig:
     ssim_weight: float = 0.0  # weight of 1 - SSIM
     ms_ssim_weight: float = 0.0  # weight of 1 - MS-SSIM; needs crops of more than 160 px
     rate_weight: float = 0.04  # gamma, see loss.thresholded_rate
+    entropy_only: bool = False  # train nothing but the decoder's expectations
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch"):
@@ -64,7 +65,6 @@ class FlagshipStage(StageConfig):
     grid_weight: float = 0.0  # weight of what repeats every 8 pixels, whatever q
     random_maps: float = 0.3  # share of pictures with a random offset on their importance map
     hard: bool = False  # rates of rounded values in place of noise
-    entropy_only: bool = False  # train nothing that the latents depend on
 
     def __post_init__(self) -> None:
         super().__post_init__()

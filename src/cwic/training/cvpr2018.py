@@ -1,5 +1,6 @@
 """The `cvpr2018` family in training: its objective and its validation curve."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
 # Kept bits per pixel at which validation compares checkpoints.
 _SCORE_BPP = (0.15, 0.3, 0.6)
 
+# Channels of the code that a step of the entropy coder's training looks at.
+_CHANNELS_A_STEP = 16
+
 
 class ValidationPoint(NamedTuple):
     """One rate of a network on held-out crops."""
@@ -27,9 +31,16 @@ class ValidationPoint(NamedTuple):
 class Cvpr2018Family:
     """See :class:`cwic.training.family.Family`."""
 
-    log_columns: tuple[str, ...] = ("psnr_db", "kept_bpp")
+    log_columns: tuple[str, ...] = ("psnr_db", "kept_bpp", "coded_bpp")
     rate_column = "kept_bpp"
-    validation_columns: tuple[str, ...] = ("rate_offset", "kept_bpp", "psnr_db", "distortion")
+    validation_columns: tuple[str, ...] = (
+        "rate_offset",
+        "kept_bpp",
+        "psnr_db",
+        "distortion",
+        "code_bpp",
+        "level_bpp",
+    )
     dynamic_shapes: bool | None = None
 
     def build(self, config: TrainConfig) -> Cvpr2018Network:
@@ -37,7 +48,12 @@ class Cvpr2018Family:
         return Cvpr2018Network(_config(config))
 
     def begin_stage(self, network: nn.Module, stage: StageConfig) -> None:
-        """Nothing: a stage without the map says so in every call."""
+        """Freeze what the stage does not train."""
+        assert isinstance(network, Cvpr2018Network)
+        network.requires_grad_(not stage.entropy_only)
+        if stage.entropy_only:
+            for parameter in network.entropy_parameters():
+                parameter.requires_grad_(True)
 
     def objective(
         self,
@@ -50,6 +66,8 @@ class Cvpr2018Family:
         """Distortion plus thresholded rate."""
         network = _config(config)
         x = _to_network(pixels)
+        if stage.entropy_only:
+            return _entropy_objective(model, x, config, place)
         # One offset a step, the same in every process: the threshold belongs to a whole batch.
         rate_offset = np.random.default_rng((config.seed, place.step, 1 << 30)).uniform(
             network.min_rate_offset, network.max_rate_offset
@@ -65,6 +83,7 @@ class Cvpr2018Family:
             lambda: {
                 "psnr_db": psnr_db(float(objective.mse)),
                 "kept_bpp": float(objective.kept_bpp),
+                "coded_bpp": math.nan,
             },
         )
 
@@ -78,11 +97,17 @@ class Cvpr2018Family:
     ) -> Validation:
         """The validation curve and its score."""
         assert isinstance(network, Cvpr2018Network)
+        if stage.entropy_only:
+            return _validate_entropy(network, config, crops, device)
         curve = validation_curve(network, config, stage, crops, device)
         score = score_db(
             [point.kept_bpp for point in curve], [point.distortion for point in curve], _SCORE_BPP
         )
-        rows = [point._asdict() | {"rate_offset": round(point.rate_offset, 3)} for point in curve]
+        nothing = {"code_bpp": math.nan, "level_bpp": math.nan}
+        rows = [
+            point._asdict() | {"rate_offset": round(point.rate_offset, 3)} | nothing
+            for point in curve
+        ]
         return Validation(rows, score)
 
 
@@ -128,6 +153,69 @@ def validation_curve(
             )
         )
     return points
+
+
+def _entropy_objective(model: nn.Module, x: Tensor, config: TrainConfig, place: Place) -> StepLoss:
+    """What is spent on a part of the channels, each picture at a rate of its own."""
+    network = _config(config)
+    rng = np.random.default_rng((config.seed, place.step, 1 << 30))
+    channels = np.sort(rng.permutation(network.code_channels)[:_CHANNELS_A_STEP])
+    low, high = network.min_rate_offset, network.max_rate_offset
+    offsets = rng.uniform(low, high, (place.positions.stop, 1, 1, 1))[place.positions.start :]
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bf16):
+        coded = model(
+            x,
+            torch.from_numpy(offsets).float().to(x.device),
+            True,
+            torch.from_numpy(channels).to(x.device),
+        )
+    pixels = x.shape[0] * x.shape[2] * x.shape[3]
+    bpp = (coded.code_bits.sum() + coded.level_bits.sum()) / pixels
+    return StepLoss(
+        bpp,
+        lambda: {
+            "psnr_db": math.nan,
+            "kept_bpp": float(coded.kept_bits.sum()) / pixels,
+            "coded_bpp": float(bpp.detach()),
+        },
+    )
+
+
+def _validate_entropy(
+    network: Cvpr2018Network, config: TrainConfig, crops: np.ndarray, device: torch.device
+) -> Validation:
+    """Coded bits at five offsets; the score is their mean share of the kept bits, in dB."""
+    sizes = network.config
+    rows, shares = [], []
+    network.eval()
+    try:
+        for offset in np.linspace(sizes.min_rate_offset, sizes.max_rate_offset, 5):
+            sums = np.zeros(3)
+            for crop in crops:
+                x = _to_network(torch.from_numpy(crop[None]).to(device))
+                with (
+                    torch.no_grad(),
+                    torch.autocast(device.type, torch.bfloat16, enabled=config.bf16),
+                ):
+                    coded = network.coded_bits(x, float(offset))
+                sums += [float(part.sum()) for part in coded]
+            code_bpp, level_bpp, kept_bpp = sums / (
+                crops.shape[0] * crops.shape[1] * crops.shape[2]
+            )
+            shares.append((code_bpp + level_bpp) / kept_bpp)
+            rows.append(
+                {
+                    "rate_offset": round(float(offset), 3),
+                    "kept_bpp": kept_bpp,
+                    "psnr_db": math.nan,
+                    "distortion": math.nan,
+                    "code_bpp": code_bpp,
+                    "level_bpp": level_bpp,
+                }
+            )
+    finally:
+        network.train()
+    return Validation(rows, psnr_db(float(np.mean(shares))))
 
 
 def _config(config: TrainConfig) -> Cvpr2018Config:

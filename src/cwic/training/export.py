@@ -5,14 +5,12 @@ What a model of a family consists of is left to :mod:`.export_cvpr2018` and
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from cwic import model_file
 from cwic.errors import TrainingError
 from cwic.training import export_cvpr2018, export_flagship
 from cwic.training.checkpoint import load_weights
-from cwic.training.data import PictureStore, list_pictures
 from cwic.training.model.flagship import FlagshipNetwork
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
 
@@ -20,23 +18,18 @@ from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
 def export_checkpoint(
     checkpoint: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    data: Sequence[str | os.PathLike[str]],
     *,
     name: str | None = None,
-    max_pictures: int = 200,
 ) -> model_file.ModelInfo:
     """Write a model file from the averaged weights of a checkpoint.
 
     Args:
         checkpoint: of a training run.
         output: where to write, `.cwicmodel` by custom.
-        data: folders of pictures that a `cvpr2018` model counts its coding tables on, their
-            held-out share left out; a `cwic` model has learned its own.
         name: of the model; None: the output's stem.
-        max_pictures: number of pictures to count on.
 
     Raises:
-        TrainingError: the checkpoint or the pictures cannot be used.
+        TrainingError: the checkpoint cannot be used.
     """
     output = Path(output)
     config, _, weights = load_weights(Path(checkpoint))
@@ -57,11 +50,7 @@ def export_checkpoint(
         reason = " ".join(str(error).split())
         raise TrainingError(f"{checkpoint}: does not fit its network: {reason}") from error
     if isinstance(network, Cvpr2018Network):
-        split = list_pictures([Path(folder) for folder in data], config.data.held_out)
-        spacing = max(1, len(split.training) // max_pictures)
-        store = PictureStore(split.training[::spacing], 0, 16)
-        pictures = (store[index] for index in range(len(store)))
-        model = export_cvpr2018.build_model(network, name, pictures)
+        model = export_cvpr2018.build_model(network, name)
     else:
         with_map = config.stages[-1].with_map
         model = export_flagship.build_model(network, name, with_map=with_map)

@@ -1,23 +1,20 @@
-"""The model file of a `cvpr2018` network.
+"""The model file of a `cvpr2018` network."""
 
-Its coding tables are counted by walking the runtime's own traversal over codes of real pictures.
-"""
-
-from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic import cvpr2018_coder, model_file
-from cwic.cvpr2018 import FAMILY, analyze, code_of_picture
-from cwic.engine import Engine
+from cwic import model_file
+from cwic.cvpr2018 import FAMILY
+from cwic.cvpr2018_coder import CodeLayout
 from cwic.family import RateRange
+from cwic.training.model.context_network import level_tables, probability_table
+from cwic.training.model.integer_layers import IntegerConv2d
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
 from cwic.training.onnx_graph import Input, onnx_graph
-
-# Rate offsets, as shares of the model's range, that tables are counted over.
-_COUNTED_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class AnalysisGraph(nn.Module):
@@ -49,16 +46,8 @@ class SynthesisGraph(nn.Module):
         return pixels.to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def build_model(
-    network: Cvpr2018Network, name: str, pictures: Iterable[np.ndarray]
-) -> model_file.ModelFile:
-    """A model file in memory.
-
-    Args:
-        network: trained.
-        name: of the model.
-        pictures: (H, W, 3) uint8 each, to count the coding tables on.
-    """
+def build_model(network: Cvpr2018Network, name: str) -> model_file.ModelFile:
+    """A model file in memory of a trained network with binarizer and importance map."""
     network = network.eval().float().cpu()
     config = network.config
     pixels = torch.zeros(1, 64, 48, 3, dtype=torch.uint8)
@@ -71,37 +60,41 @@ def build_model(
         ),
         "synthesis": onnx_graph(SynthesisGraph(network), [Input("code", code, (2, 3))], ["pixels"]),
     }
-    layout = code_layout(config)
-    rate = RateRange(
-        min_q=round(64 * config.min_rate_offset), max_q=round(64 * config.max_rate_offset)
+    return model_file.build(
+        name,
+        FAMILY,
+        decoding=code_layout(config)._asdict(),
+        encoding=RateRange(
+            min_q=round(64 * config.min_rate_offset), max_q=round(64 * config.max_rate_offset)
+        )._asdict(),
+        graphs=graphs,
+        arrays=coder_arrays(network),
     )
 
-    def with_table(table: cvpr2018_coder.Probabilities) -> model_file.ModelFile:
-        return model_file.build(
-            name,
-            FAMILY,
-            decoding=layout._asdict(),
-            encoding=rate._asdict(),
-            graphs=graphs,
-            arrays={"bit_table": table},
-        )
 
-    engine = Engine(with_table(np.full(layout.num_contexts, 32768, np.uint16)))
-    counts = np.zeros((layout.num_contexts, 2), np.int64)
-    for picture in pictures:
-        analyzed = analyze(
-            engine, picture[: picture.shape[0] // 8 * 8, : picture.shape[1] // 8 * 8]
-        )
-        for share in _COUNTED_SHARES:
-            coded = code_of_picture(analyzed, rate.of_quality(100 * share), layout)
-            counts += cvpr2018_coder.count_contexts(coded, layout)
-    return with_table(cvpr2018_coder.probability_table(counts, layout))
+def coder_arrays(network: Cvpr2018Network) -> dict[str, npt.NDArray[Any]]:
+    """What :class:`cwic.cvpr2018_coder.CodeCoder` takes."""
+    sizes = network.config
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "code.place": network.code_context.places(),
+        "probabilities": probability_table().astype(np.uint16),
+        "level_tables": level_tables(sizes.levels).astype(np.int32),
+    }
+    for prefix, context in (("code", network.code_context), ("level", network.level_context)):
+        for layer_name, layer in context.named_modules():
+            if not isinstance(layer, IntegerConv2d):
+                continue
+            weight, bias = layer.quantized()
+            arrays[f"{prefix}.{layer_name}.weight"] = weight.astype(np.int16)
+            if layer.bias is not None:
+                arrays[f"{prefix}.{layer_name}.bias"] = bias
+    return arrays
 
 
-def code_layout(config: Cvpr2018Config) -> cvpr2018_coder.CodeLayout:
+def code_layout(config: Cvpr2018Config) -> CodeLayout:
     """The coder's numbers of a network."""
     per_level = config.code_channels // config.levels
-    return cvpr2018_coder.CodeLayout(
+    return CodeLayout(
         code_channels=config.code_channels,
         levels=config.levels,
         first_kept=per_level if config.quantizer == "released" else 0,

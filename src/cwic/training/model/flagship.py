@@ -28,7 +28,6 @@ from cwic.training.model.flagship_entropy import (
     ScaleNetwork,
     bounded_table,
     inverse_scale,
-    logistic_bits,
     magnitude_table,
     rounded_table,
     symbol_bits,
@@ -45,6 +44,7 @@ from cwic.training.model.flagship_transforms import (
     condition,
 )
 from cwic.training.model.integer_layers import IntegerConv2d, round_half_up
+from cwic.training.model.logistic import logistic_bits
 
 # Sides of a training picture are multiples of a hyper-latent's.
 PICTURE_MULTIPLE = HYPER_PX

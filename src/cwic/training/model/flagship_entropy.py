@@ -12,7 +12,6 @@ rounded, so what a group adds is computed once. Also here: the distribution behi
 the static models of hyper-latents and levels. The wiring is left to :mod:`.flagship`.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +39,7 @@ from cwic.training.model.integer_layers import (
     integer_relu,
     round_half_up,
 )
+from cwic.training.model.logistic import frequencies, logistic_bits, logistic_masses
 
 TABLES_PER_OCTAVE = 6  # 1.5 tables for each quarter octave of the step size
 SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
@@ -55,29 +55,6 @@ _TABLE_GAIN = 4
 
 _STATISTICS_GAIN = 10.0  # statistics move as many times faster than their parameters
 _RATE_CLASS_WIDTH = 2.0  # in quarter octaves
-_LN2 = math.log(2)
-
-
-def logistic_bits(distance: Tensor, inverse_scale: Tensor) -> Tensor:
-    """Information in an integer under a discretised logistic distribution.
-
-    P = S((1/2 - a) / s) - S((-1/2 - a) / s), S the sigmoid, a the distance from the mean, as a
-    product that neither cancels nor underflows.
-
-    Args:
-        distance: from the mean, any sign, in units of the integers.
-        inverse_scale: 1 / s, above 0.
-
-    Returns:
-        same shape, bits, at least 0.
-    """
-    a = distance.abs()
-    log_p = (
-        nn.functional.logsigmoid((0.5 - a) * inverse_scale)
-        + nn.functional.logsigmoid((0.5 + a) * inverse_scale)
-        + torch.log(-torch.expm1(-inverse_scale))
-    )
-    return -log_p / _LN2
 
 
 def inverse_scale(table: Tensor) -> Tensor:
@@ -92,29 +69,9 @@ def coding_tables() -> npt.NDArray[np.int64]:
         (NUM_TABLES, ESCAPE + 1), rows sum to 2^FREQUENCY_BITS, escapes are at least 1.
     """
     scale = SMALLEST_SCALE * 2.0 ** (np.arange(NUM_TABLES) / TABLES_PER_OCTAVE)
-    p = _logistic_masses(np.zeros(NUM_TABLES), scale, MAX_SYMBOL)
+    p = logistic_masses(np.zeros(NUM_TABLES), scale, -MAX_SYMBOL, MAX_SYMBOL)
     escape = np.maximum(1 - p.sum(axis=1, keepdims=True), 2.0**-FREQUENCY_BITS)
-    return _frequencies(np.concatenate([p, escape], axis=1))
-
-
-def _logistic_masses(
-    mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64], reach: int
-) -> npt.NDArray[np.float64]:
-    """Probabilities of the integers -reach..reach, (T, 2 reach + 1), of T logistic laws (T,)."""
-    edges = (np.arange(-reach - 0.5, reach + 1) - mean[:, None]) / scale[:, None]
-    with np.errstate(over="ignore"):
-        masses: npt.NDArray[np.float64] = np.diff(1 / (1 + np.exp(-edges)), axis=1)
-    return masses
-
-
-def _frequencies(p: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """(T, S) probabilities as integers whose rows sum to 2^FREQUENCY_BITS."""
-    total = 1 << FREQUENCY_BITS
-    tables = np.rint(p * total).astype(np.int64)
-    # What rounding leaves over goes to the likeliest symbol.
-    rows = np.arange(len(tables))
-    tables[rows, p.argmax(axis=1)] += total - tables.sum(axis=1)
-    return tables
+    return frequencies(np.concatenate([p, escape], axis=1))
 
 
 def table_bits() -> npt.NDArray[np.float64]:
@@ -329,8 +286,10 @@ class HyperModel(nn.Module):
     def tables(self) -> npt.NDArray[np.int64]:
         """Frequencies of hyper-latents -63..63, (12 channels, 127), a class's channels together."""
         mean, log_scale = (value.detach().double().flatten() for value in self.statistics())
-        return _frequencies(
-            _logistic_masses(mean.cpu().numpy(), log_scale.exp().cpu().numpy(), MAX_HYPER)
+        return frequencies(
+            logistic_masses(
+                mean.cpu().numpy(), log_scale.exp().cpu().numpy(), -MAX_HYPER, MAX_HYPER
+            )
         )
 
     def forward(self, z: Tensor, q: Tensor) -> Tensor:
@@ -375,10 +334,11 @@ class LevelModel(nn.Module):
         """
         scale = self._clipped_log_scale().detach().double().exp().cpu().numpy()
         fraction = np.arange(LEVEL_FRACTIONS) / LEVEL_FRACTIONS
-        return _frequencies(
-            _logistic_masses(
+        return frequencies(
+            logistic_masses(
                 np.tile(fraction, len(scale)),
                 np.repeat(scale, LEVEL_FRACTIONS),
+                -MAX_LEVEL_RESIDUAL,
                 MAX_LEVEL_RESIDUAL,
             )
         )

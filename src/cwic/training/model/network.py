@@ -1,12 +1,14 @@
 """Wires the boxes of the paper's figure into one network per family."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
 from cwic.training.model.binarizer import binarize
+from cwic.training.model.context_network import CodeContext, LevelContext
 from cwic.training.model.importance_map import (
     ImportanceMapNet,
     MaskGradient,
@@ -42,6 +44,9 @@ class Cvpr2018Config:
     importance_map: bool = True
     min_rate_offset: float = -3.0  # offsets on the map's logits that the network is trained for:
     max_rate_offset: float = 1.5  # quality 0 and 100 of the exported model; equal: one rate
+    context_maps: int = 4  # channels of the entropy coder's cube, the coded one included; 0: none
+    context_reach: int = 2  # cells of the cube on each side; 2 is the paper's 5 x 5
+    context_width: int = 48  # first layer of the entropy coder's network
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 4:
@@ -60,6 +65,11 @@ class Cvpr2018Config:
                 f"rate offsets must lie in [-16, 16], "
                 f"found {self.min_rate_offset} and {self.max_rate_offset}"
             )
+        if not (0 <= self.context_maps <= 8 and 0 <= self.context_reach <= 2):
+            raise ValueError(
+                f"context_maps must lie in [0, 8] and context_reach in [0, 2], "
+                f"found {self.context_maps} and {self.context_reach}"
+            )
         if not self.min_rate_offset <= self.max_rate_offset:
             raise ValueError(
                 f"min_rate_offset must not lie above max_rate_offset, "
@@ -74,6 +84,14 @@ class Cvpr2018Output(NamedTuple):
     code: Tensor  # (B, n, h, w), masked; {0, 1} with the binarizer, else [0, 1]
     importance: Tensor | None  # p, (B, 1, h, w) in (0, 1); None without the map
     kept_fraction: Tensor  # (B,) mask ones / mask positions, in [0, 1]
+
+
+class CodedBits(NamedTuple):
+    """What the entropy coder spends on a picture."""
+
+    code_bits: Tensor  # (B,) on the bits of the code; of some channels, scaled up to all
+    level_bits: Tensor  # (B,) on the importance map
+    kept_bits: Tensor  # (B,) number of bits that the mask keeps
 
 
 class Cvpr2018Network(nn.Module):
@@ -97,6 +115,15 @@ class Cvpr2018Network(nn.Module):
             )
         self.synthesis = SynthesisTransform(config.code_channels, config.width, config.variant)
         self._initialize()
+        if config.binarizer and config.importance_map:
+            self.code_context = CodeContext(
+                config.code_channels,
+                config.levels,
+                config.context_maps,
+                config.context_reach,
+                config.context_width,
+            )
+            self.level_context = LevelContext(config.levels)
 
     def _initialize(self) -> None:
         """He's initialisation, faint residual branches, a faint picture, and decided bits.
@@ -128,16 +155,69 @@ class Cvpr2018Network(nn.Module):
         x: Tensor = self.synthesis(code)
         return x
 
+    def entropy_parameters(self) -> Iterator[nn.Parameter]:
+        """Those that only the entropy coder depends on."""
+        for module in (self.code_context, self.level_context):
+            yield from module.parameters()
+
+    def coded_bits(
+        self, x: Tensor, rate_offset: Tensor | float, channels: Tensor | None = None
+    ) -> CodedBits:
+        """What the entropy coder spends; gradients reach its own networks alone.
+
+        Args:
+            x: (B, 3, H, W) in [-1, 1], H and W multiples of 8.
+            rate_offset: added to the logits of the map; a number or (B, 1, 1, 1).
+            channels: of the code that are counted; None: all.
+        """
+        config = self.config
+        n = config.code_channels
+        with torch.no_grad():
+            e, logits = self.analyze(x)
+            assert logits is not None
+            code = (e.float() > 0.5).float()
+            p = torch.sigmoid(logits.float() + rate_offset)
+            level = quantize_levels(p, config.levels)
+            kept = kept_channels(level, n, config.levels, config.quantizer)
+        if channels is None:
+            channels = torch.arange(n, device=x.device)
+        logit = self.code_context(code, kept, level, channels)
+        bits = CodeContext.bits(logit.float(), code[:, channels])
+        inside = channels.view(1, -1, 1, 1) < kept
+        share = n / len(channels)
+        return CodedBits(
+            share * torch.where(inside, bits, 0.0).sum(dim=(1, 2, 3)),
+            self.level_context(level).sum(dim=(1, 2, 3)),
+            kept.sum(dim=(1, 2, 3)),
+        )
+
+    @overload
     def forward(
-        self, x: Tensor, rate_offset: Tensor | float = 0.0, with_map: bool = True
-    ) -> Cvpr2018Output:
+        self, x: Tensor, rate_offset: Tensor | float = ..., with_map: bool = ...
+    ) -> Cvpr2018Output: ...
+
+    @overload
+    def forward(
+        self, x: Tensor, rate_offset: Tensor | float, with_map: bool, channels: Tensor
+    ) -> CodedBits: ...
+
+    def forward(
+        self,
+        x: Tensor,
+        rate_offset: Tensor | float = 0.0,
+        with_map: bool = True,
+        channels: Tensor | None = None,
+    ) -> Cvpr2018Output | CodedBits:
         """One pass.
 
         Args:
             x: (B, 3, H, W) in [-1, 1], H and W multiples of 8.
             rate_offset: added to the logits of the map; a number or (B, 1, 1, 1).
             with_map: False skips the map even if the network has one (the first stage of training).
+            channels: if given, no picture but :meth:`coded_bits`: one entry for every training.
         """
+        if channels is not None:
+            return self.coded_bits(x, rate_offset, channels)
         config = self.config
         e, logits = self.analyze(x)
         bits = binarize(e) if config.binarizer else e

@@ -1,0 +1,200 @@
+"""The convolutional entropy coder of the paper, in a form that codes many bits at once.
+
+Two networks in the exact integers of :mod:`cwic.integer_net` say what a decoder can know:
+
+* :class:`CodeContext` of a bit of the code, from a cube of bits around it: the full windows of the
+  channels below, and in its own channel the cells of the other colour of a checkerboard, which the
+  first pass over a channel has coded by then. Symbols are -1 and 1, and 0 for what is outside,
+  masked or not yet coded (the paper's 1, 2 and 0).
+* :class:`LevelContext` of a level of the importance map, from the cells that come before it in
+  order of x + 2 y: a centre and a scale, which select a table.
+
+What they are trained on and the traversal at run time are left to others.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cwic.arithmetic_coder import FREQUENCY_TOTAL
+from cwic.cvpr2018_coder import (
+    CENTRE_FRACTIONS,
+    LEVEL_SCALES,
+    LEVEL_TAPS,
+    LOGIT_UNITS,
+    PROBABILITIES,
+    SCALES_PER_OCTAVE,
+    SMALLEST_LEVEL_SCALE,
+)
+from cwic.integer_net import SUM_BITS
+from cwic.training.model.integer_layers import (
+    IntegerConv2d,
+    integer_relu,
+    round_half_up,
+    straight_through,
+)
+from cwic.training.model.logistic import frequencies, logistic_bits, logistic_masses
+
+__all__ = ["CodeContext", "LevelContext", "level_tables", "probability_table"]
+
+# Gain of the last layers, a shift by two bits.
+OUTPUT_GAIN = 4
+
+
+def _on_sum_grid(x: Tensor) -> Tensor:
+    """Rounded as a bias is."""
+    fine = 2.0**SUM_BITS
+    return straight_through(x, torch.round(x.double() * fine) / fine)
+
+
+class CodeContext(nn.Module):
+    """Logit of P(bit = 1) for the bits of some channels of a code."""
+
+    def __init__(
+        self,
+        code_channels: int,
+        levels: int,
+        maps: int = 4,
+        reach: int = 2,
+        hidden: int = 48,
+        second: int = 24,
+    ):
+        """Sizes.
+
+        Args:
+            code_channels: n.
+            levels: L.
+            maps: channels of the cube, the bit's own one among them; 0: no cube, only the bit's
+                channel and its cell's level.
+            reach: cells on each side of the bit; the paper's 5 x 5 is 2.
+            hidden: width of the first layer.
+            second: width of the second.
+        """
+        super().__init__()
+        self.code_channels, self.levels = code_channels, levels
+        self.maps = maps
+        size = 2 * reach + 1
+        if maps > 1:
+            self.below = IntegerConv2d(maps - 1, hidden, size, bias=False)
+        if maps > 0:
+            self.own = IntegerConv2d(1, hidden, size, bias=False)
+            place = torch.arange(size)
+            odd = (place[:, None] + place) % 2 != (2 * reach) % 2
+            self.register_buffer("other_colour", odd.float(), persistent=False)
+        # One bias for each channel and level: how likely a 1 is, cube aside.
+        self.place = nn.Parameter(torch.zeros(code_channels * levels * hidden))
+        self.hidden = IntegerConv2d(hidden, second)
+        self.out = IntegerConv2d(second, 1)
+        with torch.no_grad():
+            self.place.normal_(0, 0.1)
+            self.out.weight.mul_(0.1)
+
+    def forward(self, code: Tensor, kept: Tensor, level: Tensor, channels: Tensor) -> Tensor:
+        """Logits.
+
+        Args:
+            code: (B, n, h, w), values 0 and 1.
+            kept: (B, 1, h, w) number of leading channels that a cell keeps.
+            level: (B, 1, h, w) integers 0..L - 1.
+            channels: (K,) of the code, integer, whose bits are asked for.
+
+        Returns:
+            (B, K, h, w); what lies outside the mask means nothing.
+        """
+        batch, n, height, width = code.shape
+        mask = torch.arange(n, device=code.device).view(1, -1, 1, 1) < kept
+        sign = torch.where(mask, 2 * code - 1, 0.0)
+        count = len(channels)
+        index = channels.view(1, -1, 1, 1) * self.levels + level.long()
+        place = _on_sum_grid(self.place).to(code.dtype).view(n * self.levels, -1)
+        x = nn.functional.embedding(index, place).permute(0, 1, 4, 2, 3)
+        x = x.reshape(batch * count, -1, height, width)
+        if self.maps > 1:
+            padded = nn.functional.pad(sign, (0, 0, 0, 0, self.maps - 1, 0))
+            below = torch.stack([padded[:, channels + j] for j in range(self.maps - 1)], dim=2)
+            x = x + self.below(below.reshape(batch * count, -1, height, width))
+        if self.maps > 0:
+            own = sign[:, channels].reshape(batch * count, 1, height, width)
+            # Multiplied in, the kernel's other taps stay zero and are zero in the integers.
+            around = self._own_taps(own)
+            row = torch.arange(height, device=code.device)[:, None]
+            second_pass = (row + torch.arange(width, device=code.device)) % 2 == 1
+            x = x + torch.where(second_pass, around, 0.0)
+        logit: Tensor = self.out(integer_relu(self.hidden(integer_relu(x))))
+        return OUTPUT_GAIN * logit.view(batch, count, height, width)
+
+    def places(self) -> npt.NDArray[np.int64]:
+        """Biases of all channels and levels, (n L, hidden), in units of sums."""
+        rounded = torch.round(self.place.detach().double() * 2**SUM_BITS).to(torch.int64)
+        return rounded.cpu().numpy().reshape(self.code_channels * self.levels, -1)
+
+    def _own_taps(self, own: Tensor) -> Tensor:
+        taps: Any = self.other_colour
+        with torch.no_grad():
+            self.own.weight.mul_(taps)
+        result: Tensor = self.own(own)
+        return result
+
+    @staticmethod
+    def bits(logit: Tensor, code: Tensor) -> Tensor:
+        """Information in each bit, its probability that of the table."""
+        index = torch.floor(logit * LOGIT_UNITS).clamp(-PROBABILITIES // 2, PROBABILITIES // 2 - 1)
+        rounded = (index + 0.5) / LOGIT_UNITS
+        logit = straight_through(logit, rounded)
+        return nn.functional.softplus(torch.where(code > 0.5, -logit, logit)) / 0.6931471805599453
+
+
+class LevelContext(nn.Module):
+    """Centre and scale of a level's distribution, from the levels known before it."""
+
+    def __init__(self, levels: int, hidden: int = 32, second: int = 16):
+        super().__init__()
+        self.levels = levels
+        self.neighbours = IntegerConv2d(2, hidden, 5)
+        self.hidden = IntegerConv2d(hidden, second)
+        self.out = IntegerConv2d(second, 2)
+        taps = torch.zeros(5, 5)
+        for dy, dx in LEVEL_TAPS:
+            taps[dy + 2, dx + 2] = 1
+        self.register_buffer("known", taps, persistent=False)
+        with torch.no_grad():
+            self.out.weight.mul_(0.1)
+            assert self.out.bias is not None
+            self.out.bias.copy_(torch.tensor([0.5, 4.5]) / OUTPUT_GAIN)
+
+    def forward(self, level: Tensor) -> Tensor:
+        """(B, 1, h, w) integers -> (B, 1, h, w) bits."""
+        taps: Any = self.known
+        with torch.no_grad():
+            self.neighbours.weight.mul_(taps)
+        # 16 levels are multiples of 1 / 16: on the grid of activations.
+        planes = torch.cat([level / self.levels, torch.ones_like(level)], dim=1)
+        x = integer_relu(self.neighbours(planes))
+        centre, scale = (OUTPUT_GAIN * self.out(integer_relu(self.hidden(x)))).split(1, dim=1)
+        fine = CENTRE_FRACTIONS
+        centre = (centre * self.levels).clamp(0, self.levels - 1)
+        centre = straight_through(centre, torch.floor(centre * fine + 0.5) / fine)
+        index = round_half_up((scale * SCALES_PER_OCTAVE).clamp(0, LEVEL_SCALES - 1))
+        inverse = torch.exp2(-index / SCALES_PER_OCTAVE) / SMALLEST_LEVEL_SCALE
+        return logistic_bits(level - centre, inverse)
+
+
+def probability_table() -> npt.NDArray[np.int64]:
+    """(2048,) numerators k of P(bit = 1) = k / 2^16, by the index of a logit."""
+    logit = (np.arange(PROBABILITIES) - PROBABILITIES // 2 + 0.5) / LOGIT_UNITS
+    p = np.rint(FREQUENCY_TOTAL / (1 + np.exp(-logit)))
+    table: npt.NDArray[np.int64] = p.clip(1, FREQUENCY_TOTAL - 1).astype(np.int64)
+    return table
+
+
+def level_tables(levels: int) -> npt.NDArray[np.int64]:
+    """Frequencies of a level less its centre rounded down, 1 - L..L: (scales * fractions, 2 L)."""
+    scale = SMALLEST_LEVEL_SCALE * 2.0 ** (np.arange(LEVEL_SCALES) / SCALES_PER_OCTAVE)
+    fraction = np.arange(CENTRE_FRACTIONS) / CENTRE_FRACTIONS
+    masses = logistic_masses(
+        np.tile(fraction, LEVEL_SCALES), np.repeat(scale, CENTRE_FRACTIONS), 1 - levels, levels
+    )
+    return frequencies(masses)
