@@ -156,7 +156,7 @@ def test_exif_garbage_is_left_out_with_a_warning(photo: Image.Image) -> None:
     assert "exif" not in Image.open(io.BytesIO(data)).info
 
 
-@pytest.mark.parametrize("options", [{"bpp": 1.0}, {"target_bytes": 500}])
+@pytest.mark.parametrize("options", [{"bpp": 0.7}, {"target_bytes": 500}])
 def test_a_rate_can_be_asked_for(photo: Image.Image, options: dict[str, float]) -> None:
     assert saved_bytes(photo, **options) == cwic.encode(photo, **options)  # type: ignore[arg-type]
 
@@ -185,12 +185,13 @@ def test_the_limit_on_pixels_is_pillows(
     photo: Image.Image, saved: Path, no_decoding: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_pixels = photo.width * photo.height
+    file = io.BytesIO(saved.read_bytes())
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", num_pixels - 1)
     with pytest.warns(Image.DecompressionBombWarning):
-        Image.open(saved)
+        Image.open(file)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", num_pixels // 2 - 1)
     with pytest.raises(Image.DecompressionBombError):
-        Image.open(saved)
+        Image.open(file)
 
 
 def test_a_header_that_promises_too_many_pixels_is_a_bomb_to_pillow(no_decoding: None) -> None:
