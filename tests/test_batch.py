@@ -56,7 +56,7 @@ def contents(target: Path) -> dict[str, bytes]:
 
 
 def rows(target: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((target / "batch.csv").open(newline="")))
+    return list(csv.DictReader((target / "batch.csv").read_text().splitlines()))
 
 
 def errors(summary: Summary) -> dict[str, str]:

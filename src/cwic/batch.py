@@ -20,7 +20,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -394,7 +394,9 @@ def _num_processors() -> int:
     return os.cpu_count() or 1
 
 
-def _work_here(job: _Job, pairs: Sequence[tuple[str, str]], jobs: int) -> Iterator[Outcome]:
+def _work_here(
+    job: _Job, pairs: Sequence[tuple[str, str]], jobs: int
+) -> Generator[Outcome, None, None]:
     """The outcomes, as they come in, of processes on this machine."""
     if jobs <= 1:
         for pair in pairs:
@@ -439,7 +441,7 @@ def _end_with_parent() -> None:
 
 def _work_on_ray(
     job: _Job, pairs: Sequence[tuple[str, str]], jobs: int | None, address: str
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """The outcomes, block by block, of actors of Ray Data."""
     try:
         import ray
@@ -448,12 +450,11 @@ def _work_on_ray(
         raise NotBuiltError(
             f"--ray needs Ray, found no {error.name}: pip install 'cwic[ray]'"
         ) from error
+    where: dict[str, Any] = {"address": address}
     if address == "local":
         jobs = min(jobs or _num_processors(), len(pairs))
         # One more for the tasks of Ray Data itself.
         where = {"num_cpus": jobs + 1, "include_dashboard": False}
-    else:
-        where = {"address": address}
     try:
         ray.init(**where, log_to_driver=False, logging_level="error")
     except Exception as error:  # ConnectionError, ValueError, RuntimeError and more

@@ -519,7 +519,7 @@ def _completion(options: argparse.Namespace) -> int:
     for verb in verbs.choices.values():
         for action in verb._actions:
             if action.type in (Path, _input, _location) or action.dest in ("output", "model"):
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                action.complete = shtab.FILE
     print(shtab.complete(parser, options.shell))
     return 0
 
