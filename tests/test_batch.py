@@ -408,3 +408,13 @@ def test_ray_does_the_same_as_this_process(
     assert rows(tmp_path)[-1]["error"] == "found no picture in a format that Pillow reads"
     assert start(source, tmp_path, "-q", 20, "-j", 2, "--ray", "local").wait(600) == 0
     assert contents(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_named_at_once(pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    words = ["batch", str(pictures), str(tmp_path), "--ray", "127.0.0.1:1"]
+    command = [sys.executable, "-m", "cwic", *words]
+    done = subprocess.run(command, capture_output=True, timeout=100)
+    assert done.returncode == 1
+    assert b"no Ray at 127.0.0.1:1: Connection refused; `ray start --head`" in done.stderr

@@ -223,9 +223,9 @@ def test_nothing_is_overwritten_without_force(run: Run, photo: Path, encoded: Pa
 
 
 def test_the_input_is_never_overwritten_not_even_by_force(run: Run, tmp_path: Path) -> None:
-    source = tmp_path / "a.cwic"
+    source = tmp_path / "a.odd"
     source.write_bytes(b"precious")
-    code, _, err = run("encode", source, "-f")
+    code, _, err = run("encode", source, "-o", source, "-f")
     assert code == 1
     assert "input" in err
     assert source.read_bytes() == b"precious"

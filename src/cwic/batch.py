@@ -13,9 +13,11 @@ import csv
 import errno
 import io
 import json
+import logging
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -450,16 +452,20 @@ def _work_on_ray(
         raise NotBuiltError(
             f"--ray needs Ray, found no {error.name}: pip install 'cwic[ray]'"
         ) from error
+    # Reports of Ray's inner life; what matters comes as an exception.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     where: dict[str, Any] = {"address": address}
     if address == "local":
         jobs = min(jobs or _num_processors(), len(pairs))
         # One more for the tasks of Ray Data itself.
         where = {"num_cpus": jobs + 1, "include_dashboard": False}
     try:
+        _check_reachable(address)
         ray.init(**where, log_to_driver=False, logging_level="error")
     except Exception as error:  # ConnectionError, ValueError, RuntimeError and more
         raise CodecError(
-            f"no Ray cluster at {address}: {_reason(error)}; `ray start --head` begins one"
+            f"no Ray at {address}: {_reason(error)}; `ray start --head` begins a cluster"
         ) from error
     try:
         jobs = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -480,6 +486,13 @@ def _work_on_ray(
             yield Outcome(**json.loads(row["outcome"]))
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Asks for a moment what Ray would ask for minutes: whether anything answers at host:port."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 class _RayWorker:
