@@ -5,6 +5,8 @@ import importlib.util
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -221,9 +223,9 @@ def test_nothing_is_overwritten_without_force(run: Run, photo: Path, encoded: Pa
 
 
 def test_the_input_is_never_overwritten_not_even_by_force(run: Run, tmp_path: Path) -> None:
-    source = tmp_path / "a.cwic"
+    source = tmp_path / "a.odd"
     source.write_bytes(b"precious")
-    code, _, err = run("encode", source, "-f")
+    code, _, err = run("encode", source, "-o", source, "-f")
     assert code == 1
     assert "input" in err
     assert source.read_bytes() == b"precious"
@@ -372,6 +374,67 @@ def test_models_lists_what_comes_with_the_program(run: Run) -> None:
     ]
 
 
+# --- batch and completion -------------------------------------------------------------------------
+
+
+def test_a_batch_ends_with_a_summary_and_one_where_a_file_failed_with_one(
+    run: Run, photo: Path
+) -> None:
+    source, target = photo.parent, photo.parent / "files"
+    code, out, err = run("batch", source, target, "-j", "1")
+    assert (code, err) == (0, "")
+    sizes = f"{photo.stat().st_size:,} B -> {(target / 'photo.cwic').stat().st_size:,} B"
+    assert out.startswith(f"{source} -> {target} 1 done, 0 failed, {sizes}, ")
+
+    (source / "text.png").write_text("no picture")
+    code, out, err = run("batch", source, target, "-j", "1")
+    assert code == 1
+    assert "0 done, 1 there before (-f makes them again), 1 failed" in out
+    assert err == (
+        "error: text.png: found no picture in a format that Pillow reads\n"
+        f"error: 1 of 2 failed, listed in {target / 'batch.csv'}\n"
+    )
+    assert run("batch", target, source / "back", "--to", "jpg", "-j", "1", "--quiet") == (0, "", "")
+    assert (source / "back" / "photo.jpg").exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_verb(run: Run, shell: str) -> None:
+    pytest.importorskip("shtab")
+    code, out, err = run("completion", shell)
+    assert (code, err) == (0, "")
+    for word in ("encode", "batch", "target-size", "avif"):
+        assert word in out
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=out.encode(), timeout=60).returncode == 0
+
+
+def test_bash_completes_verbs_options_and_files(run: Run, photo: Path) -> None:
+    pytest.importorskip("shtab")
+    if not shutil.which("bash"):
+        pytest.skip("no bash")
+    _, script, _ = run("completion", "bash")
+
+    def completed(*words: str) -> list[str]:
+        ask = f"COMP_WORDS=({' '.join(words)} ''); COMP_CWORD={len(words) - 1}; COMPREPLY=()\n"
+        code = script + ask + '_shtab_cwic; printf "%s\\n" "${COMPREPLY[@]}"'
+        command = ["bash", "--norc", "-c", code]
+        done = subprocess.run(command, cwd=photo.parent, capture_output=True, timeout=60, text=True)
+        return done.stdout.split()
+
+    assert completed("cwic", "enc") == ["encode"]
+    assert completed("cwic", "encode", "--ta") == ["--target-size"]
+    assert completed("cwic", "encode", "pho") == ["photo.png"]
+    assert "webp" in completed("cwic", "batch", "a", "b", "--to", "we")
+
+
+def test_completion_without_shtab_names_the_extra_to_install(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    expect_one_line(run("completion", "bash"), "pip install 'cwic[completion]'")
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 
@@ -463,7 +526,7 @@ def test_a_mask_moves_bits_and_keeps_the_size(run: Run, photo: Path, tmp_path: P
     expect_one_line(run("encode", photo, "-f", "--roi", mask), "mask.png: found a mask of 9x")
 
 
-@pytest.mark.parametrize("verb", ["compare", "batch", "serve", "evaluate", "data"])
+@pytest.mark.parametrize("verb", ["compare", "serve", "evaluate", "data"])
 def test_a_verb_of_a_later_version_says_that_it_is_not_built_yet(run: Run, verb: str) -> None:
     expect_one_line(run(verb, "kodak", "--out", "results"), f"cwic {verb} is not built yet")
 
@@ -580,6 +643,11 @@ def test_a_checkpoint_that_is_not_there_is_named(run: Run, tmp_path: Path) -> No
         ["encode", "a.png", "--target-size", "40 parsecs"],
         ["encode", "a.png", "--target", "40kB"],
         ["encode", "a.png", "-o", "b.png"],
+        ["batch", "a"],
+        ["batch", "a", "b", "--to", "gif"],
+        ["batch", "a", "b", "--to", "png", "-q", "50"],
+        ["batch", "a", ""],
+        ["completion", "csh"],
         ["encode", "."],
         ["decode", ".", "-o", "-"],
         ["train", "c.toml"],
@@ -591,6 +659,25 @@ def test_wrong_usage_ends_with_two_and_a_hint(run: Run, words: list[str]) -> Non
     code, out, err = run(*words)
     assert (code, out) == (2, "")
     assert err.startswith("usage: cwic")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["photo.png"], "cwic encode photo.png?"),
+        (["photo.cwic"], "cwic decode photo.cwic?"),
+        (["enocde"], "cwic encode?"),
+        (["frobnicate"], "cwic --help"),
+        (["encode", "photo.cwic"], "cwic decode photo.cwic?"),
+        (["decode", "photo.png"], "cwic encode photo.png?"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_likely_one(
+    run: Run, words: list[str], hint: str
+) -> None:
+    code, _, err = run(*words)
+    assert code == 2
+    assert hint in err
 
 
 @pytest.mark.parametrize(
@@ -617,13 +704,16 @@ def test_a_size_that_is_none_is_refused(text: str) -> None:
         cli._size_bytes(text)
 
 
-def test_the_options_of_every_verb_are_frozen() -> None:
+def verb_parsers() -> dict[str, argparse.ArgumentParser]:
     parser = cli._parser()
-    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+
+
+def test_the_options_of_every_verb_are_frozen() -> None:
     found = {
         name: {word for action in verb._actions for word in action.option_strings}
         - {"-h", "--help", "--quiet", "-v", "--verbose"}
-        for name, verb in verbs.choices.items()
+        for name, verb in verb_parsers().items()
     }
     output = {"-o", "--output", "-f", "--force"}
     rate = {"-q", "--quality", "--bpp", "--target-size", "--psnr"}
@@ -633,11 +723,34 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"},
         "decode": output | {"--model", "--region"},
         "view": output | {"-q", "--quality", "--bpp", "--roi", "--saliency", "--model"},
+        "batch": rate
+        | {"--to", "--strict", "--strip", "--model", "-j", "--jobs", "--ray", "-f", "--force"},
         "info": {"--json"},
         "models": {"--json"},
         "train": {"--data", "--out", "--init-from", "--max-seconds", "--threads", "--device"},
         "export": output,
+        "completion": set(),
     }
+
+
+def test_the_help_of_every_verb_ends_with_examples_that_are_true() -> None:
+    for name, verb in verb_parsers().items():
+        lines = verb.format_help().partition("examples:\n")[2].splitlines()
+        assert lines
+        for line in lines:
+            command = re.split(r"  +|>", line.strip())[0].split()
+            assert command[:2] == ["cwic", name]
+            cli._parser().parse_args(command[1:])
+
+
+def test_the_command_page_describes_every_verb_and_option() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "command.md").read_text()
+    for name, verb in verb_parsers().items():
+        section = page.partition(f"## cwic {name}\n")[2].partition("\n## ")[0]
+        assert section, name
+        options = {word for action in verb._actions for word in action.option_strings}
+        missing = options - {"-h", "--help", "--quiet", "-v", "--verbose"}
+        assert not {word for word in missing if f"`{word}" not in section}, name
 
 
 # --- the process ----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ def test_the_public_names_are_these() -> None:
         "decode",
         "encode",
         "read_header",
+        "register_pillow_plugin",
     ]
     for name in cwic.__all__:
         assert hasattr(cwic, name)

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Codec", "CodecError", "__version__", "decode", "encode", "read_header"]
+__all__ = [
+    "Codec",
+    "CodecError",
+    "__version__",
+    "decode",
+    "encode",
+    "read_header",
+    "register_pillow_plugin",
+]
 
 
 def encode(
@@ -100,6 +108,13 @@ def read_header(data: bytes) -> "Header":
     from cwic import bitstream
 
     return bitstream.read_header(data)
+
+
+def register_pillow_plugin() -> None:
+    """Lets `PIL.Image.open` and `save` read and write `.cwic` files; see `cwic.pillow_plugin`."""
+    from cwic import pillow_plugin
+
+    pillow_plugin.register()
 
 
 _codecs: dict[str | None, "Codec"] = {}

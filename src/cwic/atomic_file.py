@@ -9,11 +9,15 @@ import contextlib
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 
 from cwic.errors import CodecError
 
-__all__ = ["write_file"]
+__all__ = ["remove_leftovers", "write_file"]
+
+# Nobody takes this long to write what is in memory already.
+_LEFTOVER_AGE_S = 600
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
@@ -40,6 +44,18 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise CodecError(f"cannot write {os.fspath(path)}: {reason}") from error
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Removes the temporary files of writers that were killed, here and in all folders below.
+
+    Those of the last ten minutes stay: somebody may be writing them.
+    """
+    newest_s = time.time() - _LEFTOVER_AGE_S
+    for path in Path(folder).rglob(".cwic-*.tmp"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < newest_s:
+                path.unlink()
 
 
 def _existing_mode(target: Path) -> int | None:

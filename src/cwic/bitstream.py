@@ -34,6 +34,7 @@ __all__ = [
     "check_length",
     "pack",
     "read_header",
+    "read_metadata",
     "read_section",
     "read_tiles",
     "unpack",
@@ -358,6 +359,22 @@ def read_section(data: Data, section: Section) -> bytes:
     return body
 
 
+def read_metadata(data: Data, section: Section, limits: Limits | None = None) -> bytes:
+    """The ICC profile, EXIF block or XMP packet of a section, inflated.
+
+    Args:
+        data: the file from its first byte; it need not reach beyond this section.
+        section: an entry of the file's header: ICC, EXIF or XMP.
+        limits: what the file may ask for; the defaults of `Limits` where None.
+
+    Raises:
+        BitstreamError: the file ends too early, the section is damaged, or it is over the limit.
+    """
+    assert section.kind in _METADATA_KINDS, section.kind
+    limits = limits or Limits()
+    return _inflate(read_section(data, section), section.kind, limits.max_metadata_bytes)
+
+
 def read_tiles(data: Data, header: Header, indices: Iterable[int]) -> tuple[bytes, ...]:
     """The payloads of chosen tiles, without touching the rest of the file.
 
@@ -399,10 +416,10 @@ def unpack(data: Data, limits: Limits | None = None) -> Bitstream:
     check_length(header, len(data))
     bodies: dict[Kind, bytes] = {}
     for section in header.sections[: len(header.sections) - header.num_tiles]:
-        body = read_section(data, section)
         if section.kind in _METADATA_KINDS:
-            body = _inflate(body, section.kind, limits.max_metadata_bytes)
-        bodies[section.kind] = body
+            bodies[section.kind] = read_metadata(data, section, limits)
+        else:
+            bodies[section.kind] = read_section(data, section)
     return Bitstream(
         header=header,
         tiles=read_tiles(data, header, range(header.num_tiles)),

@@ -9,6 +9,7 @@ unless it carries the data, everything else to the standard error.
 """
 
 import argparse
+import difflib
 import importlib.util
 import io
 import json
@@ -18,7 +19,6 @@ import re
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -45,7 +45,7 @@ __all__ = ["main"]
 
 # Verbs of a later version. They are no part of the parser, but asking for one deserves a better
 # answer than "invalid choice".
-_NOT_BUILT = ("compare", "batch", "serve", "evaluate", "data")
+_NOT_BUILT = ("compare", "serve", "evaluate", "data")
 
 _PICTURE_SUFFIXES = frozenset(
     ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff"
@@ -72,6 +72,51 @@ _STDIO = Path("-")
 
 Region = tuple[int, int, int, int]  # x, y, width, height
 
+# What `batch --to` takes beside "cwic".
+_PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")
+
+_SHELLS = ("bash", "zsh", "fish")
+
+# So many failures of a batch are shown; its table has all.
+_SHOWN_FAILURES = 20
+
+# At the end of each verb's help; a test runs them through the parser.
+_EXAMPLES = {
+    "encode": """
+  cwic encode photo.png                        photo.cwic, quality 50
+  cwic encode photo.png -o small.cwic --bpp 0.3
+  cwic encode photo.png --target-size 40kB -f  no matter what was there
+  cwic encode photo.png --roi mask.png         white is better; the size stays
+  cwic encode photos/ -o files/                a folder, not those in it""",
+    "decode": """
+  cwic decode photo.cwic                       photo.png
+  cwic decode photo.cwic -o photo.webp         the extension says the format
+  cwic decode photo.cwic --region 0,0,640,480  no more is decoded than it takes
+  cwic decode files/ -o pictures/""",
+    "view": """
+  cwic view photo.png                          photo.map.png, at quality 50
+  cwic view photo.cwic -o map.png""",
+    "batch": """
+  cwic batch photos/ files/ -q 60              and the folders in it; again to go on
+  cwic batch files/ pictures/ --to webp        back to pictures
+  cwic batch photos/ files/ -j 2               two processes, for little memory
+  cwic batch s3://in/photos s3://out/files --ray 10.0.0.1:6379""",
+    "info": """
+  cwic info photo.cwic
+  cwic info photo.cwic --json""",
+    "models": """
+  cwic models""",
+    "train": """
+  cwic train configs/cvpr2018.toml --data photos/ --out run
+  cwic train configs/cvpr2018.toml --data photos/ --out run --max-seconds 3600""",
+    "export": """
+  cwic export run/best.safetensors -o mine.cwicmodel""",
+    "completion": """
+  cwic completion bash > ~/.local/share/bash-completion/completions/cwic
+  cwic completion zsh > ~/.zfunc/_cwic         a folder of your $fpath
+  cwic completion fish > ~/.config/fish/completions/cwic.fish""",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
@@ -90,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words and words[0] in _NOT_BUILT:
             raise NotBuiltError(f"cwic {words[0]} is not built yet; cwic --help lists what is")
         try:
-            options = _parser().parse_args(words)
+            parser = _parser()
+            _check_verb(parser, words)
+            options = parser.parse_args(words)
         except SystemExit:
             sys.stdout.flush()  # see below
             raise
@@ -128,21 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = _add_verb(verbs, "encode", _encode, "make a .cwic file of a picture")
     verb.add_argument("input", type=_input, metavar="PICTURE", help="a file, a folder, or -")
     _add_output(verb, "the .cwic file, or the folder for those of a folder; - is stdout")
-    rate = verb.add_argument_group("how large or how good (one of these)")
-    rate = rate.add_mutually_exclusive_group()
-    rate.add_argument(
-        "-q", "--quality", type=_quality, metavar="0..100", help="quality (default: 50)"
-    )
-    rate.add_argument("--bpp", type=_positive, metavar="X", help="bits per pixel of the file")
-    rate.add_argument(
-        "--target-size", type=_size_bytes, metavar="SIZE", help="40kB, 1.5MB, 40KiB or bytes"
-    )
-    rate.add_argument("--psnr", type=_positive, metavar="DB", help="PSNR in dB")
-    verb.add_argument(
-        "--strict",
-        action="store_true",
-        help="what was asked for, never larger or worse, or no file",
-    )
+    _add_rate(verb)
     verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
     verb.add_argument(
         "--roi-strength", type=_positive, metavar="S", default=1.0, help="of the mask, to 4"
@@ -173,6 +206,26 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
     verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
 
+    verb = _add_verb(verbs, "batch", _batch, "encode or decode a folder and all folders in it")
+    verb.add_argument("input", type=_location, metavar="IN", help="a folder, or s3://... and such")
+    verb.add_argument("output", type=_location, metavar="OUT", help="the folder for the results")
+    verb.add_argument(
+        "--to",
+        choices=("cwic", *_PICTURE_FORMATS),
+        default="cwic",
+        help="what the results are: cwic (the default) encodes, a picture format decodes",
+    )
+    _add_rate(verb)
+    verb.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP")
+    verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
+    verb.add_argument(
+        "-j", "--jobs", type=_count, metavar="N", help="workers (default: one a processor)"
+    )
+    verb.add_argument(
+        "--ray", metavar="local|ADDRESS", help="work on a Ray cluster; needs the extra 'ray'"
+    )
+    verb.add_argument("-f", "--force", action="store_true", help="make what is there again")
+
     verb = _add_verb(verbs, "info", _info, "say what is in a .cwic file, without decoding it")
     verb.add_argument("input", type=_input, metavar="FILE", help="a .cwic file, or -")
     verb.add_argument("--json", action="store_true", help="for programs")
@@ -201,6 +254,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     _add_output(verb, "the model", required=True)
 
+    verb = _add_verb(verbs, "completion", _completion, "print a script that completes cwic words")
+    verb.add_argument("shell", choices=_SHELLS, help="that is to read the script")
+
     for verb in verbs.choices.values():
         verb.add_argument("--quiet", action="store_true", help="say nothing but errors")
         verb.add_argument("-v", "--verbose", action="store_true", help="say more")
@@ -217,6 +273,8 @@ def _add_verb(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"examples:{_EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     verb.set_defaults(run=run, parser=verb)
@@ -228,6 +286,24 @@ def _add_output(verb: argparse.ArgumentParser, what: str, *, required: bool = Fa
     verb.add_argument("-f", "--force", action="store_true", help="overwrite")
 
 
+def _add_rate(verb: argparse.ArgumentParser) -> None:
+    rate = verb.add_argument_group("how large or how good (one of these)")
+    rate = rate.add_mutually_exclusive_group()
+    rate.add_argument(
+        "-q", "--quality", type=_quality, metavar="0..100", help="quality (default: 50)"
+    )
+    rate.add_argument("--bpp", type=_positive, metavar="X", help="bits per pixel of the file")
+    rate.add_argument(
+        "--target-size", type=_size_bytes, metavar="SIZE", help="40kB, 1.5MB, 40KiB or bytes"
+    )
+    rate.add_argument("--psnr", type=_positive, metavar="DB", help="PSNR in dB")
+    verb.add_argument(
+        "--strict",
+        action="store_true",
+        help="what was asked for, never larger or worse, or no file",
+    )
+
+
 def _add_data(verb: argparse.ArgumentParser, what: str) -> None:
     verb.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help=what)
 
@@ -237,6 +313,12 @@ def _input(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("expected a file, a folder or -, found nothing")
     return Path(text)
+
+
+def _location(text: str) -> str:
+    """A folder by path or URL; as text, because a Path would fold the slashes of a URL."""
+    _input(text)
+    return text
 
 
 def _number(text: str) -> float:
@@ -294,12 +376,30 @@ def _size_bytes(text: str) -> int:
     return round(size_bytes)
 
 
+def _check_verb(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Says what was perhaps meant by a first word that is no verb."""
+    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+    if not words or words[0].startswith("-") or words[0] in verbs:
+        return
+    word = words[0]
+    close = difflib.get_close_matches(word, verbs, 1)
+    if Path(word).suffix.lower() in _PICTURE_SUFFIXES:
+        hint = f"cwic encode {word}?"
+    elif Path(word).suffix.lower() == ".cwic":
+        hint = f"cwic decode {word}?"
+    else:
+        hint = f"cwic {close[0]}?" if close else "cwic --help lists them"
+    parser.error(f"expected a verb, found {word!r}: {hint}")
+
+
 # --- the verbs ------------------------------------------------------------------------------------
 
 
 def _encode(options: argparse.Namespace) -> int:
     if options.output is not None and Path(options.output).suffix.lower() in _PICTURE_SUFFIXES:
         _usage_error(options, f"encode writes .cwic files, found -o {options.output}")
+    if options.input.suffix.lower() == ".cwic":
+        _usage_error(options, f"expected a picture: cwic decode {options.input}?")
     return _for_each_file(options, _encode_file, _PICTURE_SUFFIXES, ".cwic")
 
 
@@ -361,6 +461,8 @@ def _reached_psnr_db(picture: Any, data: bytes, model: str | None) -> float:
 
 
 def _decode(options: argparse.Namespace) -> int:
+    if options.input.suffix.lower() in _PICTURE_SUFFIXES:
+        _usage_error(options, f"expected a .cwic file: cwic encode {options.input}?")
     return _for_each_file(options, _decode_file, frozenset({".cwic"}), ".png")
 
 
@@ -431,6 +533,67 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
         target,
         options,
     )
+
+
+def _batch(options: argparse.Namespace) -> int:
+    from cwic import batch
+
+    wishes = {
+        "quality": options.quality,
+        "bpp": options.bpp,
+        "target_bytes": options.target_size,
+        "psnr_db": options.psnr,
+        "strict": options.strict,
+        "keep_metadata": not options.strip,
+    }
+    task: batch.Encoding | batch.Decoding
+    if options.to == "cwic":
+        task = batch.Encoding(model=options.model, **wishes)
+    elif batch.Encoding(**wishes) != batch.Encoding():
+        _usage_error(options, f"--to {options.to} decodes, it takes no option of encoding")
+    else:
+        task = batch.Decoding(options.to, options.model)
+    summary = batch.run(
+        options.input,
+        options.output,
+        task,
+        suffixes=_PICTURE_SUFFIXES if options.to == "cwic" else frozenset({".cwic"}),
+        jobs=options.jobs,
+        ray_address=options.ray,
+        force=options.force,
+        show_progress=not options.quiet,
+    )
+    failed = summary.failed
+    for outcome in failed[:_SHOWN_FAILURES]:
+        _say_error(f"{outcome.source}: {outcome.error}")
+    if failed:
+        _say_error(f"{len(failed)} of {len(summary.outcomes)} failed, listed in {summary.table}")
+    skipped = f", {summary.num_skipped} there before (-f makes them again)"
+    if not options.quiet:
+        _print(
+            f"{options.input} -> {options.output} {summary.num_done} done"
+            f"{skipped if summary.num_skipped else ''}, {len(failed)} failed, "
+            f"{summary.input_bytes:,} B -> {summary.output_bytes:,} B, {summary.seconds:.1f} s",
+            sys.stdout,
+        )
+    return 1 if failed else 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ModuleNotFoundError:
+        raise NotBuiltError(
+            "completion needs shtab, found none: pip install 'cwic[completion]'"
+        ) from None
+    parser = _parser()
+    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for verb in verbs.choices.values():
+        for action in verb._actions:
+            if action.type in (Path, _input, _location) or action.dest in ("output", "model"):
+                action.complete = shtab.FILE
+    print(shtab.complete(parser, options.shell))
+    return 0
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -614,19 +777,14 @@ def _folder_pairs(
     source: Path, target: Path, suffixes: frozenset[str], new_suffix: str
 ) -> list[tuple[Path, Path]]:
     """Each fitting file of a folder, not of its subfolders, and where its result goes."""
+    from cwic.batch import result_names
+
     files = sorted(p for p in source.iterdir() if p.suffix.lower() in suffixes and p.is_file())
     if not files:
         expected = "a .cwic file" if suffixes == {".cwic"} else "a picture"
         raise CodecError(f"{source}: expected at least {expected} in this folder, found none")
-    # a.png and a.jpg become a.png.cwic and a.jpg.cwic. Some file systems ignore case.
-    stems = Counter(path.stem.casefold() for path in files)
-    return [
-        (
-            path,
-            target / ((path.stem if stems[path.stem.casefold()] == 1 else path.name) + new_suffix),
-        )
-        for path in files
-    ]
+    names = result_names([path.name for path in files], new_suffix)
+    return [(path, target / name) for path, name in zip(files, names, strict=True)]
 
 
 def _check_target(target: Path, force: bool, source: Path | None = None) -> None:

@@ -81,6 +81,12 @@ class Metadata:
     exif: bytes | None = None
     xmp: bytes | None = None
 
+    def as_pil_info(self) -> dict[str, bytes]:
+        """What is there, under the names and in the form of Pillow's readers."""
+        exif = None if self.exif is None else _EXIF_MARKER + self.exif
+        blocks = {"icc_profile": self.icc, "exif": exif, "xmp": self.xmp}
+        return {name: block for name, block in blocks.items() if block is not None}
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -181,13 +187,7 @@ def to_pil(picture: Picture) -> Image.Image:
     if picture.alpha is not None:
         alpha = Image.fromarray(np.ascontiguousarray(picture.alpha))
         image = Image.merge(picture.mode.name, (*image.split(), alpha))
-    metadata = picture.metadata
-    if metadata.icc is not None:
-        image.info["icc_profile"] = metadata.icc
-    if metadata.exif is not None:
-        image.info["exif"] = _EXIF_MARKER + metadata.exif
-    if metadata.xmp is not None:
-        image.info["xmp"] = metadata.xmp
+    image.info.update(picture.metadata.as_pil_info())
     return image
 
 

@@ -1,0 +1,223 @@
+"""A folder of files, here or behind a URL: list, read, write by relative name.
+
+Owns the difference between local folders and `s3://`-like URLs, and the promise that a file is
+there whole or not at all. Which files to take and what to make of them is left to
+:mod:`cwic.batch`.
+
+Names are relative to the folder, with `/` between their parts. URLs go through fsspec, and where
+fsspec would need one more package (S3, Google) through the file systems inside pyarrow.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from cwic.atomic_file import remove_leftovers, write_file
+from cwic.errors import CodecError, NotBuiltError
+
+__all__ = ["Folder", "LocalFolder", "UrlFolder", "folder_at"]
+
+# Stores that show an object only when all of it has arrived: no temporary name, no second copy.
+_WHOLE_OBJECTS = frozenset("s3 s3a gs gcs az abfs abfss memory".split())
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of this machine, or one that every machine sees under the same path."""
+
+    path: Path
+
+    def shown(self, name: str = "") -> str:
+        """How messages call a file of this folder, or the folder."""
+        return str(self.path / name)
+
+    def check(self) -> None:
+        """Raises CodecError if there is no such folder."""
+        if not self.path.is_dir():
+            found = "a file" if self.path.exists() else "nothing"
+            raise CodecError(f"{self.path}: expected a folder, found {found}")
+
+    def files(self, on_error: Callable[[str, OSError], None]) -> Iterator[str]:
+        """Names of all files below, in order.
+
+        Links are followed, except one that leads back to a folder it stands in.
+
+        Args:
+            on_error: called with the name of each folder that cannot be read, and why.
+        """
+        return self._files(self.path, frozenset(), on_error)
+
+    def _files(
+        self,
+        folder: Path,
+        above: frozenset[tuple[int, int]],
+        on_error: Callable[[str, OSError], None],
+    ) -> Iterator[str]:
+        try:
+            status = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            on_error(self._name(folder), error)
+            return
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            return
+        for entry in entries:
+            if _is_folder(entry):
+                yield from self._files(Path(entry.path), above | {identity}, on_error)
+            else:
+                yield self._name(Path(entry.path))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
+
+    def exists(self, name: str) -> bool:
+        """Whether anything has this name."""
+        return (self.path / name).exists()
+
+    def size_bytes(self, name: str) -> int:
+        """Of a file."""
+        return (self.path / name).stat().st_size
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        path = self.path / name
+        # A pipe of this name would be waited for without end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CodecError("expected a file, found a folder, a pipe or a device")
+        return path.read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file in one step, and the folders it needs."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, data)
+
+    def remove_leftovers(self) -> None:
+        """Removes what killed writers left behind."""
+        remove_leftovers(self.path)
+
+
+@dataclass(frozen=True)
+class UrlFolder:
+    """A folder behind a URL; the methods are those of `LocalFolder`."""
+
+    url: str
+
+    def shown(self, name: str = "") -> str:
+        """How messages call a file of this folder, or the folder."""
+        return f"{self.url}/{name}" if name else self.url
+
+    def check(self) -> None:
+        """Raises CodecError if the URL is of no known kind. An empty folder is none in a store."""
+        _file_system(self.url)
+
+    def files(self, on_error: Callable[[str, OSError], None]) -> Iterator[str]:  # noqa: ARG002
+        """Names of all files below, in order."""
+        system, root = _file_system(self.url)
+        with _codec_errors(self.url):
+            paths = sorted(system.find(root))
+        for path in paths:
+            yield path[len(root) :].lstrip("/")
+
+    def exists(self, name: str) -> bool:
+        """Whether anything has this name."""
+        system, root = _file_system(self.url)
+        with _codec_errors(self.shown(name)):
+            return bool(system.exists(f"{root}/{name}"))
+
+    def size_bytes(self, name: str) -> int:
+        """Of a file."""
+        system, root = _file_system(self.url)
+        with _codec_errors(self.shown(name)):
+            return int(system.size(f"{root}/{name}"))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        system, root = _file_system(self.url)
+        with _codec_errors(self.shown(name)):
+            return bytes(system.cat_file(f"{root}/{name}"))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file in one step, and the folders it needs."""
+        system, root = _file_system(self.url)
+        path = f"{root}/{name}"
+        with _codec_errors(self.shown(name)):
+            if self.url.partition("://")[0] in _WHOLE_OBJECTS:
+                system.pipe_file(path, data)
+                return
+            parent = path.rpartition("/")[0]
+            temporary = f"{parent}/.cwic-{secrets.token_hex(8)}.tmp"
+            system.makedirs(parent, exist_ok=True)
+            try:
+                system.pipe_file(temporary, data)
+                system.mv(temporary, path)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    system.rm_file(temporary)
+                raise
+
+    def remove_leftovers(self) -> None:
+        """Leaves them: the clock of a remote machine says little about the age of a file."""
+
+
+Folder = LocalFolder | UrlFolder
+
+
+def folder_at(location: str) -> Folder:
+    """The folder of a path or a URL."""
+    if "://" not in location:
+        return LocalFolder(Path(location))
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return LocalFolder(Path(url2pathname(parts.path)))
+    return UrlFolder(location.rstrip("/"))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+@cache
+def _file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path of the folder in it."""
+    try:
+        import fsspec
+    except ModuleNotFoundError as error:
+        raise NotBuiltError(
+            f"{url}: URLs need fsspec, found none: pip install 'cwic[ray]'"
+        ) from error
+    with _codec_errors(url):
+        try:
+            system, root = fsspec.core.url_to_fs(url)
+        except ImportError:
+            from fsspec.implementations.arrow import ArrowFSWrapper
+            from pyarrow.fs import FileSystem
+
+            inner, root = FileSystem.from_uri(url)
+            system = ArrowFSWrapper(inner)
+    return system, root.rstrip("/")
+
+
+@contextlib.contextmanager
+def _codec_errors(name: str) -> Iterator[None]:
+    """Clients of stores raise errors of their own that share no public base."""
+    try:
+        yield
+    except (CodecError, OSError):
+        raise
+    except Exception as error:
+        raise CodecError(
+            f"{name}: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from error

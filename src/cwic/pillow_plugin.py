@@ -1,0 +1,145 @@
+"""Pillow reads and writes `.cwic` files like any other picture, once this module is imported.
+
+    import cwic.pillow_plugin  # or cwic.register_pillow_plugin()
+    Image.open("photo.cwic").save("photo.png")
+    Image.open("photo.png").save("photo.cwic", bpp=0.4)
+
+An adapter and nothing more: what a picture or a file means is left to :mod:`cwic.image`,
+:mod:`cwic.bitstream` and `cwic.encode`. Opening reads the header and the metadata, as a program
+that asks for the size of a thousand pictures expects; `load()` decodes. The model is found by the
+identity in the file, so files of a model of your own need `Codec.load(...).decode` instead.
+
+Errors are those that users of Pillow catch: OSError for what is wrong with a file or a picture,
+ValueError for an argument, and Pillow's own limit on pixels decides what is too large to open.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from typing import IO, Any
+
+from PIL import Image, ImageFile
+
+import cwic
+from cwic import bitstream
+from cwic.bitstream import Kind
+from cwic.errors import BitstreamError, CodecError
+from cwic.image import Metadata, Mode
+
+__all__ = ["CwicImageFile", "register"]
+
+_FORMAT = "CWIC"
+_MIME = "image/x-cwic"
+
+# Options of `Image.save` that `cwic.encode` takes under the same name.
+_ENCODE_OPTIONS = frozenset(
+    "quality bpp target_bytes psnr_db roi roi_strength saliency model strict".split()
+)
+_METADATA_OPTIONS = ("exif", "icc_profile", "xmp")
+
+# Holds the header of a picture without tiles; that of a tiled one may take further readings.
+_FIRST_READ_BYTES = 4096
+# The longest header: a section takes at most 9 bytes of its table.
+_MAX_HEADER_BYTES = 16 * bitstream.Limits.max_sections
+# Pillow checks the size that `_open` finds against its own limit, which its users may have moved.
+_PILLOW_DECIDES = bitstream.Limits(max_pixels=bitstream.MAX_SIDE_PX**2)
+
+
+def register() -> None:
+    """Makes `.cwic` known to Pillow; importing this module has done so already."""
+    Image.register_open(_FORMAT, CwicImageFile, _accept)
+    Image.register_save(_FORMAT, _save)
+    Image.register_extension(_FORMAT, ".cwic")
+    Image.register_mime(_FORMAT, _MIME)
+
+
+class CwicImageFile(ImageFile.ImageFile):
+    """A `.cwic` file that was opened; `info` has its metadata, `load()` decodes it."""
+
+    format = _FORMAT
+    format_description = "Content-weighted image compression"
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        with _errors_of_pillow():
+            header = _read_header(self.fp)
+            self._size = header.width, header.height
+            self._mode = Mode(header.mode).name
+            self.info.update(_read_metadata(self.fp, header).as_pil_info())
+        # Anything but an empty list says that there are pixels to load.
+        self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
+
+    def load(self) -> Any:
+        """Decodes the picture, the first time it is called."""
+        if self.tile:
+            assert self.fp is not None
+            self.fp.seek(0)
+            with _errors_of_pillow():
+                decoded = cwic.decode(self.fp.read())
+            if self._exclusive_fp:
+                self.fp.close()
+            self.fp = io.BytesIO(decoded.tobytes())
+        return super().load()
+
+    def load_seek(self, pos: int) -> None:
+        """The samples are in memory, at its beginning."""
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix.startswith(bitstream.MAGIC)
+
+
+def _read_header(file: IO[bytes]) -> bitstream.Header:
+    """The header of a file, however long it is."""
+    data = b""
+    size_bytes = _FIRST_READ_BYTES
+    while True:
+        data += file.read(size_bytes - len(data))
+        try:
+            return bitstream.read_header(data, _PILLOW_DECIDES)
+        except BitstreamError:
+            if len(data) < size_bytes or size_bytes >= _MAX_HEADER_BYTES:
+                raise
+        size_bytes *= 16
+
+
+def _read_metadata(file: IO[bytes], header: bitstream.Header) -> Metadata:
+    """What travels with the picture, read without the picture."""
+    sections = [header.find(kind) for kind in (Kind.ICC, Kind.EXIF, Kind.XMP)]
+    if not any(sections):
+        return Metadata()
+    file.seek(0)
+    head = file.read(header.tiles[0].offset)
+    icc, exif, xmp = (
+        None if section is None else bitstream.read_metadata(head, section) for section in sections
+    )
+    return Metadata(icc, exif, xmp)
+
+
+def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
+    """Writes what `cwic.encode` makes of an image; options of other formats are ignored.
+
+    Metadata is that of the image, unless `exif`, `icc_profile` or `xmp` say otherwise: an empty
+    one leaves it out.
+    """
+    options: dict[str, Any] = image.encoderinfo
+    metadata = {name: options[name] for name in _METADATA_OPTIONS if name in options}
+    if metadata:
+        image = image.copy()
+        if isinstance(metadata.get("exif"), Image.Exif):
+            metadata["exif"] = metadata["exif"].tobytes()
+        image.info.update(metadata)
+    wishes = {name: options[name] for name in _ENCODE_OPTIONS & options.keys()}
+    with _errors_of_pillow():
+        file.write(cwic.encode(image, **wishes))
+
+
+@contextlib.contextmanager
+def _errors_of_pillow() -> Iterator[None]:
+    try:
+        yield
+    except CodecError as error:
+        raise OSError(str(error)) from error
+
+
+register()

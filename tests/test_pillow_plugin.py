@@ -1,0 +1,245 @@
+"""Pillow's own functions on `.cwic` files: open, load, save, its limits and its errors."""
+
+import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+import cwic
+from cwic import bitstream
+from cwic.errors import CodecWarning
+
+from conftest import seeded_picture  # isort: skip
+
+EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x0f\x01\x02\0\x05\0\0\0\x1a\0\0\0\0\0\0\0Make\0"
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'></x:xmpmeta>"
+
+
+@pytest.fixture(autouse=True)
+def plugin() -> None:
+    cwic.register_pillow_plugin()
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return Image.fromarray(seeded_picture(3))
+
+
+@pytest.fixture
+def saved(photo: Image.Image, tmp_path: Path) -> Path:
+    path = tmp_path / "photo.cwic"
+    photo.save(path, exif=EXIF, xmp=XMP)
+    return path
+
+
+@pytest.fixture
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(data: bytes) -> Image.Image:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(cwic, "decode", decode)
+
+
+def saved_bytes(image: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "CWIC", **options)
+    return file.getvalue()
+
+
+def test_a_file_is_what_encode_makes_and_opens_as_what_decode_makes(photo: Image.Image) -> None:
+    data = saved_bytes(photo, quality=70)
+    assert data == cwic.encode(photo, quality=70)
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.mode, image.size) == ("CWIC", "RGB", photo.size)
+        assert image.get_format_mimetype() == "image/x-cwic"
+        assert np.array_equal(image, cwic.decode(data))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_every_mode_comes_back_with_its_samples(photo: Image.Image, mode: str) -> None:
+    source = photo.convert(mode)
+    if mode.endswith("A"):
+        source.putalpha(Image.linear_gradient("L").resize(photo.size))
+    with Image.open(io.BytesIO(saved_bytes(source))) as image:
+        assert image.mode == mode
+        image.load()
+        if mode.endswith("A"):
+            assert np.array_equal(image.getchannel("A"), source.getchannel("A"))
+
+
+def test_a_palette_with_transparency_is_saved_as_what_it_looks_like() -> None:
+    source = Image.new("P", (24, 16), 1)
+    source.putpalette([0, 0, 0, 200, 30, 30])
+    source.paste(0, (0, 0, 12, 16))
+    source.info["transparency"] = 0
+    with Image.open(io.BytesIO(saved_bytes(source))) as image:
+        assert image.mode == "RGBA"
+        assert np.array_equal(image.getchannel("A"), source.convert("RGBA").getchannel("A"))
+
+
+def test_size_mode_and_metadata_need_no_decoding(saved: Path, no_decoding: None) -> None:
+    with Image.open(saved) as image:
+        assert (image.size, image.mode) == (Image.fromarray(seeded_picture(3)).size, "RGB")
+        assert image.info["exif"] == EXIF
+        assert image.info["xmp"] == XMP
+        assert image.getexif()[0x10F] == "Make"
+        with pytest.raises(AssertionError, match="decoded"):
+            image.load()
+
+
+def test_the_size_needs_the_header_only(photo: Image.Image) -> None:
+    data = saved_bytes(photo)
+    with Image.open(io.BytesIO(data[: bitstream.read_header(data).size_bytes])) as image:
+        assert image.size == photo.size
+
+
+def test_the_long_header_of_a_tiled_file_is_read(photo: Image.Image, no_decoding: None) -> None:
+    side_px = 64 * 80
+    data = bitstream.pack(
+        identity=bytes(8), width=side_px, height=side_px, mode=0, q=0, tile_px=64,
+        tiles=[b"\0" * (200 + n % 3) for n in range(80 * 80)],
+    )  # fmt: skip
+    assert bitstream.read_header(data).size_bytes > 4096
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (side_px, side_px)
+
+
+def test_opening_leaves_the_file_to_its_owner_and_loading_closes_its_own(saved: Path) -> None:
+    with open(saved, "rb") as file:
+        Image.open(file).load()
+        assert not file.closed
+    image = Image.open(saved)
+    image.load()
+    image.load()
+    assert image.getpixel((0, 0)) == cwic.decode(saved.read_bytes()).getpixel((0, 0))
+
+
+def test_metadata_is_kept_replaced_and_left_out(photo: Image.Image) -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    source = photo.copy()
+    source.info.update(exif=EXIF, icc_profile=icc)
+    tags = Image.Exif()
+    tags[0x10F] = "Other"
+
+    def info(**options: object) -> dict[str, object]:
+        return Image.open(io.BytesIO(saved_bytes(source, **options))).info
+
+    assert info() == {"exif": EXIF, "icc_profile": icc}
+    assert info(xmp=XMP) == {"exif": EXIF, "icc_profile": icc, "xmp": XMP}
+    assert info(exif=b"", icc_profile=None) == {}
+    assert info(exif=tags, icc_profile=b"") == {"exif": tags.tobytes()}
+    assert source.info == {"exif": EXIF, "icc_profile": icc}
+
+
+def test_an_icc_profile_of_megabytes_travels_along(photo: Image.Image) -> None:
+    profile = bytes(range(256)) * 2**13
+    with Image.open(io.BytesIO(saved_bytes(photo, icc_profile=profile))) as image:
+        assert image.info["icc_profile"] == profile
+        image.load()
+
+
+def test_an_orientation_that_is_passed_is_applied(photo: Image.Image) -> None:
+    tags = Image.Exif()
+    tags[0x112] = 6
+    with Image.open(io.BytesIO(saved_bytes(photo, exif=tags))) as image:
+        assert image.size == photo.size[::-1]
+        assert image.getexif()[0x112] == 1
+
+
+def test_exif_garbage_is_left_out_with_a_warning(photo: Image.Image) -> None:
+    with pytest.warns(CodecWarning, match="EXIF"):
+        data = saved_bytes(photo, exif=b"Exif\0\0garbage")
+    assert "exif" not in Image.open(io.BytesIO(data)).info
+
+
+@pytest.mark.parametrize("options", [{"bpp": 0.7}, {"target_bytes": 500}])
+def test_a_rate_can_be_asked_for(photo: Image.Image, options: dict[str, float]) -> None:
+    assert saved_bytes(photo, **options) == cwic.encode(photo, **options)  # type: ignore[arg-type]
+
+
+def test_options_of_other_formats_are_ignored(photo: Image.Image) -> None:
+    assert saved_bytes(photo, optimize=True, quality=50) == cwic.encode(photo, quality=50)
+
+
+def test_threads_open_and_save_side_by_side(photo: Image.Image, saved: Path) -> None:
+    expected = saved.read_bytes()
+    pixels = np.asarray(Image.open(saved))
+
+    def there_and_back(_: int) -> bool:
+        with Image.open(saved) as image:
+            same = np.array_equal(image, pixels)
+        return same and saved_bytes(photo, exif=EXIF, xmp=XMP) == expected
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(there_and_back, range(8)))
+
+
+# --- limits and errors ----------------------------------------------------------------------------
+
+
+def test_the_limit_on_pixels_is_pillows(
+    photo: Image.Image, saved: Path, no_decoding: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_pixels = photo.width * photo.height
+    file = io.BytesIO(saved.read_bytes())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", num_pixels - 1)
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", num_pixels // 2 - 1)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(file)
+
+
+def test_a_header_that_promises_too_many_pixels_is_a_bomb_to_pillow(no_decoding: None) -> None:
+    data = bitstream.pack(
+        identity=bytes(8), width=2**20, height=2**20, mode=0, q=0, tile_px=None, tiles=[b"\0"]
+    )
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(data))
+
+
+def test_what_is_no_file_of_ours_is_left_to_others() -> None:
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(b"just text\n" * 10))
+
+
+def test_damage_is_an_error_of_the_system_at_the_point_where_it_is_met(saved: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    data[12] ^= 1
+    with pytest.raises(OSError, match="damaged header"):
+        Image.open(io.BytesIO(data))
+    with pytest.raises(OSError, match="truncated"):
+        Image.open(io.BytesIO(saved.read_bytes()[:20]))
+    data = bytearray(saved.read_bytes())
+    data[-10] ^= 1
+    with Image.open(io.BytesIO(data)) as image, pytest.raises(OSError, match="checksum"):
+        image.load()
+
+
+def test_a_file_of_an_unknown_model_opens_and_does_not_load(
+    photo: Image.Image, tiny_model_path: Path
+) -> None:
+    data = saved_bytes(photo, model=str(tiny_model_path))
+    with Image.open(io.BytesIO(data)) as image, pytest.raises(OSError, match="not here"):
+        image.load()
+
+
+def test_a_save_that_fails_says_why_and_leaves_no_file(photo: Image.Image, tmp_path: Path) -> None:
+    target = tmp_path / "photo.cwic"
+    with pytest.raises(ValueError, match="quality"):
+        photo.save(target, quality=101)
+    with pytest.raises(OSError, match="smallest"):
+        photo.save(target, target_bytes=10, strict=True)
+    assert not target.exists()
+
+
+def test_registering_twice_changes_nothing() -> None:
+    before = list(Image.ID), dict(Image.EXTENSION), Image.OPEN["CWIC"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cwic.register_pillow_plugin()
+    assert (list(Image.ID), dict(Image.EXTENSION), Image.OPEN["CWIC"]) == before
