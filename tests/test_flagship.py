@@ -14,6 +14,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from cwic.errors import TrainingError  # noqa: E402
+from cwic.evaluation.metrics import grid_ratio, line_gradients  # noqa: E402
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights  # noqa: E402
 from cwic.training.config import FlagshipStage, load_config  # noqa: E402
 from cwic.training.data import (  # noqa: E402
@@ -24,7 +25,7 @@ from cwic.training.data import (  # noqa: E402
     list_pictures,
 )
 from cwic.training.flagship import draw, random_map  # noqa: E402
-from cwic.training.loss import grid_ratio, grid_variation, line_gradients  # noqa: E402
+from cwic.training.loss import grid_variation  # noqa: E402
 from cwic.training.model.flagship import (  # noqa: E402
     PRESETS,
     FlagshipConfig,
