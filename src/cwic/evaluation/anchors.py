@@ -110,7 +110,7 @@ def _pillow(
         name=name,
         label=label,
         setting_name=setting_name,
-        settings=settings,
+        settings=tuple(map(float, settings)),
         facts=_facts(pillow=pillow, **{library: features.version(library)}, **options),
         encode=encode,
         decode=_opened,
@@ -203,7 +203,7 @@ def _heic() -> Contestant:
         name="heic",
         label="HEIC",
         setting_name="quality",
-        settings=(5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55),
+        settings=tuple(float(quality) for quality in range(5, 60, 5)),
         facts=_facts(
             pillow_heif=pillow_heif.__version__,
             libheif=pillow_heif.libheif_version(),

@@ -7,6 +7,7 @@ processes that measure.
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -118,10 +119,18 @@ class Store:
 
     def add(self, points: Sequence[Point]) -> None:
         """Appends, and is on the disk before it returns."""
-        with self._path.open("a", encoding="utf-8") as file:
+        with self._path.open("a+b") as file:
+            if file.tell() and not _ends_in_newline(file):  # an interrupted line
+                file.write(b"\n")
             for point in points:
-                file.write(json.dumps({**vars(point), "quality": point.quality._asdict()}) + "\n")
+                fields = {**vars(point), "quality": point.quality._asdict()}
+                file.write(json.dumps(fields).encode() + b"\n")
                 self._points[point.key] = point
+
+
+def _ends_in_newline(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _read_points(path: Path) -> Iterator[Point]:

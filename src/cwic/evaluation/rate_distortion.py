@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 
 from cwic.errors import CodecError
@@ -128,7 +129,9 @@ def bd_rate(
     return BdRate(100 * math.expm1(difference), low_bpp, high_bpp)
 
 
-def _rising(rates: Sequence[float], quality: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _rising(
+    rates: Sequence[float], quality: Sequence[float]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Natural log of the rates and quality, both strictly rising."""
     kept: list[tuple[float, float]] = []
     for rate, value in sorted(zip(rates, quality, strict=True)):
