@@ -52,7 +52,7 @@ def test_the_psnr_of_a_constant_error_is_its_closed_form(one_torch_thread: None)
     grey = np.full((64, 128, 3), 100, np.uint8)
     quality = measure(grey, grey + np.array([6, 0, 0], np.uint8))
     assert quality.psnr_rgb_db == pytest.approx(10 * math.log10(255**2 / (36 / 3)), abs=1e-6)
-    assert quality.psnr_y_db == pytest.approx(20 * math.log10(255 / (0.299 * 6)), abs=1e-3)
+    assert quality.psnr_y_db == pytest.approx(20 * math.log10(255 / (0.299 * 6)), abs=1e-6)
     assert quality.block_color_error == 6
 
 
@@ -61,8 +61,8 @@ def test_the_ssim_of_two_flat_pictures_is_its_luminance_term(one_torch_thread: N
     c1 = (0.01 * 255) ** 2
     expected = (2 * 100 * 120 + c1) / (100**2 + 120**2 + c1)
     quality = measure(flat, np.full_like(flat, 120))
-    assert quality.ssim_rgb == pytest.approx(expected, abs=1e-4)
-    assert quality.ssim_y == pytest.approx(expected, abs=1e-4)
+    assert quality.ssim_rgb == pytest.approx(expected, abs=1e-6)
+    assert quality.ssim_y == pytest.approx(expected, abs=1e-6)
 
 
 def test_what_a_small_picture_cannot_have_is_nan_and_not_an_error(one_torch_thread: None) -> None:
@@ -90,8 +90,9 @@ def test_pictures_of_two_sizes_are_refused(pattern: np.ndarray) -> None:
 def test_haarpsi_is_that_of_piq(
     pattern: np.ndarray, distort: Callable[[np.ndarray], np.ndarray], expected: float
 ) -> None:
-    # By piq 0.8.0, whose own test compares it with the authors' MATLAB to the same tolerance.
-    assert haarpsi(pattern, distort(pattern)) == pytest.approx(expected, abs=1e-4)
+    # By piq 0.8.0, whose own test compares it with the authors' MATLAB to 1e-4; its YIQ matrix has
+    # a fourth decimal, ours is the authors'.
+    assert haarpsi(pattern, distort(pattern)) == pytest.approx(expected, abs=2e-4)
 
 
 def test_haarpsi_is_symmetric_and_falls_with_the_error(pattern: np.ndarray) -> None:
@@ -325,7 +326,8 @@ def test_what_fails_is_named_and_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (pictures / "broken.png").write_bytes(b"not a picture")
-    unlucky_size = Image.open(pictures / "a.png").size
+    with Image.open(pictures / "a.png") as unlucky:
+        unlucky_size = unlucky.size
 
     def encode(image: Image.Image, setting: float) -> bytes:
         if image.size == unlucky_size:
