@@ -171,12 +171,12 @@ class _Run:
         drawings = []
         for metric in METRICS:
             figure = plots.plot(metric, self.curves, published, f"Means over {dataset}")
-            plots.save(figure, self.out / "curves" / metric.column)
-            drawings.append(plots.svg(figure).partition("?>")[2].partition("<svg")[2])
+            text = plots.save(figure, self.out / "curves" / metric.column)
+            drawings.append(text[text.index("<svg") :])
         sections = [
             ("How it was measured", self._method(environment)),
             ("BD-rate", self._bd_rate_html(rates)),
-            ("Curves", f'<div class="plots">{"".join("<svg" + d for d in drawings)}</div>'),
+            ("Curves", f'<div class="plots">{"".join(drawings)}</div>'),
             ("Pictures", "".join(map(report.comparison, self._gallery(paths)))),
             ("Means", report.table(averages)),
         ]

@@ -14,7 +14,7 @@ from cwic.atomic_file import write_file
 from cwic.evaluation.quality import Metric
 from cwic.evaluation.rate_distortion import Curve, Published
 
-__all__ = ["plot", "save", "svg"]
+__all__ = ["plot", "save"]
 
 _SHOWN_BPP = 1.25
 
@@ -77,17 +77,14 @@ def _fit_height(axes: Axes) -> None:
         axes.set_ylim(values.min() - margin, values.max() + margin)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """PATH.png and PATH.svg."""
+def save(figure: Figure, path: Path) -> str:
+    """Writes PATH.png and PATH.svg, and returns the text of the latter."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=130)
     write_file(path.with_suffix(".png"), image.getvalue())
-    write_file(path.with_suffix(".svg"), svg(figure).encode())
-
-
-def svg(figure: Figure) -> str:
-    """The figure as text that is the same for the same numbers."""
     text = io.StringIO()
+    # The same text for the same numbers.
     with rc_context({"svg.hashsalt": "cwic", "svg.fonttype": "none"}):
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
+    write_file(path.with_suffix(".svg"), text.getvalue().encode())
     return text.getvalue()
