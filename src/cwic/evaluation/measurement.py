@@ -154,7 +154,8 @@ def jobs_of(
     paths: Sequence[Path], contestants: Sequence[Contestant]
 ) -> tuple[list[Job], list[Failure]]:
     """A job for each picture and codec, with all settings; and the pictures that cannot be read."""
-    jobs, failures = [], []
+    jobs: list[Job] = []
+    failures: list[Failure] = []
     for path in paths:
         try:
             digest = sha256(path.read_bytes()).hexdigest()

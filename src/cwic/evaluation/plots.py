@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from cwic.atomic_file import write_file
@@ -79,12 +78,11 @@ def _fit_height(axes: Axes) -> None:
 
 def save(figure: Figure, path: Path) -> str:
     """Writes PATH.png and PATH.svg, and returns the text of the latter."""
-    image = io.BytesIO()
+    image, drawing = io.BytesIO(), io.BytesIO()
     figure.savefig(image, format="png", dpi=130)
-    write_file(path.with_suffix(".png"), image.getvalue())
-    text = io.StringIO()
     # The same text for the same numbers.
     with rc_context({"svg.hashsalt": "cwic", "svg.fonttype": "none"}):
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
-    write_file(path.with_suffix(".svg"), text.getvalue().encode())
-    return text.getvalue()
+        figure.savefig(drawing, format="svg", metadata={"Date": None})
+    write_file(path.with_suffix(".png"), image.getvalue())
+    write_file(path.with_suffix(".svg"), drawing.getvalue())
+    return drawing.getvalue().decode()
