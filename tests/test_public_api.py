@@ -42,13 +42,15 @@ def loaded_after(code: str) -> set[str]:
 
 
 def runtime_modules() -> list[str]:
-    """Every module outside `training`."""
+    """Every module outside `training`, less the metrics that need torch."""
     package = ROOT / "src" / "cwic"
     paths = [path.relative_to(package.parent) for path in package.rglob("*.py")]
     return sorted(
         ".".join(path.with_suffix("").parts).removesuffix(".__init__")
         for path in paths
-        if "training" not in path.parts and path.name != "__main__.py"
+        if "training" not in path.parts
+        and path.name != "__main__.py"
+        and path.parts[-2:] != ("evaluation", "metrics.py")
     )
 
 

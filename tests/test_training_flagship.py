@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 from cwic.arithmetic_coder import FREQUENCY_BITS  # noqa: E402
 from cwic.errors import TrainingError  # noqa: E402
+from cwic.evaluation.metrics import grid_ratio, line_gradients  # noqa: E402
 from cwic.flagship_coder import ESCAPE, MAX_SYMBOL, NUM_TABLES  # noqa: E402
 from cwic.integer_net import assert_exact  # noqa: E402
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights  # noqa: E402
@@ -27,7 +28,7 @@ from cwic.training.data import (  # noqa: E402
     list_pictures,
 )
 from cwic.training.flagship import draw, random_map  # noqa: E402
-from cwic.training.loss import grid_ratio, grid_variation, line_gradients  # noqa: E402
+from cwic.training.loss import grid_variation  # noqa: E402
 from cwic.training.model.flagship import (  # noqa: E402
     PRESETS,
     FlagshipConfig,

@@ -45,7 +45,7 @@ __all__ = ["main"]
 
 # Verbs of a later version. They are no part of the parser, but asking for one deserves a better
 # answer than "invalid choice".
-_NOT_BUILT = ("compare", "serve", "evaluate", "data")
+_NOT_BUILT = ("compare", "serve", "data")
 
 _PICTURE_SUFFIXES = frozenset(
     ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff"
@@ -101,6 +101,9 @@ _EXAMPLES = {
   cwic batch files/ pictures/ --to webp        back to pictures
   cwic batch photos/ files/ -j 2               two processes, for little memory
   cwic batch s3://in/photos s3://out/files --ray 10.0.0.1:6379""",
+    "evaluate": """
+  cwic evaluate kodak/ --out results/ -j 2
+  cwic evaluate photo.png --codecs cwic:cvpr2018 jpeg avif --out results/""",
     "info": """
   cwic info photo.cwic
   cwic info photo.cwic --json""",
@@ -141,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit:
             sys.stdout.flush()  # see below
             raise
+        options.words = words
         with _warnings_as_messages(quiet=options.quiet):
             code: int = options.run(options)
         # A reader that went away is noticed here, and not while the interpreter shuts down.
@@ -256,6 +260,27 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _add_verb(verbs, "completion", _completion, "print a script that completes cwic words")
     verb.add_argument("shell", choices=_SHELLS, help="that is to read the script")
+
+    verb = _add_verb(
+        verbs, "evaluate", _evaluate, "measure models and other codecs; needs the extra 'evaluate'"
+    )
+    verb.add_argument(
+        "inputs", type=_input, nargs="+", metavar="IMAGES", help="picture files, or folders of them"
+    )
+    verb.add_argument(
+        "--codecs",
+        nargs="+",
+        metavar="NAME",
+        help="jpeg, jpeg2000, webp, avif, jpegxl, heic, cwic:MODEL (default: all that are here)",
+    )
+    verb.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="of the results; what was measured before is not measured again",
+    )
+    verb.add_argument("-j", "--jobs", type=_count, default=1, metavar="N", help="processes")
 
     for verb in verbs.choices.values():
         verb.add_argument("--quiet", action="store_true", help="say nothing but errors")
@@ -676,7 +701,7 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    with _training_extra():
+    with _extra("train", ("torch",), TrainingError):
         from cwic.training.trainer import train
 
         train(
@@ -695,7 +720,7 @@ def _train(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     target = Path(options.output)
     _check_target(target, options.force, options.checkpoint)
-    with _training_extra():
+    with _extra("train", ("torch",), TrainingError):
         from cwic.training.export import export_checkpoint
 
         model = export_checkpoint(options.checkpoint, target)
@@ -708,18 +733,45 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate(options: argparse.Namespace) -> int:
+    paths: list[Path] = []
+    for source in options.inputs:
+        paths += _files_in(source, _PICTURE_SUFFIXES) if source.is_dir() else [source]
+    with _extra("evaluate", ("torch", "pytorch_msssim", "scipy", "matplotlib"), NotBuiltError):
+        from cwic.evaluation.benchmark import evaluate
+
+        result = evaluate(
+            paths,
+            options.out,
+            codecs=options.codecs,
+            processes=options.jobs,
+            command=["cwic", *options.words],
+            show_progress=not options.quiet,
+        )
+    for failure in result.failures:
+        _say_error(str(failure))
+    if not options.quiet:
+        _print(
+            f"{options.out / 'report.html'}: {result.measured} points measured, "
+            f"{result.reused} from before, {len(result.failures)} failures",
+            sys.stdout,
+        )
+    return 1 if result.failures else 0
+
+
 @contextmanager
-def _training_extra() -> Iterator[None]:
-    """Says how to install what training needs instead of which module is missing."""
-    hint = "this needs the training tools, found no {}: pip install 'cwic[train]'"
-    if importlib.util.find_spec("torch") is None:
-        raise TrainingError(hint.format("torch"))
+def _extra(name: str, modules: Sequence[str], kind: type[CodecError]) -> Iterator[None]:
+    """Says how to install what a verb needs instead of which module is missing."""
+    hint = f"this needs the extra {name!r}, found no {{}}: pip install 'cwic[{name}]'"
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise kind(hint.format(module))
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "cwic":
             raise
-        raise TrainingError(hint.format(error.name)) from error
+        raise kind(hint.format(error.name)) from error
 
 
 # --- files and folders ----------------------------------------------------------------------------
@@ -779,12 +831,18 @@ def _folder_pairs(
     """Each fitting file of a folder, not of its subfolders, and where its result goes."""
     from cwic.batch import result_names
 
-    files = sorted(p for p in source.iterdir() if p.suffix.lower() in suffixes and p.is_file())
-    if not files:
-        expected = "a .cwic file" if suffixes == {".cwic"} else "a picture"
-        raise CodecError(f"{source}: expected at least {expected} in this folder, found none")
+    files = _files_in(source, suffixes)
     names = result_names([path.name for path in files], new_suffix)
     return [(path, target / name) for path, name in zip(files, names, strict=True)]
+
+
+def _files_in(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    """The fitting files of a folder, sorted; at least one."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    if not files:
+        expected = "a .cwic file" if suffixes == {".cwic"} else "a picture"
+        raise CodecError(f"{folder}: expected at least {expected} in this folder, found none")
+    return files
 
 
 def _check_target(target: Path, force: bool, source: Path | None = None) -> None:

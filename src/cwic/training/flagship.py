@@ -9,10 +9,11 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
+from cwic.evaluation.metrics import grid_ratio
 from cwic.flagship_coder import LATENT_PX, Q_UNITS
 from cwic.training.config import FlagshipStage, StageConfig, TrainConfig
 from cwic.training.family import Place, StepLoss, Validation, psnr_db, score_db
-from cwic.training.loss import flagship_distortion, flagship_loss, grid_ratio
+from cwic.training.loss import flagship_distortion, flagship_loss
 from cwic.training.model.flagship import (
     PICTURE_MULTIPLE,
     FlagshipConfig,

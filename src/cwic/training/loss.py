@@ -8,6 +8,7 @@ import torch.distributed as dist
 from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor, nn
 
+from cwic.evaluation.metrics import line_gradients
 from cwic.training.config import FlagshipStage, StageConfig
 from cwic.training.model.flagship import FlagshipOutput
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Output
@@ -154,36 +155,6 @@ def flagship_distortion(
         shrunk = nn.functional.avg_pool2d(reference - decoded, 16).square().mean(dim=(1, 2, 3))
         total = total + stage.low_frequency_weight * shrunk
     return total
-
-
-def line_gradients(x: Tensor) -> Tensor:
-    """Mean absolute luma gradient across the pixel lines of each phase, both directions together.
-
-    Args:
-        x: (B, 3, H, W), H and W multiples of 8, R, G, B.
-
-    Returns:
-        (B, 8); entry p is of the lines between pixels 8 k + p - 1 and 8 k + p, so entry 0 is of
-        every eighth line, where blocks of 8 meet.
-    """
-    luma = 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]  # (B, H, W)
-    total = x.new_zeros(len(x), 8)
-    for y in (luma, luma.transpose(1, 2)):
-        lines = (y[:, 1:] - y[:, :-1]).abs().mean(dim=2)  # (B, H - 1), line 1 first
-        # The first and the last lines of a picture are left out: whole periods of 8 remain.
-        total = total + lines[:, 7:-8].reshape(len(x), -1, 8).mean(dim=1)
-    return total / 2
-
-
-def grid_ratio(reference: Tensor, decoded: Tensor) -> float:
-    """How much an 8-pixel grid shows: 1 not at all, more than about 1.1 to the eye in skies.
-
-    Gradient across every eighth line over that across the others, relative to the original's.
-    Shapes as of :func:`line_gradients`, both sides at least 24 px.
-    """
-    of_reference, of_decoded = (line_gradients(x.float()).mean(dim=0) for x in (reference, decoded))
-    ratio = of_decoded[0] / of_decoded[1:].mean()
-    return float(ratio / (of_reference[0] / of_reference[1:].mean()).clamp(min=1e-9))
 
 
 def grid_variation(reference: Tensor, decoded: Tensor) -> Tensor:

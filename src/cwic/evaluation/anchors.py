@@ -1,0 +1,243 @@
+"""Every codec of a comparison in one form: the anchors that people know, and our models.
+
+Owns which settings are measured and what has to be equal for a measurement to stand for another
+(`facts`: settings, library versions, identity of a model). Leaves measuring to `measurement`.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from PIL import Image, features
+
+from cwic import __version__, model_file
+from cwic.codec import Codec
+from cwic.errors import CodecError, NotBuiltError
+
+__all__ = ["ANCHORS", "Contestant", "contestant", "default_names"]
+
+OURS = "cwic"
+
+_QUALITIES = tuple(float(quality) for quality in range(0, 101, 10))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A codec at several settings."""
+
+    name: str  # as a person asks for it
+    label: str  # as a plot shows it
+    setting_name: str  # with its unit
+    settings: tuple[float, ...]  # at least 7, 0.1 to 1 bpp of ordinary photographs
+    facts: str  # JSON; what else a measurement depends on
+    encode: Callable[[Image.Image, float], bytes]  # an RGB picture -> a whole file
+    decode: Callable[[bytes], Image.Image]
+
+
+def contestant(name: str) -> Contestant:
+    """The codec of a name: one of `ANCHORS`, or `cwic:MODEL` with a bundled model or a model file.
+
+    Raises:
+        CodecError: there is none of this name, or it is not installed.
+    """
+    if name in ANCHORS:
+        return ANCHORS[name]()
+    kind, _, model = name.partition(":")
+    if kind == OURS:
+        return _our_model(name, model or None)
+    known = ", ".join((*ANCHORS, f"{OURS}:MODEL"))
+    raise CodecError(f"{name}: expected one of {known}")
+
+
+def default_names() -> list[str]:
+    """Every bundled model and every anchor that is installed."""
+    ours = [f"{OURS}:{info.name}" for info in model_file.bundled_models()]
+    return ours + [name for name in ANCHORS if name not in _MODULES or find_spec(_MODULES[name])]
+
+
+def _our_model(name: str, model: str | None) -> Contestant:
+    path = model_file.find(model)
+    codec = Codec.load(path, threads=1)
+
+    def encode(image: Image.Image, setting: float) -> bytes:
+        return codec.encode(image, quality=setting)
+
+    return Contestant(
+        name=name,
+        label=f"cwic {codec.name}",
+        setting_name="quality",
+        settings=_QUALITIES,
+        facts=_facts(
+            cwic=__version__,
+            onnxruntime=metadata.version("onnxruntime"),
+            identity=codec.identity.hex(),
+            # The identity says nothing of the encoder's half.
+            model_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        ),
+        encode=encode,
+        decode=codec.decode,
+    )
+
+
+def _pillow(
+    name: str,
+    label: str,
+    library: str,
+    settings: tuple[float, ...],
+    options: dict[str, Any],
+    *,
+    file_format: str,
+    setting_name: str = "quality",
+    option_of: Callable[[float], dict[str, Any]] = lambda setting: {"quality": int(setting)},
+) -> Contestant:
+    """An anchor that Pillow writes and reads."""
+    if not features.check(library):
+        raise NotBuiltError(f"{name}: expected a Pillow with {library}, found one without")
+
+    def encode(image: Image.Image, setting: float) -> bytes:
+        file = io.BytesIO()
+        image.save(file, file_format, **options, **option_of(setting))
+        return file.getvalue()
+
+    pillow = metadata.version("pillow")
+    return Contestant(
+        name=name,
+        label=label,
+        setting_name=setting_name,
+        settings=tuple(map(float, settings)),
+        facts=_facts(pillow=pillow, **{library: features.version(library)}, **options),
+        encode=encode,
+        decode=_opened,
+    )
+
+
+def _jpeg() -> Contestant:
+    return _pillow(
+        "jpeg",
+        "JPEG",
+        "libjpeg_turbo",
+        (2, 5, 8, 12, 20, 30, 40, 50, 60, 70, 80),
+        {"optimize": True, "progressive": True},  # 4:2:0
+        file_format="JPEG",
+    )
+
+
+def _jpeg2000() -> Contestant:
+    return _pillow(
+        "jpeg2000",
+        "JPEG 2000",
+        "jpg_2000",
+        (0.08, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.2),
+        {"irreversible": True, "mct": 1, "quality_mode": "rates"},
+        file_format="JPEG2000",
+        setting_name="bpp",
+        option_of=lambda bpp: {"quality_layers": [24 / bpp]},
+    )
+
+
+def _webp() -> Contestant:
+    return _pillow(
+        "webp",
+        "WebP",
+        "webp",
+        (0, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80),
+        {"method": 6},
+        file_format="WEBP",
+    )
+
+
+def _avif() -> Contestant:
+    return _pillow(
+        "avif",
+        "AVIF",
+        "avif",
+        (4, 8, 12, 18, 24, 32, 40, 48, 56, 64, 72),
+        {"speed": 4, "max_threads": 1},  # 4:2:0
+        file_format="AVIF",
+    )
+
+
+def _jpeg_xl() -> Contestant:
+    imagecodecs = _optional("jpegxl")
+    distances = (15.0, 12.0, 9.0, 7.0, 5.5, 4.5, 3.5, 2.8, 2.2, 1.7, 1.3)
+    effort = 7
+
+    def encode(image: Image.Image, distance: float) -> bytes:
+        pixels = np.asarray(image)
+        return bytes(imagecodecs.jpegxl_encode(pixels, distance=distance, effort=effort))
+
+    return Contestant(
+        name="jpegxl",
+        label="JPEG XL",
+        setting_name="distance",
+        settings=distances,
+        facts=_facts(
+            imagecodecs=imagecodecs.__version__,
+            libjxl=imagecodecs.jpegxl_version(),
+            effort=effort,
+        ),
+        encode=encode,
+        decode=lambda data: Image.fromarray(imagecodecs.jpegxl_decode(data)),
+    )
+
+
+def _heic() -> Contestant:
+    pillow_heif = _optional("heic")
+
+    def encode(image: Image.Image, quality: float) -> bytes:
+        file = io.BytesIO()
+        pillow_heif.from_pillow(image).save(file, quality=int(quality))
+        return file.getvalue()
+
+    def decode(data: bytes) -> Image.Image:
+        image: Image.Image = pillow_heif.open_heif(io.BytesIO(data)).to_pillow()
+        return image
+
+    return Contestant(
+        name="heic",
+        label="HEIC",
+        setting_name="quality",
+        settings=tuple(float(quality) for quality in range(5, 60, 5)),
+        facts=_facts(
+            pillow_heif=pillow_heif.__version__,
+            libheif=pillow_heif.libheif_version(),
+            encoders=pillow_heif.libheif_info()["encoders"],
+        ),
+        encode=encode,
+        decode=decode,
+    )
+
+
+ANCHORS: dict[str, Callable[[], Contestant]] = {
+    "jpeg": _jpeg,
+    "jpeg2000": _jpeg2000,
+    "webp": _webp,
+    "avif": _avif,
+    "jpegxl": _jpeg_xl,
+    "heic": _heic,
+}
+
+# Anchors that need more than Pillow.
+_MODULES = {"jpegxl": "imagecodecs", "heic": "pillow_heif"}
+
+
+def _optional(name: str) -> Any:
+    module = _MODULES[name]
+    if find_spec(module) is None:
+        package = module.replace("_", "-")
+        raise NotBuiltError(f"{name}: expected {package}, found none: pip install {package}")
+    return import_module(module)
+
+
+def _opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def _facts(**facts: Any) -> str:
+    return json.dumps(facts, sort_keys=True)
