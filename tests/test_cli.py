@@ -526,7 +526,7 @@ def test_a_mask_moves_bits_and_keeps_the_size(run: Run, photo: Path, tmp_path: P
     expect_one_line(run("encode", photo, "-f", "--roi", mask), "mask.png: found a mask of 9x")
 
 
-@pytest.mark.parametrize("verb", ["compare", "serve", "data"])
+@pytest.mark.parametrize("verb", ["serve", "data"])
 def test_a_verb_of_a_later_version_says_that_it_is_not_built_yet(run: Run, verb: str) -> None:
     expect_one_line(run(verb, "kodak", "--out", "results"), f"cwic {verb} is not built yet")
 
@@ -723,6 +723,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"},
         "decode": output | {"--model", "--region"},
         "view": output | {"-q", "--quality", "--bpp", "--roi", "--saliency", "--model"},
+        "compare": output | rate | {"--strict", "--roi", "--saliency", "--model"},
         "batch": rate
         | {"--to", "--strict", "--strip", "--model", "-j", "--jobs", "--ray", "-f", "--force"},
         "info": {"--json"},

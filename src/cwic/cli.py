@@ -45,7 +45,7 @@ __all__ = ["main"]
 
 # Verbs of a later version. They are no part of the parser, but asking for one deserves a better
 # answer than "invalid choice".
-_NOT_BUILT = ("compare", "serve", "data")
+_NOT_BUILT = ("serve", "data")
 
 _PICTURE_SUFFIXES = frozenset(
     ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff"
@@ -93,6 +93,8 @@ _EXAMPLES = {
   cwic decode photo.cwic -o photo.webp         the extension says the format
   cwic decode photo.cwic --region 0,0,640,480  no more is decoded than it takes
   cwic decode files/ -o pictures/""",
+    "compare": """
+  cwic compare photo.png --bpp 0.25            photo.html, open it in a browser""",
     "view": """
   cwic view photo.png                          photo.map.png, at quality 50
   cwic view photo.cwic -o map.png""",
@@ -206,6 +208,14 @@ def _parser() -> argparse.ArgumentParser:
     rate = verb.add_mutually_exclusive_group()
     rate.add_argument("-q", "--quality", type=_quality, metavar="0..100", help="of a picture")
     rate.add_argument("--bpp", type=_positive, metavar="X", help="bits per pixel of a picture")
+    verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
+    verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
+    verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
+
+    verb = _add_verb(verbs, "compare", _compare, "a page: this picture by other codecs, same size")
+    verb.add_argument("input", type=_input, metavar="PICTURE", help="a file, a folder, or -")
+    _add_output(verb, "the page, or a folder (default NAME.html)")
+    _add_rate(verb)
     verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
     verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
     verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
@@ -555,6 +565,38 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     _say_result(
         f"{_shown(source)} -> {_shown(target, 'stdout')} of {len(data):,} B, "
         f"{_rate_bpp(data, header):.3f} bpp",
+        target,
+        options,
+    )
+
+
+def _compare(options: argparse.Namespace) -> int:
+    return _for_each_file(options, _compare_file, _PICTURE_SUFFIXES, ".html")
+
+
+def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> None:
+    import cwic
+    from cwic.compare import compared_page
+    from cwic.image import read_picture, to_pil
+
+    data = _read(source)
+    picture = to_pil(read_picture(io.BytesIO(data), keep_metadata=False)).convert("RGB")
+    file = cwic.encode(
+        picture,
+        quality=options.quality,
+        bpp=options.bpp,
+        target_bytes=options.target_size,
+        psnr_db=options.psnr,
+        roi=options.roi,
+        saliency=True if options.saliency else None,
+        model=options.model,
+        strict=options.strict,
+    )
+    shown = compared_page(_shown(source), picture, file, _decoded(file, options.model))
+    _write(shown.encode(), target)
+    rate_bpp = _rate_bpp(file, cwic.read_header(file))
+    _say_result(
+        f"{_shown(source)} -> {_shown(target, 'stdout')} at {len(file):,} B, {rate_bpp:.3f} bpp",
         target,
         options,
     )

@@ -1,0 +1,99 @@
+"""One picture by us and by the codecs people know, at the same size, on one page.
+
+Leaves the page to :mod:`cwic.evaluation.report` and the other codecs to
+:mod:`cwic.evaluation.anchors`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cwic.errors import CodecError
+from cwic.evaluation.anchors import Contestant, contestant
+from cwic.evaluation.report import Comparison, Version, comparison, page, table
+from cwic.rate_control import search_offset
+
+__all__ = ["CODECS", "compared", "compared_page", "of_size"]
+
+CODECS = ("jpeg", "jpeg2000", "webp", "avif")
+
+# Settings that are tried: steps of an anchor's own setting, and how far they go.
+_STEPS = {"quality": (1.0, 0, 95), "bpp": (0.01, 1, 2400)}
+
+_TOLERANCE = 0.01  # of a size
+
+
+def of_size(codec: Contestant, image: Image.Image, target_bytes: int) -> bytes:
+    """The file of a codec whose size comes nearest to a target."""
+    step, low, high = _STEPS[codec.setting_name]
+    files: dict[int, bytes] = {}
+
+    def size(offset: int) -> float:
+        files[offset] = codec.encode(image, offset * step)
+        return float(len(files[offset]))
+
+    result = search_offset(size, target_bytes, low=low, high=high, tolerance=_TOLERANCE)
+    return files[result.offset]
+
+
+def compared(
+    title: str,
+    picture: Image.Image,
+    data: bytes,
+    decoded: Image.Image,
+    codecs: Sequence[str] = CODECS,
+) -> tuple[Comparison, list[dict[str, str | int | float]]]:
+    """A picture, its `.cwic` file and those of other codecs at its size; and a table of them.
+
+    Args:
+        title: plain text.
+        picture: the original, RGB.
+        data: the `.cwic` file.
+        decoded: what it decodes to.
+        codecs: names of anchors; those that this Pillow lacks are left out.
+    """
+    original = np.asarray(picture)
+    files = [("cwic", data, np.asarray(decoded.convert("RGB")))]
+    for name in codecs:
+        try:
+            codec = contestant(name)
+        except CodecError:
+            continue
+        file = of_size(codec, picture, len(data))
+        files.append((codec.label, file, np.asarray(codec.decode(file).convert("RGB"))))
+    pixels = original.shape[0] * original.shape[1]
+    rows: list[dict[str, str | int | float]] = []
+    versions = [Version("original", original, f"{picture.width}x{picture.height}")]
+    for label, file, shown in files:
+        rate_bpp, found_db = 8 * len(file) / pixels, psnr_db(original, shown)
+        rows.append(
+            {"codec": label, "bytes": len(file), "bpp": rate_bpp, "PSNR dB": round(found_db, 2)}
+        )
+        caption = f"{len(file):,} B, {rate_bpp:.3f} bpp, {found_db:.2f} dB"
+        versions.append(Version(label, shown, caption))
+    # The first two are seen first: ours, and the one that everybody knows.
+    order = [1, 2, 0, *range(3, len(versions))] if len(versions) > 2 else [0, 1]
+    return Comparison(title, tuple(versions[number] for number in order)), rows
+
+
+def compared_page(
+    title: str,
+    picture: Image.Image,
+    data: bytes,
+    decoded: Image.Image,
+    codecs: Sequence[str] = CODECS,
+) -> str:
+    """The same as one HTML document that needs no other file."""
+    shown, rows = compared(title, picture, data, decoded, codecs)
+    return page(
+        f"{title} at {len(data):,} B", [("Side by side", comparison(shown)), ("Sizes", table(rows))]
+    )
+
+
+def psnr_db(original: npt.NDArray[np.uint8], shown: npt.NDArray[np.uint8]) -> float:
+    """Of (H, W, 3) pictures; infinite for equal ones."""
+    mse = float(np.square(original.astype(np.float32) - shown).mean(dtype=np.float64))
+    return 10 * math.log10(255**2 / mse) if mse else math.inf
