@@ -45,7 +45,7 @@ __all__ = ["main"]
 
 # Verbs of a later version. They are no part of the parser, but asking for one deserves a better
 # answer than "invalid choice".
-_NOT_BUILT = ("serve", "data")
+_NOT_BUILT = ("serve",)
 
 _PICTURE_SUFFIXES = frozenset(
     ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff"
@@ -76,6 +76,9 @@ Region = tuple[int, int, int, int]  # x, y, width, height
 _PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")
 
 _SHELLS = ("bash", "zsh", "fish")
+
+# Those of `evaluation.datasets`; a test compares.
+_DATASETS = ("kodak", "div2k-valid", "div2k-train", "clic")
 
 # So many failures of a batch are shown; its table has all.
 _SHOWN_FAILURES = 20
@@ -116,6 +119,8 @@ _EXAMPLES = {
   cwic train configs/cvpr2018.toml --data photos/ --out run --max-seconds 3600""",
     "export": """
   cwic export run/best.safetensors -o mine.cwicmodel""",
+    "data": """
+  cwic data fetch kodak                        a folder kodak/; ask again to go on""",
     "completion": """
   cwic completion bash > ~/.local/share/bash-completion/completions/cwic
   cwic completion zsh > ~/.zfunc/_cwic         a folder of your $fpath
@@ -267,6 +272,13 @@ def _parser() -> argparse.ArgumentParser:
     verb = _add_verb(verbs, "export", _export, "make a model of a checkpoint; needs 'train'")
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     _add_output(verb, "the model", required=True)
+
+    verb = _add_verb(verbs, "data", _data, "fetch a public set of pictures")
+    verb.add_argument("action", choices=("fetch",))
+    verb.add_argument("name", choices=_DATASETS, help="of the set")
+    verb.add_argument(
+        "-o", "--output", metavar="FOLDER", help="for the files (default: one of the set's name)"
+    )
 
     verb = _add_verb(verbs, "completion", _completion, "print a script that completes cwic words")
     verb.add_argument("shell", choices=_SHELLS, help="that is to read the script")
@@ -644,6 +656,21 @@ def _batch(options: argparse.Namespace) -> int:
             sys.stdout,
         )
     return 1 if failed else 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from cwic.evaluation.datasets import DATASETS, fetch
+
+    dataset = DATASETS[options.name]
+    folder = Path(options.output or options.name)
+    if not options.quiet:
+        _say(f"{options.name}: {dataset.about}; {dataset.licence}")
+        if not dataset.is_tried:
+            _say(f"{options.name}: its address has not been tried by this project")
+    say = (lambda text: None) if options.quiet else _say
+    files = fetch(dataset, folder, say=say, show_progress=not options.quiet)
+    _say_result(f"{folder} {len(files)} pictures", folder, options)
+    return 0
 
 
 def _completion(options: argparse.Namespace) -> int:

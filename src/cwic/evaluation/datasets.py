@@ -1,0 +1,213 @@
+"""Public picture sets, fetched into a folder: `cwic data fetch`.
+
+pooch compares hashes; the download below resumes where it broke off. No checksum is invented: that
+of a file that nobody published one for is written down at its first download, beside the pictures,
+and later downloads are held against it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cwic import atomic_file
+from cwic.errors import CodecError, NotBuiltError
+
+__all__ = ["DATASETS", "Dataset", "fetch"]
+
+_HASHES = "sha256.json"
+_PARTIAL = ".part"
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where a set lies and what it is."""
+
+    urls: tuple[str, ...]  # pictures, or zip archives of them
+    about: str  # what, how many, how large
+    licence: str
+    # Whether this project has ever loaded it from there; an address may be right all the same.
+    is_tried: bool = False
+
+
+_ETH = "https://data.vision.ee.ethz.ch/cvl/"
+
+DATASETS = {
+    "kodak": Dataset(
+        tuple(f"https://r0k.us/graphics/kodak/kodak/kodim{n:02}.png" for n in range(1, 25)),
+        "24 photographs of 768x512, 15 MB",
+        "released by Kodak for unrestricted use",
+    ),
+    "div2k-valid": Dataset(
+        (_ETH + "DIV2K/DIV2K_valid_HR.zip",),
+        "100 pictures of 2 megapixels and more, 0.4 GB",
+        "academic research only",
+    ),
+    "div2k-train": Dataset(
+        (_ETH + "DIV2K/DIV2K_train_HR.zip",),
+        "800 pictures of 2 megapixels and more, 3.5 GB",
+        "academic research only",
+    ),
+    "clic": Dataset(
+        (_ETH + "clic/professional_valid_2020.zip",),
+        "CLIC 2020, 41 professional photographs, 0.13 GB",
+        "Unsplash licence",
+    ),
+}
+
+
+def fetch(
+    dataset: Dataset,
+    folder: Path,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    show_progress: bool = True,
+) -> list[Path]:
+    """Download what is missing of a set; archives are unpacked beside themselves.
+
+    Args:
+        dataset: one of `DATASETS`.
+        folder: for the files; made if need be.
+        say: told of checksums that were recorded and not compared.
+        show_progress: a bar for each file on standard error.
+
+    Returns:
+        The files that were asked for, archives replaced by the pictures in them.
+
+    Raises:
+        CodecError: there is no network, no such file, or a checksum differs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known = _read_hashes(folder)
+    found: list[Path] = []
+    for url in dataset.urls:
+        name = url.rpartition("/")[2]
+        path = _retrieved(url, folder, known.get(name), show_progress)
+        if name not in known:
+            known[name] = _sha256(path)
+            content = json.dumps(known, indent=1, sort_keys=True) + "\n"
+            atomic_file.write_file(folder / _HASHES, content.encode())
+            say(f"{name}: no published checksum; recorded sha256 {known[name]}")
+        found += _unpacked(path) if path.suffix == ".zip" else [path]
+    return found
+
+
+def _retrieved(url: str, folder: Path, sha256: str | None, show_progress: bool) -> Path:
+    try:
+        import pooch
+    except ImportError as error:
+        raise NotBuiltError(
+            "fetching needs pooch, found none: pip install 'cwic[evaluate]'"
+        ) from error
+    pooch.get_logger().setLevel(logging.ERROR)
+    try:
+        found: str = pooch.retrieve(
+            url,
+            known_hash=sha256 and f"sha256:{sha256}",
+            fname=url.rpartition("/")[2],
+            path=folder,
+            downloader=_Resuming(folder, show_progress),
+        )
+    except urllib.error.HTTPError as error:
+        raise CodecError(f"{url}: the server says {error.code} {error.reason}") from error
+    except (OSError, urllib.error.URLError) as error:
+        raise CodecError(
+            f"{url}: cannot be loaded: {getattr(error, 'reason', error)}; is there a network? "
+            f"What is here already is kept, ask again to go on"
+        ) from error
+    except ValueError as error:
+        raise CodecError(
+            f"{url}: found another checksum than {sha256}, which {folder / _HASHES} holds"
+        ) from error
+    return Path(found)
+
+
+class _Resuming:
+    """A downloader of pooch that goes on where an earlier one stopped (HTTP ranges)."""
+
+    def __init__(self, folder: Path, show_progress: bool):
+        self._folder = folder
+        self._show_progress = show_progress
+
+    def __call__(self, url: str, output_file: str | os.PathLike[str], pooch: Any) -> None:
+        """Load a file; what is there of it lies beside its final place."""
+        name = url.rpartition("/")[2]
+        partial = self._folder / (name + _PARTIAL)
+        start = partial.stat().st_size if partial.exists() else 0
+        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+        try:
+            response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+        except urllib.error.HTTPError as error:
+            if error.code != 416 or not start:  # more was asked for than there is
+                raise
+            partial.unlink()
+            self(url, output_file, pooch)
+            return
+        with closing(response):
+            resumed = response.status == 206
+            length = response.headers.get("Content-Length")
+            done = start if resumed else 0
+            with (
+                partial.open("ab" if resumed else "wb") as file,
+                tqdm(
+                    desc=name,
+                    total=done + int(length) if length else None,
+                    initial=done,
+                    unit="B",
+                    unit_scale=True,
+                    disable=not self._show_progress,
+                ) as bar,
+            ):
+                while chunk := response.read(_CHUNK_BYTES):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        if length and partial.stat().st_size != done + int(length):
+            raise OSError(f"the connection broke after {partial.stat().st_size:,} B")
+        shutil.move(partial, output_file)
+
+
+def _unpacked(archive: Path) -> list[Path]:
+    """The pictures of an archive, in a folder of its name."""
+    target = archive.with_suffix("")
+    try:
+        with zipfile.ZipFile(archive) as file:
+            names = [name for name in file.namelist() if name.lower().endswith((".png", ".jpg"))]
+            paths = [target / Path(name).name for name in names]
+            target.mkdir(exist_ok=True)
+            for name, path in zip(names, paths, strict=True):
+                if not path.exists():
+                    atomic_file.write_file(path, file.read(name))
+    except zipfile.BadZipFile as error:
+        raise CodecError(f"{archive}: expected a zip archive: {error}") from error
+    return paths
+
+
+def _read_hashes(folder: Path) -> dict[str, str]:
+    path = folder / _HASHES
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict) or any(not isinstance(v, str) for v in found.values()):
+            raise ValueError("no table of checksums")
+    except ValueError as error:
+        raise CodecError(f"{path}: expected JSON with a checksum for each file: {error}") from error
+    return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
