@@ -1,6 +1,6 @@
 """Codes and maps through the entropy coder and back."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +17,6 @@ from cwic.cvpr2018_coder import (
     CodeLayout,
 )
 from cwic.errors import BitstreamError, ModelError
-
-if TYPE_CHECKING:
-    pass
 
 LAYOUTS = [
     CodeLayout(code_channels=8, levels=4, first_kept=2),

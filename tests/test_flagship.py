@@ -209,6 +209,18 @@ def test_counting_first_and_coding_at_once_give_the_same_bytes(family: Flagship)
     assert encoder.finish() == counter.payload()
 
 
+def test_the_largest_symbols_are_coded_and_larger_ones_are_clipped(family: Flagship) -> None:
+    cells = cells_of(64, 64)
+    hyper, level = np.zeros((3, 1, 1), np.int64), np.zeros((4, 4), np.int64)
+    y = np.zeros((6, 4, 4), np.float32)
+    y[0, 0, 0], y[1, 0, 0], y[2, 1, 1] = 1e9, -1e9, 400
+    counter = BitCounter()
+    coded = family.coder.code(counter, y, hyper, level, 0, cells)
+    assert (coded.symbols[0, 0, 0], coded.symbols[1, 0, 0]) == (65790, -65790)
+    decoded = family.coder.decode(counter.payload(), 0, cells)
+    np.testing.assert_array_equal(decoded.symbols, coded.symbols)
+
+
 def test_a_flat_map_costs_a_bit(family: Flagship) -> None:
     counter = BitCounter()
     family.coder._code_levels(counter, np.zeros((8, 8), np.int64), cells_of(128, 128))
@@ -327,6 +339,12 @@ def test_a_model_without_its_own_map_takes_masks(tiny_flagship_network: "Flagshi
         ({"symbol_tables": np.zeros((64, 512), np.int32)}, "symbol_tables"),
         ({"level_tables": np.zeros((3, 41), np.int32)}, "level_tables"),
         ({"magnitudes": np.full(256, -1, np.int16)}, "magnitudes"),
+        ({"magnitudes": np.full(256, 0.5, np.float32)}, "magnitudes"),
+        ({"scale.head.0.weight": np.full((2, 8, 1, 1), 0.3, np.float32)}, "expected integers"),
+        ({"scale.head.0.bias": np.full(2, 2**60)}, "not exact"),
+        ({"scale.head.0.weight": np.full((2, 8, 1, 1), -(2**15), np.int16)}, "expected weights"),
+        ({"mean.hyper_64.weight": np.zeros((6, 4, 3, 3), np.float16)}, "hyper-latents"),
+        ({"scale.from_planes.weight": np.zeros((8, 3, 1, 1), np.int16)}, "planes"),
     ],
 )
 def test_a_model_whose_arrays_do_not_fit_is_refused(

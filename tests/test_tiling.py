@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cwic
-from cwic import flagship, model_file
+from cwic import bitstream, flagship, model_file
 from cwic.codec import Codec
 from cwic.errors import BitstreamError, TargetError
 from cwic.flagship import Flagship, FlagshipAnalysis
@@ -97,6 +97,7 @@ def test_the_same_latents_give_the_same_picture_in_tiles_or_in_one_piece(
         np.zeros(0, np.int64),
         np.zeros(0, np.int64),
         np.zeros(0, np.int32),
+        np.zeros(0, np.uint8),
         joined("decoded"),
         joined("prior"),
         joined("planes"),
@@ -165,3 +166,57 @@ def test_rectangles_meet_only_where_they_share_a_pixel() -> None:
     assert one.meets(Rectangle(3, 3, 9, 9))
     assert not one.meets(Rectangle(4, 0, 9, 9))
     assert one.cut(Rectangle(2, 1, 9, 9)) == Rectangle(2, 1, 4, 4)
+
+
+# --- hostile sizes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile_px"),
+    [(13376, 13376, None), (1, 100_000_000, None), (10_000, 10_000, 8192), (20_000, 64, 32768)],
+)
+def test_a_file_whose_tiles_no_encoder_writes_is_refused(
+    height: int, width: int, tile_px: int | None, tiny_flagship_codec: Codec
+) -> None:
+    """An empty payload is a valid tile: a few bytes must not ask for gigabytes."""
+    count = 1 if tile_px is None else -(-height // tile_px) * -(-width // tile_px)
+    data = bitstream.pack(
+        identity=tiny_flagship_codec.identity,
+        width=width,
+        height=height,
+        mode=0,
+        q=0,
+        tiles=[b""] * count,
+        tile_px=tile_px,
+    )
+    with pytest.raises(BitstreamError, match="found a tile of"):
+        tiny_flagship_codec.decode(data)
+
+
+def test_a_thin_picture_is_divided(tiny_flagship_codec: Codec) -> None:
+    pixels = np.zeros((1, 2**14 + 1, 3), np.uint8)
+    data = tiny_flagship_codec.encode(pixels)
+    assert cwic.read_header(data).tile_px == flagship.TILE_PX
+    assert tiny_flagship_codec.decode(data).size == (2**14 + 1, 1)
+
+
+@given(
+    height=st.integers(1, 500),
+    width=st.integers(1, 500),
+    tile_px=st.sampled_from([None, 64, 128]),
+    corner=st.tuples(st.integers(0, 499), st.integers(0, 499)),
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+)
+@settings(deadline=None)
+def test_the_tiles_that_meet_a_part_are_found_without_asking_each(
+    height: int,
+    width: int,
+    tile_px: int | None,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+) -> None:
+    tiling = Tiling(height, width, tile_px, 64)
+    top, left = min(corner[0], height - 1), min(corner[1], width - 1)
+    part = Rectangle(top, left, min(top + size[0], height), min(left + size[1], width))
+    asked = [number for number, tile in enumerate(tiling.tiles) if tile.meets(part)]
+    assert tiling.meeting(part) == asked

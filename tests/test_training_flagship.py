@@ -17,7 +17,7 @@ from cwic.arithmetic_coder import FREQUENCY_BITS  # noqa: E402
 from cwic.errors import TrainingError  # noqa: E402
 from cwic.evaluation.metrics import grid_ratio, line_gradients  # noqa: E402
 from cwic.flagship_coder import ESCAPE, MAX_SYMBOL, NUM_TABLES  # noqa: E402
-from cwic.integer_net import assert_exact  # noqa: E402
+from cwic.integer_net import check_exact  # noqa: E402
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights  # noqa: E402
 from cwic.training.config import FlagshipStage, load_config  # noqa: E402
 from cwic.training.data import (  # noqa: E402
@@ -365,11 +365,15 @@ def test_the_network_codes_with_the_integer_indices(
 
 def test_weights_that_could_overflow_are_refused() -> None:
     large = IntegerWeights(np.full((1, 2**12, 3, 3), 2**15 - 1), np.zeros(1, np.int64))
-    assert_exact(large)
-    with pytest.raises(AssertionError, match="not exact"):
-        assert_exact(large, max_input=2**25)
-    with pytest.raises(AssertionError, match="not exact"):
-        assert_exact(*[large] * 300)
+    check_exact(large)
+    with pytest.raises(ValueError, match="not exact"):
+        check_exact(large, max_input=2**25)
+    with pytest.raises(ValueError, match="not exact"):
+        check_exact(*[large] * 300)
+    with pytest.raises(ValueError, match="expected weights"):
+        check_exact((np.array([[-(2**15)]], np.int16), np.zeros(1, np.int64)))
+    with pytest.raises(ValueError, match="expected integers"):
+        check_exact((np.array([[0.5]]), np.zeros(1, np.int64)))
 
 
 # --- probabilities --------------------------------------------------------------------------------

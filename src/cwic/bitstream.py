@@ -230,6 +230,9 @@ def pack(
         tile_px is None or tile_px in TILE_SIDES_PX, f"tiles of {tile_px} px", f"{TILE_SIDES_PX}"
     )
     num_tiles = _num_tiles(width, height, tile_px)
+    _require(
+        num_tiles <= Limits.max_sections, f"{num_tiles} tiles", f"at most {Limits.max_sections}"
+    )
     _require(len(tiles) == num_tiles, f"{len(tiles)} tiles", f"{num_tiles}")
     _require(
         (alpha is not None) == (mode in _MODES_WITH_ALPHA),

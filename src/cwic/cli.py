@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cwic.bitstream import Header
+    from cwic.codec import Codec
 
 __all__ = ["main"]
 
@@ -189,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_rate(verb)
     verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
     verb.add_argument(
-        "--roi-strength", type=_positive, metavar="S", default=1.0, help="of the mask, to 4"
+        "--roi-strength", type=_strength, metavar="0..4", default=1.0, help="of the mask"
     )
     verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
     verb.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP")
@@ -392,6 +393,13 @@ def _positive(text: str) -> float:
     return value
 
 
+def _strength(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 4:
+        raise argparse.ArgumentTypeError(f"expected 0 to 4, found {text}")
+    return value
+
+
 def _count(text: str) -> int:
     value = _number(text)
     if value < 1 or value != int(value):
@@ -493,18 +501,14 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
 
 def _reached_psnr_db(picture: Any, data: bytes, model: str | None) -> float:
     """PSNR of a file against the picture it was made of, over R, G and B."""
-    import numpy as np
-
+    from cwic.compare import psnr_db
     from cwic.image import read_picture
 
     if isinstance(picture, io.BytesIO):
         picture.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CodecWarning)  # said before
-        original = read_picture(picture).pixels.astype(np.float32)
-        decoded = read_picture(_decoded(data, model)).pixels
-    mse = float(np.square(original - decoded).mean())
-    return 10 * math.log10(255**2 / mse) if mse else math.inf
+        return psnr_db(read_picture(picture).pixels, read_picture(_decoded(data, model)).pixels)
 
 
 def _decode(options: argparse.Namespace) -> int:
@@ -535,14 +539,25 @@ def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         _say(f"{_shown(source)}: model {_model_name(header)}, q {header.q}, {seconds:.2f} s")
 
 
-@cache
 def _decoded(data: bytes, model: str | None, region: Region | None = None) -> "Image":
     """The picture of a file, made by a bundled model or by the one that was named."""
+    return _codec_of(data, model).decode(data, region=region)
+
+
+def _codec_of(data: bytes, model: str | None) -> "Codec":
+    """The model that was named, or the bundled one that made a file."""
+    import cwic
+    from cwic import model_file
+
+    return _codec(model or str(model_file.find_identity(cwic.read_header(data).identity)))
+
+
+@cache
+def _codec(model: str) -> "Codec":
+    """A loaded model; a folder of files needs it once."""
     import cwic
 
-    if model is None:
-        return cwic.decode(data, region=region)
-    return cwic.Codec.load(model).decode(data, region=region)
+    return cwic.Codec.load(model)
 
 
 def _view(options: argparse.Namespace) -> int:
@@ -551,7 +566,6 @@ def _view(options: argparse.Namespace) -> int:
 
 def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     import cwic
-    from cwic import model_file
     from cwic.image import encode_image, save_image
     from cwic.view import overlay
 
@@ -566,8 +580,7 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
             model=options.model,
             keep_metadata=False,
         )
-    model = options.model or model_file.find_identity(cwic.read_header(data).identity)
-    codec = cwic.Codec.load(model)
+    codec = _codec_of(data, options.model)
     sheet = overlay(codec.decode(data), codec.allocation(data))
     if target == _STDIO:
         _write(encode_image(sheet, "PNG"), target)
@@ -614,7 +627,14 @@ def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> No
     )
 
 
+def _compute_on_one_thread() -> None:
+    """Before numpy is loaded, here and in workers: neither times nor bytes shall depend on -j."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
 def _batch(options: argparse.Namespace) -> int:
+    _compute_on_one_thread()
     from cwic import batch
 
     wishes = {
@@ -806,6 +826,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     paths: list[Path] = []
     for source in options.inputs:
         paths += _files_in(source, _PICTURE_SUFFIXES) if source.is_dir() else [source]
+    _compute_on_one_thread()
     with _extra("evaluate", ("torch", "pytorch_msssim", "scipy", "matplotlib"), NotBuiltError):
         from cwic.evaluation.benchmark import evaluate
 

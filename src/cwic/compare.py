@@ -53,16 +53,17 @@ def compared(
         picture: the original, RGB.
         data: the `.cwic` file.
         decoded: what it decodes to.
-        codecs: names of anchors; those that this Pillow lacks are left out.
+        codecs: names of anchors; those that are not here, or cannot take this picture, are
+            left out.
     """
     original = np.asarray(picture)
     files = [("cwic", data, np.asarray(decoded.convert("RGB")))]
     for name in codecs:
         try:
             codec = contestant(name)
-        except CodecError:
+            file = of_size(codec, picture, len(data))
+        except (CodecError, OSError, ValueError):  # not installed, or not for such a picture
             continue
-        file = of_size(codec, picture, len(data))
         files.append((codec.label, file, np.asarray(codec.decode(file).convert("RGB"))))
     pixels = original.shape[0] * original.shape[1]
     rows: list[dict[str, str | int | float]] = []

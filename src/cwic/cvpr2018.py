@@ -10,7 +10,7 @@ import numpy.typing as npt
 from cwic.arithmetic_coder import BitCounter
 from cwic.cvpr2018_coder import CodeCoder, CodedPicture, CodeLayout
 from cwic.engine import Engine
-from cwic.errors import BitstreamError, NotBuiltError
+from cwic.errors import BitstreamError, ImageError
 from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers
 from cwic.image import crop, pad_to_multiple
 from cwic.model_file import ModelFile
@@ -23,6 +23,7 @@ CELL_PX = 8
 
 # The transforms of a whole picture take about 220 bytes a pixel: 3.7 GB at this size.
 MAX_PIXELS = 2**24
+MAX_SIDE_PX = 2**14
 
 # Logits that a mask of contrast 1 adds to the importance map.
 _MASK_LOGITS = 3.0
@@ -89,10 +90,10 @@ class Cvpr2018:
 
     def tile_px(self, height: int, width: int) -> int | None:
         """None: this family has no tiles."""
-        if height * width > MAX_PIXELS:
-            raise NotBuiltError(
-                f"found a picture of {width}x{height} pixels, expected at most {MAX_PIXELS:,} for "
-                f"a model of family {FAMILY}; the default model takes any size"
+        if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE_PX:
+            raise ImageError(
+                f"found a picture of {width}x{height} pixels, expected at most {MAX_PIXELS:,} and "
+                f"no side above {MAX_SIDE_PX:,} for a model of family {FAMILY}"
             )
         return None
 
@@ -132,7 +133,11 @@ class Cvpr2018:
 
     def _decode(self, payloads: Sequence[bytes], tiling: Tiling) -> CodedPicture:
         _, _, height, width = tiling.picture
-        if self.tile_px(height, width) is None and len(payloads) != 1:
+        try:
+            self.tile_px(height, width)
+        except ImageError as error:
+            raise BitstreamError(str(error)) from None
+        if len(payloads) != 1:
             raise BitstreamError(f"expected one tile for family {FAMILY}, found {len(payloads)}")
         cells = (-(-height // CELL_PX), -(-width // CELL_PX))
         return self.coder.decode(payloads[0], *cells)

@@ -24,7 +24,7 @@ from cwic.arithmetic_coder import (
     SymbolTables,
 )
 from cwic.errors import BitstreamError, ModelError
-from cwic.integer_net import ACTIVATION_BITS, SUM_BITS, assert_exact, rectified
+from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, SUM_BITS, check_exact, rectified
 
 __all__ = ["CodeCoder", "CodeLayout", "CodedPicture"]
 
@@ -46,8 +46,8 @@ LEVEL_TAPS = (
     *((0, dx) for dx in range(-2, 0)),
 )
 
-_MAX_CODE_CHANNELS = 1024
-_OUTPUT_GAIN = 4  # of the last layers
+MAX_CODE_CHANNELS = 1024
+OUTPUT_GAIN = 4  # of the last layers
 _MAX_PLACE = 2**40  # of biases: no sum comes near 2^53
 _REACH = 2  # cells of border around maps and codes
 
@@ -83,7 +83,7 @@ class _Perceptron(NamedTuple):
         """(N, first) sums -> (N, outputs) sums times the gain."""
         y = rectified(rectified(x) @ self.hidden.T + self.hidden_bias)
         sums: Array = y @ self.out.T + self.out_bias
-        return _OUTPUT_GAIN * sums.astype(np.int64)
+        return OUTPUT_GAIN * sums.astype(np.int64)
 
 
 class CodeCoder:
@@ -108,13 +108,13 @@ class CodeCoder:
         if not (
             2 <= levels <= 256
             and levels & (levels - 1) == 0
-            and levels <= n <= _MAX_CODE_CHANNELS
+            and levels <= n <= MAX_CODE_CHANNELS
             and n % levels == 0
             and 0 <= first_kept <= n // levels
         ):
             raise ModelError(
                 f"model {model}: expected a power of two of up to 256 levels that divides up to "
-                f"{_MAX_CODE_CHANNELS} code channels, and no more channels kept at first than at "
+                f"{MAX_CODE_CHANNELS} code channels, and no more channels kept at first than at "
                 f"each level, found {layout}"
             )
         self.layout = layout
@@ -124,7 +124,6 @@ class CodeCoder:
         self._below, self._own = [], np.zeros((0, width))
         self._below_taps: list[tuple[int, int]] = []
         self._own_taps: list[tuple[int, int]] = []
-        exact: list[tuple[Array, Array, int | None]] = []
         if np.abs(self._place).max() > _MAX_PLACE:
             raise ModelError(f"model {model}: code.place: expected at most {_MAX_PLACE}")
         if "code.below.weight" in found:
@@ -134,21 +133,20 @@ class CodeCoder:
                 np.ascontiguousarray(weight[:, j].reshape(width, -1).T)
                 for j in range(weight.shape[1])
             ]
-            exact.append((weight, np.zeros(width, np.int64), 1 << ACTIVATION_BITS))
+            self._check_exact(weight, np.zeros(width), 1 << ACTIVATION_BITS)
         if "code.own.weight" in found:
             weight = self._kernel(found, "code.own.weight", (width, 1))
             reach = weight.shape[2] // 2
             self._own_taps = [tap for tap in _window(reach) if sum(tap) % 2]
             own = [weight[:, 0, dy + reach, dx + reach] for dy, dx in self._own_taps]
             self._own = np.array(own).reshape(-1, width)
-            exact.append((weight, np.zeros(width, np.int64), 1 << ACTIVATION_BITS))
-        self._assert_exact(exact)
+            self._check_exact(weight, np.zeros(width), 1 << ACTIVATION_BITS)
         self._code_perceptron = self._perceptron(found, "code", width, 1)
         weight = self._kernel(found, "level.neighbours.weight", (None, 2))
         if weight.shape[2] != 2 * _REACH + 1:
             raise ModelError(f"model {model}: level.neighbours.weight: found {weight.shape}")
         bias = self._take(found, "level.neighbours.bias", (len(weight),))
-        self._assert_exact([(weight, bias, 1 << ACTIVATION_BITS)])
+        self._check_exact(weight, bias, 1 << ACTIVATION_BITS)
         self._level_bias = bias
         self._neighbours = np.ascontiguousarray(
             np.concatenate(
@@ -200,15 +198,15 @@ class CodeCoder:
         hidden_bias = self._take(found, f"{name}.hidden.bias", (len(hidden),))
         out = self._take(found, f"{name}.out.weight", (outputs, len(hidden), 1, 1))
         out_bias = self._take(found, f"{name}.out.bias", (outputs,))
-        self._assert_exact([(hidden, hidden_bias, None)])
-        self._assert_exact([(out, out_bias, None)])
+        self._check_exact(hidden, hidden_bias)
+        self._check_exact(out, out_bias)
         return _Perceptron(hidden[:, :, 0, 0], hidden_bias, out[:, :, 0, 0], out_bias)
 
-    @staticmethod
-    def _assert_exact(layers: list[tuple[Array, Array, int | None]]) -> None:
-        for weight, bias, max_input in layers:
-            limits = {} if max_input is None else {"max_input": max_input}
-            assert_exact((weight.astype(np.int64), bias.astype(np.int64)), **limits)
+    def _check_exact(self, weight: Array, bias: Array, max_input: int = MAX_INTEGER) -> None:
+        try:
+            check_exact((weight.astype(np.int64), bias.astype(np.int64)), max_input=max_input)
+        except ValueError as error:
+            raise ModelError(f"model {self._model}: {error}") from error
 
     # -- both directions ---------------------------------------------------------------------------
 
@@ -249,6 +247,8 @@ class CodeCoder:
         half = 1 << (SUM_BITS - 1)
         for step in range(width + 2 * (height - 1)):
             y = np.arange(max(0, (step - width + 2) // 2), min(height - 1, step // 2) + 1)
+            if not y.size:
+                continue
             x = step - 2 * y
             at = (y + _REACH) * stride + x + _REACH
             near = at[:, None] + taps

@@ -86,7 +86,7 @@ class Family(Protocol):
         """Side of the tiles that a picture is coded in; None: it is not divided.
 
         Raises:
-            NotBuiltError: it is too large for the family.
+            ImageError: it is too large for the family.
         """
         ...
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cwic.arithmetic_coder import BitCounter
 from cwic.engine import Engine
-from cwic.errors import ModelError
+from cwic.errors import BitstreamError, ModelError
 from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers
 from cwic.flagship_coder import (
     HYPER_PX,
@@ -31,7 +31,11 @@ FAMILY = "cwic"
 
 # Larger pictures are coded in tiles of this side, whose latents are predicted from no other tile.
 MAX_UNDIVIDED_PIXELS = 2**22
+MAX_UNDIVIDED_SIDE_PX = 2**14
 TILE_PX = 1024
+
+# What a reader takes: a file must not ask for more memory than a picture would.
+_MAX_TILE_PIXELS = 2**22
 
 # What the transforms see of a tile's neighbours; their receptive fields reach 112 pixels.
 HALO_PX = 128
@@ -64,10 +68,25 @@ class Flagship:
 
     def tile_px(self, height: int, width: int) -> int | None:
         """Pictures are divided where one piece would take much memory."""
-        return None if height * width <= MAX_UNDIVIDED_PIXELS else TILE_PX
+        small = height * width <= MAX_UNDIVIDED_PIXELS
+        return None if small and max(height, width) <= MAX_UNDIVIDED_SIDE_PX else TILE_PX
 
     def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
-        """Where the tiles of a picture lie."""
+        """Where the tiles of a picture lie.
+
+        Raises:
+            BitstreamError: a tile would be larger than any that is written.
+        """
+        sides = (min(side, tile_px or side) for side in (height, width))
+        tile_height, tile_width = sides
+        if (
+            tile_height * tile_width > _MAX_TILE_PIXELS
+            or max(tile_height, tile_width) > MAX_UNDIVIDED_SIDE_PX
+        ):
+            raise BitstreamError(
+                f"found a tile of {tile_width}x{tile_height} pixels, expected at most "
+                f"{_MAX_TILE_PIXELS:,} and no side above {MAX_UNDIVIDED_SIDE_PX:,}"
+            )
         return Tiling(height, width, tile_px, HYPER_PX)
 
     def analyze(self, pixels: Pixels) -> "FlagshipAnalysis":
@@ -118,10 +137,9 @@ class Flagship:
         def gathered(window: Rectangle) -> list[npt.NDArray[np.float32]]:
             inputs: list[npt.NDArray[np.float32]] = []
             shape = (window.height // LATENT_PX, window.width // LATENT_PX)
-            for number, latents in known.items():
+            for number in tiling.meeting(window):
+                latents = known[number]
                 own = tiling.around(tiling.tiles[number])
-                if not own.meets(window):
-                    continue
                 both = own.cut(window)
                 here, there = both.slices(own, LATENT_PX), both.slices(window, LATENT_PX)
                 arrays = (latents.decoded, latents.prior, latents.planes)
@@ -139,16 +157,12 @@ class Flagship:
             result[core.slices(part)] = pixels[0][core.slices(window)]
 
         with self.pool(tiling) as pool:
-            shown = [n for n, tile in enumerate(tiling.tiles) if tile.meets(part)]
+            shown = tiling.meeting(part)
             for row in sorted({number // tiling.columns for number in shown}):
                 in_row = [number for number in shown if number // tiling.columns == row]
-                cores = [tiling.tiles[number].cut(part) for number in in_row]
-                windows = [tiling.around(core, HALO_PX) for core in cores]
-                needed = {
-                    number
-                    for number, tile in enumerate(tiling.tiles)
-                    if any(tiling.around(tile).meets(window) for window in windows)
-                }
+                first, last = (tiling.tiles[number].cut(part) for number in (in_row[0], in_row[-1]))
+                band = Rectangle(first.top, first.left, last.bottom, last.right)
+                needed = set(tiling.meeting(tiling.around(band, HALO_PX)))
                 for number in known.keys() - needed:
                     del known[number]
                 missing = sorted(needed - known.keys())

@@ -48,6 +48,8 @@ LEVEL_CONTEXTS = (1, 2, 3, 5, 8)  # roughness at which the next context of a lev
 LEVEL_FRACTIONS = 4  # a level's prediction is a multiple of 1 / LEVEL_FRACTIONS
 MAX_LEVEL_RESIDUAL = 20  # of a level from its prediction rounded down
 
+_PLANES = 5  # of `condition`
+_TOLD = 2  # planes of the scale network: level and q
 _HALF = FREQUENCY_TOTAL // 2
 _MAX_EXCESS_BITS = 16  # of what an escape adds to MAX_SYMBOL
 _MAX_CODED = MAX_SYMBOL + (1 << _MAX_EXCESS_BITS) - 1
@@ -130,6 +132,12 @@ class LatentCoder:
             _layers(arrays, "scale."), groups, f"model {model}: scale"
         )
         self.hyper_channels = self.scale_network.hyper_channels
+        found = (self.mean_network.hyper_channels, self.mean_network.planes)
+        if found != (self.hyper_channels, _PLANES) or self.scale_network.planes != _TOLD:
+            raise ModelError(
+                f"model {model}: expected networks of {self.hyper_channels} hyper-latents, "
+                f"{_PLANES} and {_TOLD} planes, found {found} and {self.scale_network.planes}"
+            )
         expected = {
             "symbol_tables": (NUM_TABLES, ESCAPE + 1),
             "hyper_tables": (RATE_CLASSES * self.hyper_channels, 2 * MAX_HYPER + 1),
@@ -143,10 +151,14 @@ class LatentCoder:
         self._hyper_tables = tables["hyper_tables"]
         self._level_tables = tables["level_tables"]
         magnitudes = arrays.get("magnitudes", np.zeros(0))
-        if magnitudes.shape != (MAX_SYMBOL + 1,) or not 0 <= magnitudes.min() <= MAX_INTEGER:
+        if (
+            magnitudes.shape != (MAX_SYMBOL + 1,)
+            or magnitudes.dtype.kind not in "iu"
+            or not 0 <= magnitudes.min() <= magnitudes.max() <= MAX_INTEGER
+        ):
             raise ModelError(
-                f"model {model}: expected {MAX_SYMBOL + 1} magnitudes from 0 to {MAX_INTEGER}, "
-                f"found shape {magnitudes.shape}"
+                f"model {model}: expected {MAX_SYMBOL + 1} integer magnitudes, 0 to {MAX_INTEGER}, "
+                f"found shape {magnitudes.shape} of {magnitudes.dtype}"
             )
         self._magnitudes = magnitudes.astype(np.float64)
 
@@ -306,6 +318,8 @@ class LatentCoder:
         known = np.zeros((height + 1, width + 2), np.int64)  # a border above, left and right
         for step in range(width + 2 * (height - 1)):
             y = np.arange(max(0, (step - width + 2) // 2), min(height - 1, step // 2) + 1)
+            if not y.size:
+                continue
             x = step - 2 * y
             predicted, roughness = _level_neighbours(known, y, x, width)
             context = np.searchsorted(LEVEL_CONTEXTS, roughness, side="right")

@@ -42,13 +42,13 @@ __all__ = [
     "to_pil",
 ]
 
+_Sample = TypeVar("_Sample", bound=np.generic)
+
 Source = str | os.PathLike[str] | BinaryIO | Image.Image | NDArray[Any]
 
 # The size at which Pillow's own protection refuses a file: twice its MAX_IMAGE_PIXELS.
 MAX_PIXELS = 2 * 89_478_485
 # A longer block would not be read back: it is over the default limit of the container.
-_Sample = TypeVar("_Sample", bound=np.generic)
-
 _MAX_METADATA_BYTES = 16 * 2**20
 
 

@@ -5,7 +5,7 @@ a / 2^8; a weight w, |w| < 2^15, that means w / 2^12; sums in units of 2^-20. Be
 
     a' = clip((sum + 2^11) >> 12, 0, 2^15 - 1).
 
-:func:`assert_exact` checks from the weights that no sum can reach 2^53. So every partial sum is an
+:func:`check_exact` checks from the weights that no sum can reach 2^53. So every partial sum is an
 integer that float64 holds, and neither the order of summation nor the BLAS, its threads or its
 kernels can change a result. There are matrix products and nothing else: a convolution routine may
 choose an algorithm that is not exact. Which layers there are is left to the callers.
@@ -21,7 +21,7 @@ __all__ = [
     "MAX_INTEGER",
     "SUM_BITS",
     "WEIGHT_BITS",
-    "assert_exact",
+    "check_exact",
     "rectified",
 ]
 
@@ -49,21 +49,26 @@ def rectified(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.clip(result, 0, MAX_INTEGER, out=result)
 
 
-def assert_exact(
-    *layers: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]],
-    max_input: int = MAX_INTEGER,
-) -> None:
-    """Assert that the sum of the layers' outputs is exact in float64 whatever the order of terms.
+def check_exact(*layers: tuple[NDArray[Any], NDArray[Any]], max_input: int = MAX_INTEGER) -> None:
+    """Check that the sum of the layers' outputs is exact in float64 whatever the order of terms.
 
     Args:
         layers: weight (out, ...) and bias (out,) of each; their outputs are added up before the
             next activation.
         max_input: largest magnitude of an integer that goes in.
+
+    Raises:
+        ValueError: it is not, or these are no integers.
     """
     largest = 0
     for weight, bias in layers:
+        if weight.dtype.kind not in "iu" or bias.dtype.kind not in "iu":
+            raise ValueError(f"expected integers, found {weight.dtype} and {bias.dtype}")
+        low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
+        if low < -MAX_INTEGER or high > MAX_INTEGER:
+            raise ValueError(f"expected weights of at most {MAX_INTEGER}, found {low} to {high}")
         wide = np.abs(weight.astype(np.int64)).reshape(len(weight), -1)
-        assert int(wide.max(initial=0)) <= MAX_INTEGER, f"found a weight of {int(wide.max())}"
         reach = [int(row) * max_input for row in wide.sum(axis=1)]
         largest += max(r + abs(int(b)) for r, b in zip(reach, bias, strict=True))
-    assert largest < _EXACT_LIMIT, f"sums of up to {largest} are not exact in float64"
+    if largest >= _EXACT_LIMIT:
+        raise ValueError(f"sums of up to {largest} are not exact in float64")

@@ -10,7 +10,8 @@ that asks for the size of a thousand pictures expects; `load()` decodes. The mod
 identity in the file, so files of a model of your own need `Codec.load(...).decode` instead.
 
 Errors are those that users of Pillow catch: OSError for what is wrong with a file or a picture,
-ValueError for an argument, and Pillow's own limit on pixels decides what is too large to open.
+ValueError for an argument. Pillow's own limit on pixels decides what is too large to open; `load()`
+keeps that of :func:`cwic.decode`.
 """
 
 import contextlib

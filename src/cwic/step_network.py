@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cwic.errors import ModelError
-from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, assert_exact, rectified
+from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, check_exact, rectified
 
 Array = npt.NDArray[Any]
 Halves = tuple[Array, Array]  # (channels, cells of even x + y), (channels, cells of odd x + y)
@@ -242,14 +242,18 @@ class ScaleNetwork(StepNetwork):
         groups: Sequence[int],
         what: str,
     ):
-        """As of :class:`StepNetwork`; asserts that every sum is exact."""
+        """As of :class:`StepNetwork`, or a sum would not be exact."""
         super().__init__(layers, groups, what)
-        for pair in layers.values():
-            assert_exact(pair)
+        used = {name: layers[name] for name in self._layers}
         of_state = ("to_16", "from_planes", "absorb_group")
         # Each group is absorbed twice, once for each colour.
-        twice = [pair for name, pair in layers.items() if name.startswith(of_state)] * 2
-        assert_exact(*twice)
+        twice = [pair for name, pair in used.items() if name.startswith(of_state)] * 2
+        try:
+            for pair in used.values():
+                check_exact(pair)
+            check_exact(*twice)
+        except ValueError as error:
+            raise ModelError(f"{what}: {error}") from error
 
     def activate(self, x: Array) -> Array:
         """Shift, round, ReLU, clip."""

@@ -74,13 +74,22 @@ class Tiling:
         self.picture = Rectangle(0, 0, height, width)
         self._multiple = multiple
         self.padded = self.around(self.picture)
-        tile_px = tile_px or max(height, width)
+        self._tile_px = tile_px = tile_px or max(height, width)
         self.tiles = [
             Rectangle(top, left, min(top + tile_px, height), min(left + tile_px, width))
             for top in range(0, height, tile_px)
             for left in range(0, width, tile_px)
         ]
         self.columns = -(-width // tile_px)
+
+    def meeting(self, part: Rectangle) -> list[int]:
+        """Numbers of the tiles that have a pixel of a part, its padding included, ascending."""
+        side, rows = self._tile_px, len(self.tiles) // self.columns
+        return [
+            row * self.columns + column
+            for row in range(part.top // side, min(-(-part.bottom // side), rows))
+            for column in range(part.left // side, min(-(-part.right // side), self.columns))
+        ]
 
     def around(self, part: Rectangle, halo_px: int = 0) -> Rectangle:
         """A part and its halo within the padded picture, its corners on multiples."""

@@ -276,11 +276,18 @@ class _Trainer:
                 positions = range(self.process.rank * share, (self.process.rank + 1) * share)
                 steps = range(progress.step, progress.step - first + stage.steps)
                 self.family.begin_stage(self.network, stage)
+                if stage.entropy_only and first == 0:
+                    # Expectations are trained on what the exported weights will code.
+                    self._load(self.average)
                 for batch in self._batches(stage, steps, positions):
                     step = progress.step
                     learning_rate = _learning_rate(stage, step - steps.stop + stage.steps)
                     place = Place(step, positions)
-                    result, norm = self._step(batch, stage, place, learning_rate)
+                    # The average follows quickly at first, so that early weights do not linger in
+                    # it; what only the last stage trains starts out there.
+                    age = step - (steps.stop - stage.steps) if stage.entropy_only else step
+                    decay = min(config.ema_decay, (1 + age) / (10 + age))
+                    result, norm = self._step(batch, stage, place, learning_rate, decay)
                     bad_steps = 0 if math.isfinite(norm) else bad_steps + 1
                     if bad_steps == _MAX_BAD_STEPS:
                         raise TrainingError(
@@ -355,7 +362,12 @@ class _Trainer:
         return batches(self.store, data, seed, steps, positions)
 
     def _step(
-        self, batch: np.ndarray | Tensor, stage: StageConfig, place: Place, learning_rate: float
+        self,
+        batch: np.ndarray | Tensor,
+        stage: StageConfig,
+        place: Place,
+        learning_rate: float,
+        decay: float,
     ) -> tuple[StepLoss, float]:
         """One optimiser step; what the family says of it, and the gradient's norm."""
         config = self.config
@@ -368,8 +380,6 @@ class _Trainer:
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm))
         if math.isfinite(norm):
             self.optimizer.step()
-            # The average follows quickly at first, so that early weights do not linger in it.
-            decay = min(config.ema_decay, (1 + place.step) / (10 + place.step))
             with torch.no_grad():
                 torch._foreach_lerp_(
                     list(self.average.values()), list(self.network.parameters()), 1 - decay

@@ -25,6 +25,7 @@ from cwic.cvpr2018_coder import (
     LEVEL_SCALES,
     LEVEL_TAPS,
     LOGIT_UNITS,
+    OUTPUT_GAIN,
     PROBABILITIES,
     SCALES_PER_OCTAVE,
     SMALLEST_LEVEL_SCALE,
@@ -39,9 +40,6 @@ from cwic.training.model.integer_layers import (
 from cwic.training.model.logistic import frequencies, logistic_bits, logistic_masses
 
 __all__ = ["CodeContext", "LevelContext", "level_tables", "probability_table"]
-
-# Gain of the last layers, a shift by two bits.
-OUTPUT_GAIN = 4
 
 
 def _on_sum_grid(x: Tensor) -> Tensor:

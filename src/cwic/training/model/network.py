@@ -7,6 +7,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
+from cwic.cvpr2018_coder import MAX_CODE_CHANNELS
 from cwic.training.model.binarizer import binarize
 from cwic.training.model.context_network import CodeContext, LevelContext
 from cwic.training.model.importance_map import (
@@ -53,12 +54,13 @@ class Cvpr2018Config:
             raise ValueError(f"width must lie in (0, 4], found {self.width}")
         if (
             not 2 <= self.levels <= 256
-            or self.code_channels < 1
+            or self.levels & (self.levels - 1)
+            or not 1 <= self.code_channels <= MAX_CODE_CHANNELS
             or self.code_channels % self.levels
         ):
             raise ValueError(
-                f"levels must lie in 2 to 256 and divide code_channels, "
-                f"found {self.levels} and {self.code_channels}"
+                f"levels must be a power of two from 2 to 256 that divides code_channels, which "
+                f"must be at most {MAX_CODE_CHANNELS}, found {self.levels} and {self.code_channels}"
             )
         if max(abs(self.min_rate_offset), abs(self.max_rate_offset)) > 16:
             raise ValueError(

@@ -1,0 +1,115 @@
+"""Times of encoding and decoding, in process and as whole processes, and of a large picture.
+
+    python benchmarks/speed.py KODAK [--model NAME] [--threads N] [--large]
+
+In process: from a uint8 array to bytes and back at a fixed quality, sessions warm, median of five
+for each picture, mean over the pictures. Whole processes: `cwic encode` and `cwic decode`, median
+of five. `--large` adds a picture of 24 megapixels made of the others, with the peak of memory.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cwic import Codec
+
+QUALITY = 50
+REPEATS = 5
+LARGE_HEIGHT, LARGE_WIDTH = 4000, 6000
+
+
+def median_s(act: Callable[[], object]) -> float:
+    """Seconds of a call, median of five after one that does not count."""
+    act()
+    times = []
+    for _ in range(REPEATS):
+        start_s = time.perf_counter()
+        act()
+        times.append(time.perf_counter() - start_s)
+    return statistics.median(times)
+
+
+def in_process(codec: Codec, pictures: list[npt.NDArray[np.uint8]]) -> None:
+    """Prints means over the pictures."""
+    encode_s, decode_s = [], []
+    for picture in pictures:
+        data = codec.encode(picture, quality=QUALITY)
+        encode_s.append(median_s(lambda p=picture: codec.encode(p, quality=QUALITY)))  # type: ignore[misc]
+        decode_s.append(median_s(lambda d=data: codec.decode(d)))  # type: ignore[misc]
+    height, width = pictures[0].shape[:2]
+    print(
+        f"in process, {len(pictures)} pictures of {width}x{height}: "
+        f"encode {statistics.mean(encode_s):.3f} s, decode {statistics.mean(decode_s):.3f} s"
+    )
+
+
+def whole_processes(path: Path, model: str | None) -> None:
+    """Prints times of the command."""
+    named = ["--model", model] if model else []
+    with tempfile.TemporaryDirectory() as folder:
+        file, decoded = Path(folder) / "a.cwic", Path(folder) / "a.png"
+
+        def cwic(*words: object) -> None:
+            command = [sys.executable, "-m", "cwic", *map(str, words), "--quiet", "-f"]
+            subprocess.run(command, check=True)
+
+        encode_s = median_s(lambda: cwic("encode", path, "-o", file, "-q", QUALITY, *named))
+        decode_s = median_s(lambda: cwic("decode", file, "-o", decoded, *named))
+    print(f"whole processes, {path.name}: encode {encode_s:.2f} s, decode {decode_s:.2f} s")
+
+
+def large(codec: Codec, pictures: list[npt.NDArray[np.uint8]]) -> None:
+    """Prints time and memory of 24 megapixels."""
+    upright = [p if p.shape[0] < p.shape[1] else p.transpose(1, 0, 2) for p in pictures]
+    columns = -(-LARGE_WIDTH // upright[0].shape[1])
+    rows = -(-LARGE_HEIGHT // upright[0].shape[0])
+    wall = np.concatenate(
+        [
+            np.concatenate([upright[(x + y) % len(upright)] for x in range(columns)], axis=1)
+            for y in range(rows)
+        ]
+    )
+    picture = np.ascontiguousarray(wall[:LARGE_HEIGHT, :LARGE_WIDTH])
+    start_s = time.perf_counter()
+    data = codec.encode(picture, quality=QUALITY)
+    encoded_s = time.perf_counter()
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    codec.decode(data)
+    decoded_s = time.perf_counter()
+    both_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(
+        f"24 megapixels: encode {encoded_s - start_s:.1f} s, decode {decoded_s - encoded_s:.1f} s, "
+        f"peak of memory {peak_mb:.0f} MB after encoding, {both_mb:.0f} MB after both"
+    )
+
+
+def main() -> None:
+    """Runs what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("kodak", type=Path, help="folder of PNG pictures")
+    parser.add_argument("--model")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--large", action="store_true")
+    options = parser.parse_args()
+    paths = sorted(options.kodak.glob("*.png"))
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    codec = Codec.load(options.model, threads=options.threads)
+    print(f"model {codec.name}, {codec.identity.hex()}, quality {QUALITY}")
+    in_process(codec, pictures)
+    whole_processes(paths[0], options.model)
+    if options.large:
+        large(codec, pictures)
+
+
+if __name__ == "__main__":
+    main()
