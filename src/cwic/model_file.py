@@ -27,7 +27,7 @@ from cwic.atomic_file import write_file
 from cwic.errors import ModelError, UnknownModelError
 
 EXTENSION = ".cwicmodel"
-DEFAULT_MODEL = "cvpr2018"
+DEFAULT_MODEL = "cwic-visual"
 IDENTITY_BYTES = 8
 
 _FORMAT = "cwic-model-1"
