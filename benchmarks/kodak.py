@@ -1,9 +1,10 @@
-"""Whole files of a model beside JPEG and JPEG 2000 at equal size, averaged over a folder.
+"""Whole files of models beside JPEG and JPEG 2000 at equal size, averaged over a folder.
 
-    python benchmarks/kodak.py FOLDER [--model NAME|PATH] [--bpp 0.118 0.172 ...]
+    python benchmarks/kodak.py FOLDER [--model NAME|PATH ...] [--bpp 0.118 0.172 ...]
 
 Needs the extra `train` for SSIM. Sizes are those of whole files, pictures are compared after
-rounding to 8 bits. SSIM: Gaussian window 11x11, sigma 1.5, mean over R, G and B. JPEG: 4:2:0,
+rounding to 8 bits. SSIM: Gaussian window 11x11, sigma 1.5, mean over R, G and B;
+MS-SSIM likewise, the mean of the pictures' values. JPEG: 4:2:0,
 optimised, progressive; JPEG 2000: OpenJPEG, irreversible, with colour transform; both through
 Pillow, at the setting whose file comes nearest to the size asked for.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, features
-from pytorch_msssim import ssim
+from pytorch_msssim import ms_ssim, ssim
 
 import cwic
 
@@ -76,34 +77,36 @@ def ours(codec: cwic.Codec) -> Compress:
     return compress
 
 
-def measure(original: Image.Image, decoded: Image.Image) -> tuple[float, float]:
-    """PSNR in dB and SSIM."""
+def measure(original: Image.Image, decoded: Image.Image) -> tuple[float, float, float]:
+    """PSNR in dB, SSIM and MS-SSIM."""
     a, b = (
         torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
         for image in (original, decoded)
     )
     psnr_db = 10 * math.log10(255**2 / float((a - b).square().mean()))
-    return psnr_db, float(ssim(a, b, data_range=255))
+    return psnr_db, float(ssim(a, b, data_range=255)), float(ms_ssim(a, b, data_range=255))
 
 
 def main() -> None:
     """Print one row for each codec and rate."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--model", metavar="NAME|PATH")
+    parser.add_argument("--model", metavar="NAME|PATH", nargs="+", default=[None])
     parser.add_argument("--bpp", type=float, nargs="+", default=PAPER_BPP)
     options = parser.parse_args()
     paths = sorted(options.folder.glob("*.png"))
     if not paths:
         sys.exit(f"{options.folder}: expected PNG pictures, found none")
-    codec = cwic.Codec.load(options.model)
-    codecs: dict[str, Compress] = {codec.name: ours(codec), "JPEG": jpeg, "JPEG 2000": jpeg2000}
+    loaded = [cwic.Codec.load(model) for model in options.model]
+    codecs: dict[str, Compress] = {codec.name: ours(codec) for codec in loaded}
+    codecs |= {"JPEG": jpeg, "JPEG 2000": jpeg2000}
+    models = ", ".join(f"{codec.name} {codec.identity.hex()}" for codec in loaded)
     print(
-        f"{len(paths)} pictures, cwic {cwic.__version__} model {codec.identity.hex()}, "
+        f"{len(paths)} pictures, cwic {cwic.__version__}, {models}, "
         f"libjpeg-turbo {features.version('libjpeg_turbo')}, "
         f"OpenJPEG {features.version('jpg_2000')}"
     )
-    print(f"{'asked':>7} {'codec':<12} {'bpp':>6} {'PSNR dB':>8} {'SSIM':>7}")
+    print(f"{'asked':>7} {'codec':<12} {'bpp':>6} {'PSNR dB':>8} {'SSIM':>7} {'MS-SSIM':>8}")
     for bpp in options.bpp:
         for name, compress in codecs.items():
             rows = []
@@ -113,8 +116,11 @@ def main() -> None:
                 size_bytes, decoded = compress(original, bpp)
                 rate_bpp = 8 * size_bytes / (original.width * original.height)
                 rows.append((rate_bpp, *measure(original, decoded)))
-            mean_bpp, psnr_db, mean_ssim = np.mean(rows, axis=0)
-            print(f"{bpp:7.3f} {name:<12} {mean_bpp:6.3f} {psnr_db:8.2f} {mean_ssim:7.4f}")
+            mean_bpp, psnr_db, mean_ssim, mean_ms_ssim = np.mean(rows, axis=0)
+            print(
+                f"{bpp:7.3f} {name:<12} {mean_bpp:6.3f} {psnr_db:8.2f} {mean_ssim:7.4f} "
+                f"{mean_ms_ssim:8.4f}"
+            )
 
 
 if __name__ == "__main__":
