@@ -730,6 +730,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         "models": {"--json"},
         "train": {"--data", "--out", "--init-from", "--max-seconds", "--threads", "--device"},
         "export": output,
+        "evaluate": {"--codecs", "--out", "-j", "--jobs"},
         "data": {"-o", "--output"},
         "completion": set(),
     }

@@ -33,6 +33,7 @@ from cwic.training.config import load_config  # noqa: E402
 from cwic.training.export import export_checkpoint  # noqa: E402
 from cwic.training.trainer import train  # noqa: E402
 
+ENTROPY = ("code_context", "level_context")
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
 
@@ -176,7 +177,31 @@ def test_every_weight_learns(
     start = load_checkpoint(tmp_path / "run" / CHECKPOINT)[2]["weights"]
     run(write_config(), picture_folder, tmp_path / "run")
     end = load_checkpoint(tmp_path / "run" / CHECKPOINT)[2]["weights"]
-    assert [name for name, tensor in start.items() if torch.equal(tensor, end[name])] == []
+    same = [name for name, tensor in start.items() if torch.equal(tensor, end[name])]
+    assert [name for name in same if not name.startswith(ENTROPY)] == []
+
+
+def test_the_entropy_stage_trains_the_coder_and_nothing_else(
+    write_config: WriteConfig, picture_folder: Path, tmp_path: Path
+) -> None:
+    stages = [
+        {"name": "map", "steps": 2, "batch": 2, "learning_rate": 1e-3},
+        {
+            "name": "entropy",
+            "steps": 12,
+            "batch": 2,
+            "learning_rate": 5e-3,
+            "entropy_only": True,
+        },
+    ]
+    run(write_config(stages=stages[:1]), picture_folder, tmp_path / "short")
+    before = load_checkpoint(tmp_path / "short" / CHECKPOINT)[2]["average"]
+    run(write_config(stages=stages), picture_folder, tmp_path / "run")
+    after = load_checkpoint(tmp_path / "run" / CHECKPOINT)[2]["weights"]
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed == {name for name in before if name.startswith(ENTROPY)}
+    rows = log_rows(tmp_path / "run" / "log.csv")[2:]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
 
 
 def test_a_run_writes_its_logs_and_two_checkpoints(

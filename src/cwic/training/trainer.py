@@ -429,7 +429,8 @@ class _Trainer:
             table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
         if writer is not None:
             for key in ("loss", *self.family.log_columns, "learning_rate", "mpx_per_s"):
-                writer.add_scalar(f"training/{key}", row[key], row["step"])
+                if math.isfinite(row[key]):  # a stage need not have every figure
+                    writer.add_scalar(f"training/{key}", row[key], row["step"])
 
 
 def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
