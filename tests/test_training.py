@@ -200,8 +200,6 @@ def test_the_entropy_stage_trains_the_coder_and_nothing_else(
     after = load_checkpoint(tmp_path / "run" / CHECKPOINT)[2]["weights"]
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert changed == {name for name in before if name.startswith(ENTROPY)}
-    rows = log_rows(tmp_path / "run" / "log.csv")[2:]
-    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
 
 
 def test_a_run_writes_its_logs_and_two_checkpoints(

@@ -116,6 +116,7 @@ class Cvpr2018Network(nn.Module):
                 features, base_channels(config.width), config.variant
             )
         self.synthesis = SynthesisTransform(config.code_channels, config.width, config.variant)
+        self._initialize()
         if config.binarizer and config.importance_map:
             self.code_context = CodeContext(
                 config.code_channels,
@@ -125,7 +126,6 @@ class Cvpr2018Network(nn.Module):
                 config.context_width,
             )
             self.level_context = LevelContext(config.levels)
-        self._initialize()
 
     def _initialize(self) -> None:
         """He's initialisation, faint residual branches, a faint picture, and decided bits.
