@@ -64,7 +64,6 @@ class Tiling:
 
     Attributes:
         picture: all of it.
-        padded: all of it with its sides rounded up to the transforms' multiple.
         tiles: in raster order.
         columns: how many tiles lie side by side.
     """
@@ -73,7 +72,6 @@ class Tiling:
         """Sizes in pixels; `tile_px` None is one tile, else a multiple of `multiple`."""
         self.picture = Rectangle(0, 0, height, width)
         self._multiple = multiple
-        self.padded = self.around(self.picture)
         self._tile_px = tile_px = tile_px or max(height, width)
         self.tiles = [
             Rectangle(top, left, min(top + tile_px, height), min(left + tile_px, width))
@@ -107,7 +105,7 @@ class Tiling:
 
         Args:
             picture: (H, W, 3).
-            part: inside `padded`.
+            part: with its corners on multiples, as of `around`.
         """
         inside = part.cut(self.picture)
         rows, columns = inside.slices(self.picture)
