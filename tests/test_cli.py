@@ -22,6 +22,7 @@ import cwic
 from cwic import cli
 from cwic.errors import CodecWarning, TrainingError
 from cwic.model_file import bundled_models
+from cwic.tiling import REDUCTIONS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -483,6 +484,18 @@ def test_a_region_is_decoded(run: Run, photo: Path) -> None:
     assert "X,Y,W,H" in err
 
 
+def test_a_picture_is_decoded_smaller(run: Run, photo: Path) -> None:
+    assert cli._REDUCTIONS == REDUCTIONS
+    assert run("encode", photo)[0] == 0
+    file, small = photo.with_suffix(".cwic"), photo.with_name("small.png")
+    assert run("decode", file, "-o", small, "--reduce", "8")[0] == 0
+    with Image.open(photo) as whole, Image.open(small) as picture:
+        assert picture.size == (-(-whole.width // 8), -(-whole.height // 8))
+    code, _, err = run("decode", file, "--reduce", "3")
+    assert code == 2
+    assert "1, 2, 4, 8" in err
+
+
 def test_view_shows_where_the_bits_of_a_picture_or_of_its_file_go(run: Run, photo: Path) -> None:
     assert run("encode", photo, "-q", "40")[0] == 0
     code, out, err = run("view", photo, "-q", "40")
@@ -721,7 +734,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         "encode": output
         | rate
         | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"},
-        "decode": output | {"--model", "--region"},
+        "decode": output | {"--model", "--region", "--reduce"},
         "view": output | {"-q", "--quality", "--bpp", "--roi", "--saliency", "--model"},
         "compare": output | rate | {"--strict", "--roi", "--saliency", "--model"},
         "batch": rate

@@ -161,6 +161,31 @@ def test_torch_and_the_runtime_decide_alike_but_for_values_near_a_decision(
     assert (found != expected).mean() < 1e-2
 
 
+def test_torch_and_the_runtime_show_the_same_preview(
+    stored: "FlagshipNetwork", family: Flagship
+) -> None:
+    import torch
+
+    pixels = seeded_picture(3)
+    height, width = pixels.shape[:2]
+    tiling = family.tiling(height, width, None)
+    analyzed = family.analyze(pixels)
+    coded = analyzed.code(200)
+    payload = coded.payloads()
+    found = family.decode(payload, coded.q, tiling, tiling.picture, 8)
+    with torch.no_grad():
+        latents = coded.tile(0)[1]
+        group, prior, planes = (
+            torch.tensor(array)[None]
+            for array in (latents.decoded[: stored.config.groups[0]], latents.prior, latents.planes)
+        )
+        picture = stored.preview(group, prior, planes)[0].permute(1, 2, 0).numpy()
+    expected = np.clip(picture * 255 + 127.5, 0, 255).round()
+    expected = expected[: -(-height // 8), : -(-width // 8)]
+    assert found.std() > 1
+    assert np.abs(found - expected).max() <= 1
+
+
 def test_training_estimates_what_the_coder_spends(
     stored: "FlagshipNetwork", family: Flagship
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 
 import cwic
 from cwic import bitstream
@@ -38,7 +38,7 @@ def saved(photo: Image.Image, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(data: bytes) -> Image.Image:
+    def decode(data: bytes, *, reduce: int = 1) -> Image.Image:
         raise AssertionError("decoded")
 
     monkeypatch.setattr(cwic, "decode", decode)
@@ -235,6 +235,30 @@ def test_a_save_that_fails_says_why_and_leaves_no_file(photo: Image.Image, tmp_p
     with pytest.raises(OSError, match="smallest"):
         photo.save(target, target_bytes=10, strict=True)
     assert not target.exists()
+
+
+def test_a_thumbnail_is_made_of_a_smaller_picture(tmp_path: Path) -> None:
+    path = tmp_path / "large.cwic"
+    picture = Image.fromarray(seeded_picture(4)).resize((700, 500))
+    picture.save(path)
+    with Image.open(path) as opened:
+        assert opened.draft(None, (80, 60)) == ("RGB", (0, 0, 87.5, 62.5))
+        assert opened.draft(None, (10, 10)) is None
+        assert opened.size == (88, 63)
+        assert (
+            ImageChops.difference(opened, cwic.decode(path.read_bytes(), reduce=8)).getbbox()
+            is None
+        )
+    with Image.open(path) as opened:
+        opened.thumbnail((64, 64))
+        assert opened.size == (64, 46)
+        expected = picture.resize(opened.size, Image.Resampling.BICUBIC)
+        difference = np.asarray(opened).astype(int) - np.asarray(expected)
+    assert np.sqrt(np.square(difference).mean()) < 20
+    with Image.open(path) as opened:
+        assert opened.draft("L", None) is None
+        assert opened.draft("L", (400, 300)) is None
+        assert opened.size == (700, 500)
 
 
 def test_registering_twice_changes_nothing() -> None:

@@ -15,7 +15,7 @@ from cwic.codec import Codec
 from cwic.errors import BitstreamError, TargetError
 from cwic.flagship import Flagship, FlagshipAnalysis
 from cwic.flagship_coder import CodedLatents
-from cwic.tiling import Rectangle, Tiling
+from cwic.tiling import REDUCTIONS, Rectangle, Tiling
 
 
 def large_picture(height: int, width: int) -> np.ndarray:
@@ -220,3 +220,56 @@ def test_the_tiles_that_meet_a_part_are_found_without_asking_each(
     part = Rectangle(top, left, min(top + size[0], height), min(left + size[1], width))
     asked = [number for number, tile in enumerate(tiling.tiles) if tile.meets(part)]
     assert tiling.meeting(part) == asked
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize("region", [None, (0, 0, 1, 1), (120, 100, 21, 60), (295, 250, 5, 9)])
+def test_a_reduced_region_is_that_part_of_the_reduced_picture(
+    region: tuple[int, int, int, int] | None, reduce: int, tiled: Codec
+) -> None:
+    data = tiled.encode(large_picture(259, 300), quality=70)
+    whole = np.asarray(tiled.decode(data, reduce=reduce)).astype(int)
+    assert whole.shape == (-(-259 // reduce), -(-300 // reduce), 3)
+    x, y, width, height = region or (0, 0, 300, 259)
+    part = np.asarray(tiled.decode(data, region=region, reduce=reduce))
+    expected = whole[
+        y // reduce : -(-(y + height) // reduce), x // reduce : -(-(x + width) // reduce)
+    ]
+    assert part.shape == expected.shape
+    assert np.abs(part - expected).max() <= 1
+
+
+def test_a_picture_reduced_by_little_is_the_mean_of_its_pixels(tiled: Codec) -> None:
+    data = tiled.encode(large_picture(256, 300), quality=70)
+    whole = np.asarray(tiled.decode(data)).astype(float)
+    means = whole.reshape(64, 4, 75, 4, 3).mean(axis=(1, 3))
+    assert np.abs(np.asarray(tiled.decode(data, reduce=4)) - means).max() <= 0.51
+
+
+def test_a_preview_reads_the_first_group_of_latents_alone(tiled: Codec) -> None:
+    data = tiled.encode(large_picture(128, 700), quality=90)
+    family = tiled._family
+    assert isinstance(family, Flagship)
+    tiling = family.tiling(128, 700, 128)
+    header = cwic.read_header(data)
+    payloads = [data[tile.offset : tile.offset + tile.length] for tile in header.tiles]
+    whole = family.decode(payloads, header.q, tiling, tiling.picture, 8)
+    assert whole.shape == (16, 88, 3)
+    # Noise in place of the second half would be noticed by whoever read it.
+    halves = [payload[: len(payload) // 2 // 4 * 4] for payload in payloads]
+    np.testing.assert_array_equal(family.decode(halves, header.q, tiling, tiling.picture, 8), whole)
+
+
+@pytest.mark.parametrize("reduce", [0, 3, 16, -1])
+def test_a_reduction_that_is_none_is_refused(reduce: int, tiled: Codec) -> None:
+    data = tiled.encode(large_picture(20, 20))
+    with pytest.raises(ValueError, match="reduce"):
+        tiled.decode(data, reduce=reduce)
+
+
+def test_reduced_pictures_keep_their_alpha(tiled: Codec) -> None:
+    alpha = np.arange(200, dtype=np.uint8) * np.ones((150, 1), np.uint8)
+    data = tiled.encode(np.dstack([large_picture(150, 200), alpha]))
+    small = np.asarray(tiled.decode(data, reduce=8))
+    assert small.shape == (19, 25, 4)
+    np.testing.assert_allclose(small[0, :, 3], np.arange(25) * 8 + 3.5, atol=0.6)

@@ -84,7 +84,8 @@ def decode(
     Args:
         data: the whole file.
         region: (x, y, width, height) in pixels of the part that is wanted; None is all.
-        reduce: other than 1: not built yet.
+        reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
+            the bottom one more. 8 is a preview that decodes a small part of the file.
 
     Raises:
         BitstreamError: the file is damaged (or UnknownModelError, made by a model not here).

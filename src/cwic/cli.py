@@ -78,6 +78,9 @@ _PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")
 
 _SHELLS = ("bash", "zsh", "fish")
 
+# Those of `tiling`; a test compares.
+_REDUCTIONS = (1, 2, 4, 8)
+
 # Those of `evaluation.datasets`; a test compares.
 _DATASETS = ("kodak", "div2k-valid", "div2k-train", "clic")
 
@@ -96,6 +99,7 @@ _EXAMPLES = {
   cwic decode photo.cwic                       photo.png
   cwic decode photo.cwic -o photo.webp         the extension says the format
   cwic decode photo.cwic --region 0,0,640,480  no more is decoded than it takes
+  cwic decode photo.cwic --reduce 8 -o small.png
   cwic decode files/ -o pictures/""",
     "compare": """
   cwic compare photo.png --bpp 0.25            photo.html, open it in a browser""",
@@ -206,6 +210,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument(
         "--region", type=_region, metavar="X,Y,W,H", help="a part of the picture, in pixels"
+    )
+    verb.add_argument(
+        "--reduce",
+        type=int,
+        choices=_REDUCTIONS,
+        default=1,
+        help="smaller by; 8 is a quick preview",
     )
 
     verb = _add_verb(verbs, "view", _view, "show where the bits of a picture go")
@@ -523,7 +534,8 @@ def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
 
     start_s = time.perf_counter()
     data = _read(source)
-    picture = _decoded(data, options.model, options.region)
+    codec = _codec_of(data, options.model)
+    picture = codec.decode(data, region=options.region, reduce=options.reduce)
     if target == _STDIO:
         _write(encode_image(picture, "PNG"), target)
     else:
@@ -539,9 +551,9 @@ def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         _say(f"{_shown(source)}: model {_model_name(header)}, q {header.q}, {seconds:.2f} s")
 
 
-def _decoded(data: bytes, model: str | None, region: Region | None = None) -> "Image":
+def _decoded(data: bytes, model: str | None) -> "Image":
     """The picture of a file, made by a bundled model or by the one that was named."""
-    return _codec_of(data, model).decode(data, region=region)
+    return _codec_of(data, model).decode(data)
 
 
 def _codec_of(data: bytes, model: str | None) -> "Codec":

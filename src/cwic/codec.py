@@ -19,15 +19,14 @@ from cwic.alpha_plane import pack_alpha, unpack_alpha
 from cwic.errors import (
     CodecWarning,
     ModelError,
-    NotBuiltError,
     TargetError,
     UnknownModelError,
 )
-from cwic.family import Allocation, Analyzed, Family, Offset
+from cwic.family import Allocation, Analyzed, Family, Offset, shrunk
 from cwic.image import Metadata, Mode, Picture, Source, read_picture, to_pil
 from cwic.rate_control import search_offset
 from cwic.saliency import Detector, Mask, detect, offset_of_cells, read_mask
-from cwic.tiling import Rectangle, Tiling
+from cwic.tiling import REDUCTIONS, Rectangle, Tiling
 
 # Families by name; a model file names its own.
 _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
@@ -171,23 +170,25 @@ class Codec:
             data: the whole file.
             region: (x, y, width, height) in pixels, the part of the picture that is wanted; no
                 more tiles are decoded than it takes.
-            reduce: other than 1: not built yet.
+            reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
+                the bottom one more. 8 is a preview that decodes a small part of the file.
 
         Raises:
             BitstreamError: the file is damaged, or of another model (UnknownModelError).
             TargetError: the region is not within the picture.
+            ValueError: an argument out of range.
         """
-        if reduce != 1:
-            raise NotBuiltError("reduce: decoding at a smaller size is not built yet")
+        if reduce not in REDUCTIONS:
+            raise ValueError(f"reduce: expected one of {REDUCTIONS}, found {reduce!r}")
         stream, tiling = self._unpack(data)
         header = stream.header
-        part = _part(region, tiling.picture)
-        pixels = self._family.decode(stream.tiles, header.q, tiling, part)
+        part = _part(region, tiling.picture, reduce)
+        pixels = self._family.decode(stream.tiles, header.q, tiling, part, reduce)
         mode = Mode(header.mode)
         alpha = None
         if stream.alpha is not None:
             alpha = unpack_alpha(stream.alpha, header.width, header.height)
-            alpha = alpha[part.slices(tiling.picture)]
+            alpha = shrunk(alpha[part.slices(tiling.picture)], reduce)
         picture = Picture(
             pixels=pixels,
             alpha=alpha,
@@ -368,8 +369,8 @@ class Codec:
         return -result.offset
 
 
-def _part(region: tuple[int, int, int, int] | None, picture: Rectangle) -> Rectangle:
-    """The region (x, y, width, height) of a picture; all of it for None."""
+def _part(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce: int) -> Rectangle:
+    """The region (x, y, width, height) of a picture, out to whole pixels of the reduced one."""
     if region is None:
         return picture
     x, y, width, height = region
@@ -379,7 +380,7 @@ def _part(region: tuple[int, int, int, int] | None, picture: Rectangle) -> Recta
             f"region: expected x, y, width, height within {picture.width}x{picture.height}, "
             f"found {region}"
         )
-    return part
+    return Rectangle(*(side * reduce for side in part.shrunk(reduce))).cut(picture)
 
 
 def _check_targets(**targets: float | None) -> None:

@@ -11,7 +11,7 @@ from cwic.arithmetic_coder import BitCounter
 from cwic.cvpr2018_coder import CodeCoder, CodedPicture, CodeLayout
 from cwic.engine import Engine
 from cwic.errors import BitstreamError, ImageError
-from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers
+from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers, shrunk
 from cwic.image import crop, pad_to_multiple
 from cwic.model_file import ModelFile
 from cwic.tiling import Rectangle, Tiling
@@ -103,11 +103,12 @@ class Cvpr2018:
         q: int,  # noqa: ARG002 - the map says it all
         tiling: Tiling,
         part: Rectangle,
+        reduce: int = 1,
     ) -> Pixels:
         """A part of the picture; all of it is decoded."""
         coded = self._decode(payloads, tiling)
         rows, columns = part.slices(tiling.picture)
-        return synthesize(self.engine, coded.code)[rows, columns]
+        return shrunk(synthesize(self.engine, coded.code)[rows, columns], reduce)
 
     def symbols(
         self,

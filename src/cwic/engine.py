@@ -30,6 +30,10 @@ class Engine:
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
 
+    def has(self, graph: str) -> bool:
+        """Whether the model has a graph of this name."""
+        return graph in self._graphs
+
     def run(self, graph: str, *inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """A graph's outputs, its inputs given in its own order.
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from cwic.errors import ModelError
 from cwic.model_file import ModelFile
@@ -98,8 +99,22 @@ class Family(Protocol):
         """(H, W, 3) uint8 of any size that `tile_px` takes."""
         ...
 
-    def decode(self, payloads: Sequence[bytes], q: int, tiling: Tiling, part: Rectangle) -> Pixels:
+    def decode(
+        self,
+        payloads: Sequence[bytes],
+        q: int,
+        tiling: Tiling,
+        part: Rectangle,
+        reduce: int = 1,
+    ) -> Pixels:
         """A part of the picture, (height, width, 3), from the payloads of all its tiles.
+
+        Args:
+            payloads: of all tiles.
+            q: of the header.
+            tiling: of the picture.
+            part: in pixels; its corners are multiples of `reduce`, or the picture's.
+            reduce: 1, 2, 4 or 8; how many pixels a side become one.
 
         Raises:
             BitstreamError: a payload that is needed is damaged in a way that shows.
@@ -123,6 +138,13 @@ class Family(Protocol):
             BitstreamError: a payload is damaged in a way that shows.
         """
         ...
+
+
+def shrunk(pixels: Pixels, reduce: int) -> Pixels:
+    """Means over squares of so many pixels a side; what is left at the edges counts as one."""
+    if reduce == 1:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).reduce(reduce))
 
 
 def checked_numbers(

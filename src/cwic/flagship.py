@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,12 @@ import numpy.typing as npt
 from cwic.arithmetic_coder import BitCounter
 from cwic.engine import Engine
 from cwic.errors import BitstreamError, ModelError
-from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers
+from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers, shrunk
 from cwic.flagship_coder import (
     HYPER_PX,
     LATENT_PX,
     MAX_LEVEL,
+    PREVIEW_PX,
     Q_UNITS,
     CodedLatents,
     LatentCoder,
@@ -48,6 +49,18 @@ _MAX_GROUPS = 5
 # Quarter octaves of the step size that a mask of contrast 1 adds to the importance map. Networks
 # are trained with random maps of up to 6.
 _MASK_LEVELS = 6.0
+
+
+class _View(NamedTuple):
+    """A graph that makes a picture of latents."""
+
+    graph: str
+    unit_px: int  # pixels of the coded picture that one of its pixels stands for, a side
+    halo_px: int  # what it sees of a tile's neighbours
+
+
+_FULL = _View("synthesis", 1, HALO_PX)
+_PREVIEW = _View("preview", PREVIEW_PX, HYPER_PX)
 
 
 class Flagship:
@@ -96,19 +109,36 @@ class Flagship:
             self, pixels, self.tiling(height, width, self.tile_px(height, width))
         )
 
-    def decode(self, payloads: Sequence[bytes], q: int, tiling: Tiling, part: Rectangle) -> Pixels:
-        """A part of the picture; no more tiles are decoded than it takes."""
+    def decode(
+        self,
+        payloads: Sequence[bytes],
+        q: int,
+        tiling: Tiling,
+        part: Rectangle,
+        reduce: int = 1,
+    ) -> Pixels:
+        """A part of the picture; no more of a file is decoded than it takes."""
+        preview = reduce == PREVIEW_PX and self._engine.has(_PREVIEW.graph)
 
         def decoded(number: int) -> CodedLatents:
-            return self._decode_tile(payloads, q, tiling, number)
+            num_groups = 1 if preview else None
+            return self._decode_tile(payloads, q, tiling, number, num_groups)
 
-        return self.synthesize(decoded, tiling, part)
+        if preview:
+            return self.synthesize(decoded, tiling, part, _PREVIEW)
+        return shrunk(self.synthesize(decoded, tiling, part), reduce)
 
     def _decode_tile(
-        self, payloads: Sequence[bytes], q: int, tiling: Tiling, number: int
+        self,
+        payloads: Sequence[bytes],
+        q: int,
+        tiling: Tiling,
+        number: int,
+        num_groups: int | None = None,
     ) -> CodedLatents:
         tile = tiling.tiles[number]
-        return self.coder.decode(payloads[number], q, cells_of(tile.height, tile.width))
+        cells = cells_of(tile.height, tile.width)
+        return self.coder.decode(payloads[number], q, cells, num_groups=num_groups)
 
     def symbols(
         self, payloads: Sequence[bytes], q: int, tiling: Tiling
@@ -122,7 +152,11 @@ class Flagship:
         return result
 
     def synthesize(
-        self, coded: Callable[[int], CodedLatents], tiling: Tiling, part: Rectangle
+        self,
+        coded: Callable[[int], CodedLatents],
+        tiling: Tiling,
+        part: Rectangle,
+        view: "_View | None" = None,
     ) -> Pixels:
         """A part of the picture from the latents of its tiles.
 
@@ -130,8 +164,11 @@ class Flagship:
             coded: the latents of a tile by its number; called once for each that is needed.
             tiling: of the picture.
             part: in pixels, inside the picture.
+            view: what to make of the latents; None: the picture at its size.
         """
-        result = np.empty((part.height, part.width, 3), np.uint8)
+        view = view or _FULL
+        shown_part = part.shrunk(view.unit_px)
+        result = np.empty((shown_part.height, shown_part.width, 3), np.uint8)
         known: dict[int, CodedLatents] = {}
 
         def gathered(window: Rectangle) -> list[npt.NDArray[np.float32]]:
@@ -151,10 +188,12 @@ class Flagship:
 
         def show(number: int) -> None:
             core = tiling.tiles[number].cut(part)
-            window = tiling.around(core, HALO_PX)
+            window = tiling.around(core, view.halo_px)
             inputs = (array[None] for array in gathered(window))
-            (pixels,) = self.engine(tiling).run("synthesis", *inputs)
-            result[core.slices(part)] = pixels[0][core.slices(window)]
+            (pixels,) = self.engine(tiling).run(view.graph, *inputs)
+            small = core.shrunk(view.unit_px)
+            rows, columns = small.slices(window.shrunk(view.unit_px))
+            result[small.slices(shown_part)] = pixels[0][rows, columns]
 
         with self.pool(tiling) as pool:
             shown = tiling.meeting(part)
@@ -162,7 +201,7 @@ class Flagship:
                 in_row = [number for number in shown if number // tiling.columns == row]
                 first, last = (tiling.tiles[number].cut(part) for number in (in_row[0], in_row[-1]))
                 band = Rectangle(first.top, first.left, last.bottom, last.right)
-                needed = set(tiling.meeting(tiling.around(band, HALO_PX)))
+                needed = set(tiling.meeting(tiling.around(band, view.halo_px)))
                 for number in known.keys() - needed:
                     del known[number]
                 missing = sorted(needed - known.keys())

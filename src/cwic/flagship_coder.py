@@ -36,6 +36,7 @@ from cwic.step_network import MAX_HYPER, Array, Checkerboard, MeanNetwork, Scale
 LATENT_PX = 16  # pixels of a latent's side
 HYPER_LATENTS = 4  # latents of a hyper-latent's side
 HYPER_PX = LATENT_PX * HYPER_LATENTS
+PREVIEW_PX = 8  # pixels of the side of a preview's pixel
 
 Q_UNITS = 64  # q of a header is an integer in 1 / Q_UNITS of a quarter octave of the step size
 MAX_LEVEL = 8  # of the importance map, both signs, in quarter octaves
@@ -67,9 +68,9 @@ class CodedLatents(NamedTuple):
     q: int  # of the header, in 1/64 of a quarter octave
     level: npt.NDArray[np.int64]  # (h, w) levels of the importance map
     hyper: npt.NDArray[np.int64]  # (hyper_channels, h / 4, w / 4)
-    symbols: npt.NDArray[np.int32]  # (M, h, w)
-    tables: npt.NDArray[np.uint8]  # (M, h, w) numbers of the symbols' coding tables
-    decoded: npt.NDArray[np.float32]  # (M, h, w) latents
+    symbols: npt.NDArray[np.int32]  # (M, h, w); of the first groups alone, fewer channels
+    tables: npt.NDArray[np.uint8]  # as many numbers of the symbols' coding tables
+    decoded: npt.NDArray[np.float32]  # as many latents
     prior: npt.NDArray[np.float32]  # (mean width, h, w) what is known without the latents
     planes: npt.NDArray[np.float32]  # (5, h, w), see `condition`
 
@@ -200,8 +201,17 @@ class LatentCoder:
 
     # -- the decoder's side ------------------------------------------------------------------------
 
-    def decode(self, payload: bytes, q: int, cells: Cells) -> CodedLatents:
+    def decode(
+        self, payload: bytes, q: int, cells: Cells, *, num_groups: int | None = None
+    ) -> CodedLatents:
         """What a payload says.
+
+        Args:
+            payload: of a tile.
+            q: of the header.
+            cells: of the tile.
+            num_groups: of channels that are wanted; only their symbols and latents are decoded.
+                None: all.
 
         Raises:
             BitstreamError: the payload is damaged in a way that shows.
@@ -221,8 +231,9 @@ class LatentCoder:
             del step, inside, gain
             return np.zeros(mean.shape, np.int32)
 
-        result = self._walk(coder, unknown, hyper, level, q, cells, board)
-        coder.finish()
+        result = self._walk(coder, unknown, hyper, level, q, cells, board, num_groups)
+        if len(result.symbols) == sum(self._groups):
+            coder.finish()
         return result
 
     # -- both --------------------------------------------------------------------------------------
@@ -236,6 +247,7 @@ class LatentCoder:
         q: int,
         cells: Cells,
         board: Checkerboard,
+        num_groups: int | None = None,
     ) -> CodedLatents:
         """Visit the latents step by step; `symbols_of` gives an encoder's symbols of a step."""
         planes = condition(q, level)
@@ -254,7 +266,7 @@ class LatentCoder:
             gain = np.exp2((own.astype(np.float32) + np.float32(q / Q_UNITS)) / 4)
             inside = np.flatnonzero(inside_picture.reshape(-1)[board.cells[colour]])
             of_cell.append((own, gain, inside))
-        num_steps = 2 * len(self._groups)
+        num_steps = 2 * (num_groups or len(self._groups))
         for step in range(num_steps):
             own, gain, inside = of_cell[step % 2]
             mean = self.mean_network.predict(mean_state, step)

@@ -6,8 +6,9 @@
 
 An adapter and nothing more: what a picture or a file means is left to :mod:`cwic.image`,
 :mod:`cwic.bitstream` and `cwic.encode`. Opening reads the header and the metadata, as a program
-that asks for the size of a thousand pictures expects; `load()` decodes. The model is found by the
-identity in the file, so files of a model of your own need `Codec.load(...).decode` instead.
+that asks for the size of a thousand pictures expects; `load()` decodes, and after `draft()`, which
+`thumbnail()` calls, no more than a small picture takes. The model is found by the identity in the
+file, so files of a model of your own need `Codec.load(...).decode` instead.
 
 Errors are those that users of Pillow catch: OSError for what is wrong with a file or a picture,
 ValueError for an argument. Pillow's own limit on pixels decides what is too large to open; `load()`
@@ -26,6 +27,7 @@ from cwic import bitstream
 from cwic.bitstream import Kind
 from cwic.errors import BitstreamError, CodecError
 from cwic.image import Metadata, Mode
+from cwic.tiling import REDUCTIONS
 
 __all__ = ["CwicImageFile", "register"]
 
@@ -55,10 +57,14 @@ def register() -> None:
 
 
 class CwicImageFile(ImageFile.ImageFile):
-    """A `.cwic` file that was opened; `info` has its metadata, `load()` decodes it."""
+    """A `.cwic` file that was opened; `info` has its metadata, `load()` decodes it.
+
+    `draft()`, and so `thumbnail()`, makes `load()` decode a smaller picture, as with JPEG.
+    """
 
     format = _FORMAT
     format_description = "Content-weighted image compression"
+    _reduce = 1
 
     def _open(self) -> None:
         assert self.fp is not None
@@ -70,13 +76,40 @@ class CwicImageFile(ImageFile.ImageFile):
         # Anything but an empty list says that there are pixels to load.
         self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
 
+    def draft(
+        self, mode: str | None, size: tuple[int, int] | None
+    ) -> tuple[str, tuple[int, int, float, float]] | None:
+        """Chooses the smallest picture that is at least of a size; the mode stays what it is.
+
+        Args:
+            mode: ignored.
+            size: (width, height) in pixels; None asks for nothing.
+
+        Returns:
+            The mode, and the box (0, 0, width, height) that the original takes up in the smaller
+            picture's pixels; None if nothing changes.
+        """
+        del mode
+        if size is None or not self.tile or self._reduce != 1:
+            return None
+        width, height = self.size
+        fitting = [
+            reduce for reduce in REDUCTIONS if min(width / size[0], height / size[1]) >= reduce
+        ]
+        if not fitting or fitting[-1] == 1:
+            return None
+        self._reduce = fitting[-1]
+        self._size = -(-width // self._reduce), -(-height // self._reduce)
+        self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
+        return self.mode, (0, 0, width / self._reduce, height / self._reduce)
+
     def load(self) -> Any:
         """Decodes the picture, the first time it is called."""
         if self.tile:
             assert self.fp is not None
             self.fp.seek(0)
             with _errors_of_pillow():
-                decoded = cwic.decode(self.fp.read())
+                decoded = cwic.decode(self.fp.read(), reduce=self._reduce)
             if self._exclusive_fp:
                 self.fp.close()
             self.fp = io.BytesIO(decoded.tobytes())

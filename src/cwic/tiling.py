@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+# By which a decoded picture can be made smaller: so many pixels a side become one.
+REDUCTIONS = (1, 2, 4, 8)
+
 
 class Rectangle(NamedTuple):
     """Rows top..bottom - 1 and columns left..right - 1, in pixels."""
@@ -44,6 +47,12 @@ class Rectangle(NamedTuple):
             max(self.left, other.left),
             min(self.bottom, other.bottom),
             min(self.right, other.right),
+        )
+
+    def shrunk(self, unit: int) -> "Rectangle":
+        """The squares of so many pixels a side, counted from the picture's corner, it meets."""
+        return Rectangle(
+            self.top // unit, self.left // unit, -(-self.bottom // unit), -(-self.right // unit)
         )
 
     def slices(self, origin: "Rectangle", unit: int = 1) -> tuple[slice, slice]:

@@ -62,6 +62,7 @@ class FlagshipStage(StageConfig):
     mse_weight: float = 845.0  # weight of the mean squared error (pixel range 1)
     rate_weight: float = 1.0  # weight of the rate in bits per pixel
     low_frequency_weight: float = 0.0  # weight of the error of the pictures shrunk by 16
+    preview_weight: float = 0.0  # weight of the error of previews, at 1/8 of the pictures' size
     grid_weight: float = 0.0  # weight of what repeats every 8 pixels, whatever q
     random_maps: float = 0.3  # share of pictures with a random offset on their importance map
     hard: bool = False  # rates of rounded values in place of noise

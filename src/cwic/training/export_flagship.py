@@ -45,9 +45,25 @@ class SynthesisGraph(nn.Module):
 
     def forward(self, decoded: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
         """The decoded picture."""
-        x = self.network.synthesis(decoded, prior, planes)
-        pixels = torch.round(torch.clamp(x * 255 + 127.5, 0, 255))
-        return pixels.to(torch.uint8).permute(0, 2, 3, 1)
+        return _to_bytes(self.network.synthesis(decoded, prior, planes))
+
+
+class PreviewGraph(nn.Module):
+    """First group (1, G, h, w), prior, condition, float32 -> (1, 2 h, 2 w, 3) uint8."""
+
+    def __init__(self, network: FlagshipNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, group: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
+        """The decoded picture at 1/8 of its size."""
+        return _to_bytes(self.network.preview(group, prior, planes))
+
+
+def _to_bytes(x: Tensor) -> Tensor:
+    """(1, 3, H, W) around [-0.5, 0.5] -> (1, H, W, 3) uint8."""
+    pixels = torch.round(torch.clamp(x * 255 + 127.5, 0, 255))
+    return pixels.to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def build_model(
@@ -86,6 +102,15 @@ def build_model(
             SynthesisGraph(network),
             [
                 example("decoded", latents),
+                example("prior", config.mean_width),
+                example("condition", CONDITION_CHANNELS),
+            ],
+            ["pixels"],
+        ),
+        "preview": onnx_graph(
+            PreviewGraph(network),
+            [
+                example("group", config.groups[0]),
                 example("prior", config.mean_width),
                 example("condition", CONDITION_CHANNELS),
             ],

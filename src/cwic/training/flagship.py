@@ -13,7 +13,7 @@ from cwic.evaluation.metrics import grid_ratio
 from cwic.flagship_coder import LATENT_PX, Q_UNITS
 from cwic.training.config import FlagshipStage, StageConfig, TrainConfig
 from cwic.training.family import Place, StepLoss, Validation, psnr_db, score_db
-from cwic.training.loss import flagship_distortion, flagship_loss
+from cwic.training.loss import flagship_distortion, flagship_loss, shrunk_to_preview
 from cwic.training.model.flagship import (
     PICTURE_MULTIPLE,
     FlagshipConfig,
@@ -53,6 +53,7 @@ class FlagshipFamily:
         "psnr_db",
         "ms_ssim_db",
         "grid_ratio",
+        "preview_db",
         "hyper_bpp",
         "level_bpp",
         "distortion",
@@ -218,7 +219,7 @@ def _measure(
     device: torch.device,
 ) -> dict[str, float]:
     """Means over held-out crops at one q; pictures are rounded to bytes as a decoder does."""
-    names = ("bpp", "hyper_bpp", "level_bpp", "mse", "distortion", "ms_ssim")
+    names = ("bpp", "hyper_bpp", "level_bpp", "mse", "preview_mse", "distortion", "ms_ssim")
     sums = dict.fromkeys(names, 0.0)
     references, decodeds = [], []
     pixels = crops.shape[1] * crops.shape[2]
@@ -236,6 +237,8 @@ def _measure(
             sums["bpp"] += float(output.bits.sum()) / pixels
             sums["hyper_bpp"] += float(output.hyper_bits.sum()) / pixels
             sums["level_bpp"] += float(output.level_bits.sum()) / pixels
+            shrunk = (shrunk_to_preview(x) - output.preview).square().mean(dim=(1, 2, 3))
+            sums["preview_mse"] += float(shrunk.sum())
             sums["mse"] += float((x - decoded).square().mean(dim=(1, 2, 3)).sum())
             sums["distortion"] += float(flagship_distortion(x, decoded, stage).sum())
             if min(x.shape[2:]) >= _MS_SSIM_PX:
@@ -251,6 +254,7 @@ def _measure(
         "psnr_db": psnr_db(mean["mse"]),
         "ms_ssim_db": ms_ssim_db,
         "grid_ratio": grid_ratio(torch.cat(references), torch.cat(decodeds)),
+        "preview_db": psnr_db(mean["preview_mse"]),
         "hyper_bpp": mean["hyper_bpp"],
         "level_bpp": mean["level_bpp"],
         "distortion": mean["distortion"],

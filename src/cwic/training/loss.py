@@ -9,6 +9,7 @@ from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor, nn
 
 from cwic.evaluation.metrics import line_gradients
+from cwic.flagship_coder import PREVIEW_PX
 from cwic.training.config import FlagshipStage, StageConfig
 from cwic.training.model.flagship import FlagshipOutput
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Output
@@ -157,6 +158,11 @@ def flagship_distortion(
     return total
 
 
+def shrunk_to_preview(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, H / 8, W / 8): what a preview should show."""
+    return nn.functional.avg_pool2d(pictures, PREVIEW_PX)
+
+
 def grid_variation(reference: Tensor, decoded: Tensor) -> Tensor:
     """(B,) variance over the eight phases of log gradient relative to the original's."""
     floor = 0.25 / 255
@@ -191,6 +197,10 @@ def flagship_loss(
     bpp = output.bits / (reference.shape[2] * reference.shape[3])
     distorted = flagship_distortion(reference, decoded, stage, weight)
     total = stage.rate_weight * bpp + torch.exp2(q / 2) * distorted
+    if stage.preview_weight:
+        shrunk = shrunk_to_preview(reference)
+        error = (shrunk - output.preview.float()).square().mean(dim=(1, 2, 3))
+        total = total + torch.exp2(q / 2) * stage.preview_weight * error
     if stage.grid_weight:
         total = total + stage.grid_weight * grid_variation(reference, decoded)
     return (torch.exp2(-q / 4) * total).mean()

@@ -5,6 +5,7 @@ r"""Wires the network of the `cwic` family.
     step by step: mean m and coding table of a symbol from z, s, q and what is decoded,
     symbol = round((y - m) gain),  decoded latent = m + symbol / gain
     synthesis(decoded latents, what z, s and q say) -> picture
+    preview(the first group of them, what z, s and q say) -> picture at 1/8 of its size
 
 q and s count quarter octaves of the step size: four more halve it. Leaves the transforms to
 :mod:`.flagship_transforms` and the probabilities to :mod:`.flagship_entropy`.
@@ -39,6 +40,7 @@ from cwic.training.model.flagship_transforms import (
     EdgeBlock,
     HyperAnalysis,
     ImportanceNet,
+    Preview,
     ResidualBlock,
     Synthesis,
     condition,
@@ -126,6 +128,7 @@ class FlagshipOutput(NamedTuple):
     """What one pass gives."""
 
     reconstruction: Tensor  # (B, 3, H, W), nominally [-0.5, 0.5]
+    preview: Tensor  # (B, 3, H / 8, W / 8), likewise
     level: Tensor  # (B, 1, h, w) float holding integers -8..8
     q: Tensor  # (B,) of the header, in quarter octaves, multiples of 1 / 64
     latent_bits: Tensor  # (B,)
@@ -203,6 +206,7 @@ class FlagshipNetwork(nn.Module):
             latents,
             config.mean_width,
         )
+        self.preview = Preview(config.groups[0], config.mean_width)
         magnitudes = torch.from_numpy(magnitude_table()).float() / 2**ACTIVATION_BITS
         self.register_buffer("magnitudes", magnitudes, persistent=False)
         costs = torch.from_numpy(table_bits()).float().flatten()
@@ -226,16 +230,18 @@ class FlagshipNetwork(nn.Module):
         with torch.no_grad():
             self.analysis.to_latents.weight.mul_(_LATENT_GAIN)
             self.synthesis.edge.weight.mul_(0.1)
+            self.preview.last.weight.mul_(0.1)
         if self.config.importance_map:
             nn.init.zeros_(self.importance_net.last.weight)
 
     def entropy_parameters(self) -> Iterator[nn.Parameter]:
-        """Those that only the decoder's expectations depend on, and no latent."""
+        """Those that no latent depends on, and no picture of full size: expectations, preview."""
         for module in (
             self.hyper_model,
             self.level_model,
             self.mean_network,
             self.scale_network,
+            self.preview,
         ):
             yield from module.parameters()
 
@@ -280,6 +286,7 @@ class FlagshipNetwork(nn.Module):
         level_bits = self.level_model(level)
         return FlagshipOutput(
             self.synthesis(decoded, prior, planes),
+            self.preview(decoded[:, : self.config.groups[0]], prior, planes),
             level,
             q,
             latent_bits.sum(dim=(1, 2, 3)),
@@ -349,6 +356,7 @@ class Macs(NamedTuple):
     mean: float  # each step of a checkerboard counted on its half of the positions
     scale: float  # likewise
     synthesis: float
+    preview: float  # in place of the synthesis, where a preview is all that is wanted
 
     @property
     def transforms(self) -> float:
@@ -368,6 +376,7 @@ def kmacs_per_pixel(config: FlagshipConfig) -> Macs:
         "mean_network": "mean",
         "scale_network": "scale",
         "synthesis": "synthesis",
+        "preview": "preview",
     }
 
     def count(part: str, share: float) -> Callable[[nn.Module, Any, Tensor], None]:

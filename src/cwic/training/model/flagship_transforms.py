@@ -174,6 +174,30 @@ class HyperAnalysis(nn.Module):
         return _full_precision(self.to_64, activate(self.to_32(features)))
 
 
+class Preview(nn.Module):
+    """First group of decoded latents -> the picture at 1/8 of its size."""
+
+    def __init__(self, group_channels: int, prior_channels: int, hidden: int = 96):
+        super().__init__()
+        self.enter = conv(group_channels + prior_channels + CONDITION_CHANNELS, hidden, 1)
+        self.last = conv(hidden, 3 * 2 * 2, 3)
+
+    def forward(self, group: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
+        """The small picture.
+
+        Args:
+            group: (B, channels of the first group, h, w) latents.
+            prior: (B, prior_channels, h, w), as for :class:`Synthesis`.
+            planes: (B, CONDITION_CHANNELS, h, w), see :func:`condition`.
+
+        Returns:
+            (B, 3, H / 8, W / 8), nominally in [-0.5, 0.5], not clipped.
+        """
+        entered = torch.cat([group, prior.to(group.dtype), planes], dim=1)
+        features = activate(_full_precision(self.enter, entered))
+        return nn.functional.pixel_shuffle(_full_precision(self.last, features), 2)
+
+
 class Synthesis(nn.Module):
     """Decoded latents -> picture."""
 
