@@ -539,11 +539,6 @@ def test_a_mask_moves_bits_and_keeps_the_size(run: Run, photo: Path, tmp_path: P
     expect_one_line(run("encode", photo, "-f", "--roi", mask), "mask.png: found a mask of 9x")
 
 
-@pytest.mark.parametrize("verb", ["serve"])
-def test_a_verb_of_a_later_version_says_that_it_is_not_built_yet(run: Run, verb: str) -> None:
-    expect_one_line(run(verb, "kodak", "--out", "results"), f"cwic {verb} is not built yet")
-
-
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
 def test_an_unwritable_folder_is_named(run: Run, photo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
@@ -739,6 +734,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         "compare": output | rate | {"--strict", "--roi", "--saliency", "--model"},
         "batch": rate
         | {"--to", "--strict", "--strip", "--model", "-j", "--jobs", "--ray", "-f", "--force"},
+        "serve": {"--host", "--port", "--max-upload", "--model"},
         "info": {"--json"},
         "models": {"--json"},
         "train": {"--data", "--out", "--init-from", "--max-seconds", "--threads", "--device"},

@@ -28,23 +28,39 @@ def test_all_codecs_are_shown_at_the_size_of_the_file(
     photo: Image.Image, tiny_flagship_codec: Codec
 ) -> None:
     data = tiny_flagship_codec.encode(photo, quality=90)
-    shown, rows = compared("photo.png", photo, data, tiny_flagship_codec.decode(data))
+    shown = compared("photo.png", photo, data, tiny_flagship_codec.decode(data))
     installed = [
         name
         for name in CODECS
         if features.check({"jpeg": "libjpeg_turbo", "jpeg2000": "jpg_2000"}.get(name, name))
     ]
-    assert len(rows) == 1 + len(installed)
+    assert len(shown.versions) == 2 + len(installed)
     assert [version.label for version in shown.versions[:2]] == ["cwic", "JPEG"]
     assert {version.pixels.shape for version in shown.versions} == {(128, 192, 3)}
-    assert rows[0]["bytes"] == len(data)
-    for row in rows[1:]:
-        assert row["bytes"] == pytest.approx(len(data), rel=0.15), row["codec"]
+    assert shown.versions[0].caption.startswith(f"{len(data):,} B, ")
+    assert shown.versions[2].caption == "192x128"
+    for version in (shown.versions[1], *shown.versions[3:]):
+        size_bytes = int(version.caption.partition(" B")[0].replace(",", ""))
+        assert size_bytes == pytest.approx(len(data), rel=0.15), version.label
+
+
+def test_of_a_large_picture_the_middle_is_shown(
+    photo: Image.Image, tiny_flagship_codec: Codec
+) -> None:
+    data = tiny_flagship_codec.encode(photo)
+    decoded = tiny_flagship_codec.decode(data)
+    shown = compared("photo.png", photo, data, decoded, [], largest_px=100)
+    whole = compared("photo.png", photo, data, decoded, [])
+    for part, all_of_it in zip(shown.versions, whole.versions, strict=True):
+        np.testing.assert_array_equal(part.pixels, all_of_it.pixels[14:114, 46:146])
+    assert shown.versions[0].caption == "192x128, shown: the middle 100 px"
+    assert shown.versions[1].caption == whole.versions[1].caption
 
 
 def test_a_page_needs_no_other_file(photo: Image.Image, tiny_flagship_codec: Codec) -> None:
     data = tiny_flagship_codec.encode(photo)
-    html = compared_page("<b>.png", photo, data, tiny_flagship_codec.decode(data), ["jpeg"])
+    decoded = tiny_flagship_codec.decode(data)
+    html = compared_page(compared("<b>.png", photo, data, decoded, ["jpeg"]))
     assert "<b>.png" not in html
     assert "&lt;b&gt;.png" in html
     assert not re.search(r"(src|href)=[\"'](?!data:)", html)

@@ -62,7 +62,9 @@ def encode(
         CodecError: the picture, the model or the target is at fault; the subclass says which.
         ValueError: an argument out of range, or more than one target.
     """
-    return _codec(model).encode(
+    from cwic.codec import loaded
+
+    return loaded(model).encode(
         image,
         quality=quality,
         bpp=bpp,
@@ -90,11 +92,9 @@ def decode(
     Raises:
         BitstreamError: the file is damaged (or UnknownModelError, made by a model not here).
     """
-    from cwic import model_file
+    from cwic.codec import loaded_for
 
-    header = read_header(data)
-    codec = _codec(str(model_file.find_identity(header.identity)))
-    return codec.decode(data, region=region, reduce=reduce)
+    return loaded_for(data).decode(data, region=region, reduce=reduce)
 
 
 def read_header(data: bytes) -> "Header":
@@ -116,18 +116,6 @@ def register_pillow_plugin() -> None:
     from cwic import pillow_plugin
 
     pillow_plugin.register()
-
-
-_codecs: dict[str | None, "Codec"] = {}
-
-
-def _codec(model: str | None) -> "Codec":
-    """Codecs by name or path, kept so that the second call is quick."""
-    from cwic.codec import Codec
-
-    if model not in _codecs:
-        _codecs[model] = Codec.load(model)
-    return _codecs[model]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,6 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_complete
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ from cwic.errors import BitstreamError, CodecError, CodecWarning, ModelError, No
 from cwic.folder import Folder, folder_at
 
 if TYPE_CHECKING:
-    from cwic.codec import Codec
+    pass
 
 __all__ = ["TABLE_NAME", "Decoding", "Encoding", "Outcome", "Summary", "result_names", "run"]
 
@@ -66,8 +65,10 @@ class Encoding:
 
     def __call__(self, picture: bytes) -> bytes:
         """A picture file to a `.cwic` file."""
+        from cwic.codec import loaded
+
         wishes = asdict(self)
-        return _codec(wishes.pop("model")).encode(io.BytesIO(picture), **wishes)
+        return loaded(wishes.pop("model"), threads=1).encode(io.BytesIO(picture), **wishes)
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,10 @@ class Decoding:
 
     def __call__(self, data: bytes) -> bytes:
         """A `.cwic` file to a picture file."""
-        from cwic import bitstream, model_file
+        from cwic.codec import loaded_for
         from cwic.image import encode_image
 
-        identity = bitstream.read_header(data).identity
-        codec = _codec(self.model or str(model_file.find_identity(identity)))
+        codec = loaded_for(data, self.model, threads=1)
         return encode_image(codec.decode(data), self.file_format)
 
 
@@ -357,13 +357,6 @@ class _Job:
                 "-f makes it again"
             ) from error
         return header.width, header.height
-
-
-@cache
-def _codec(model: str | None) -> "Codec":
-    from cwic.codec import Codec
-
-    return Codec.load(model, threads=1)
 
 
 def _is_the_same_for_all(error: BaseException) -> bool:

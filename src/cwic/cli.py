@@ -21,7 +21,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -40,13 +39,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cwic.bitstream import Header
-    from cwic.codec import Codec
 
 __all__ = ["main"]
-
-# Verbs of a later version. They are no part of the parser, but asking for one deserves a better
-# answer than "invalid choice".
-_NOT_BUILT = ("serve",)
 
 _PICTURE_SUFFIXES = frozenset(
     ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff"
@@ -71,7 +65,13 @@ _LARGEST_SIZE_BYTES = 10**15
 
 _STDIO = Path("-")
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 Region = tuple[int, int, int, int]  # x, y, width, height
+
+# Of `serve`; tests compare.
+_PORT = 7860
+_MAX_UPLOAD_BYTES = 100 * 10**6
 
 # What `batch --to` takes beside "cwic".
 _PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")
@@ -111,6 +111,9 @@ _EXAMPLES = {
   cwic batch files/ pictures/ --to webp        back to pictures
   cwic batch photos/ files/ -j 2               two processes, for little memory
   cwic batch s3://in/photos s3://out/files --ray 10.0.0.1:6379""",
+    "serve": """
+  cwic serve                                   open http://127.0.0.1:7860 in a browser
+  cwic serve --port 8000 --max-upload 20MB""",
     "evaluate": """
   cwic evaluate kodak/ --out results/ -j 2
   cwic evaluate photo.png --codecs cwic:cvpr2018 jpeg avif --out results/""",
@@ -147,8 +150,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words and words[0] in _NOT_BUILT:
-            raise NotBuiltError(f"cwic {words[0]} is not built yet; cwic --help lists what is")
         try:
             parser = _parser()
             _check_verb(parser, words)
@@ -256,6 +257,25 @@ def _parser() -> argparse.ArgumentParser:
         "--ray", metavar="local|ADDRESS", help="work on a Ray cluster; needs the extra 'ray'"
     )
     verb.add_argument("-f", "--force", action="store_true", help="make what is there again")
+
+    verb = _add_verb(
+        verbs, "serve", _serve, "a local web page that encodes and compares; needs the extra 'demo'"
+    )
+    verb.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="to listen on (default: this machine)",
+    )
+    verb.add_argument("--port", type=_count, default=_PORT, metavar="N", help=f"(default: {_PORT})")
+    verb.add_argument(
+        "--max-upload",
+        type=_size_bytes,
+        default=_MAX_UPLOAD_BYTES,
+        metavar="SIZE",
+        help="of a file (default: 100MB)",
+    )
+    verb.add_argument("--model", metavar="NAME|PATH", help="that is chosen at first")
 
     verb = _add_verb(verbs, "info", _info, "say what is in a .cwic file, without decoding it")
     verb.add_argument("input", type=_input, metavar="FILE", help="a .cwic file, or -")
@@ -530,11 +550,12 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     import cwic
+    from cwic.codec import loaded_for
     from cwic.image import encode_image, save_image
 
     start_s = time.perf_counter()
     data = _read(source)
-    codec = _codec_of(data, options.model)
+    codec = loaded_for(data, options.model)
     picture = codec.decode(data, region=options.region, reduce=options.reduce)
     if target == _STDIO:
         _write(encode_image(picture, "PNG"), target)
@@ -553,23 +574,9 @@ def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
 
 def _decoded(data: bytes, model: str | None) -> "Image":
     """The picture of a file, made by a bundled model or by the one that was named."""
-    return _codec_of(data, model).decode(data)
+    from cwic.codec import loaded_for
 
-
-def _codec_of(data: bytes, model: str | None) -> "Codec":
-    """The model that was named, or the bundled one that made a file."""
-    import cwic
-    from cwic import model_file
-
-    return _codec(model or str(model_file.find_identity(cwic.read_header(data).identity)))
-
-
-@cache
-def _codec(model: str) -> "Codec":
-    """A loaded model; a folder of files needs it once."""
-    import cwic
-
-    return cwic.Codec.load(model)
+    return loaded_for(data, model).decode(data)
 
 
 def _view(options: argparse.Namespace) -> int:
@@ -578,6 +585,7 @@ def _view(options: argparse.Namespace) -> int:
 
 def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     import cwic
+    from cwic.codec import loaded_for
     from cwic.image import encode_image, save_image
     from cwic.view import overlay
 
@@ -592,7 +600,7 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
             model=options.model,
             keep_metadata=False,
         )
-    codec = _codec_of(data, options.model)
+    codec = loaded_for(data, options.model)
     sheet = overlay(codec.decode(data), codec.allocation(data))
     if target == _STDIO:
         _write(encode_image(sheet, "PNG"), target)
@@ -613,7 +621,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     import cwic
-    from cwic.compare import compared_page
+    from cwic.compare import compared, compared_page
     from cwic.image import read_picture, to_pil
 
     data = _read(source)
@@ -629,8 +637,8 @@ def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> No
         model=options.model,
         strict=options.strict,
     )
-    shown = compared_page(_shown(source), picture, file, _decoded(file, options.model))
-    _write(shown.encode(), target)
+    shown = compared(_shown(source), picture, file, _decoded(file, options.model))
+    _write(compared_page(shown).encode(), target)
     rate_bpp = _rate_bpp(file, cwic.read_header(file))
     _say_result(
         f"{_shown(source)} -> {_shown(target, 'stdout')} at {len(file):,} B, {rate_bpp:.3f} bpp",
@@ -688,6 +696,26 @@ def _batch(options: argparse.Namespace) -> int:
             sys.stdout,
         )
     return 1 if failed else 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from cwic.demo import serve
+
+    def say(address: str) -> None:
+        if not options.quiet:
+            _print(f"{address} (Ctrl-C ends it)", sys.stdout)
+            sys.stdout.flush()
+        if options.host not in _LOOPBACK:
+            _say(f"warning: whoever reaches {options.host} can use this page")
+
+    serve(
+        options.host,
+        options.port,
+        max_upload_bytes=options.max_upload,
+        model=options.model,
+        say=say,
+    )
+    return 0
 
 
 def _data(options: argparse.Namespace) -> int:

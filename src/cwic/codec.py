@@ -9,6 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -367,6 +368,23 @@ class Codec:
         if abs(result.value + psnr_db) > _PSNR_WARNING_DB:
             _warn_nearest(f"{psnr_db:g} dB", f"{-result.value:.2f} dB")
         return -result.offset
+
+
+@cache
+def loaded(model: str | None = None, threads: int | None = None) -> Codec:
+    """What `Codec.load` gives, kept: the second call for a model is quick."""
+    return Codec.load(model, threads=threads)
+
+
+def loaded_for(data: bytes, model: str | None = None, threads: int | None = None) -> Codec:
+    """The model that was named, or else the bundled one that made a file; kept as by `loaded`.
+
+    Raises:
+        BitstreamError: this is no file of ours (or UnknownModelError, made by a model not here).
+    """
+    return loaded(
+        model or str(model_file.find_identity(bitstream.read_header(data).identity)), threads
+    )
 
 
 def _part(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce: int) -> Rectangle:

@@ -6,6 +6,7 @@ Leaves the page to :mod:`cwic.evaluation.report` and the other codecs to
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from PIL import Image
 
 from cwic.errors import CodecError
 from cwic.evaluation.anchors import Contestant, contestant
-from cwic.evaluation.report import Comparison, Version, comparison, page, table
+from cwic.evaluation.report import Comparison, Version, comparison, page
 from cwic.rate_control import search_offset
 
 __all__ = ["CODECS", "compared", "compared_page", "of_size"]
@@ -45,8 +46,10 @@ def compared(
     data: bytes,
     decoded: Image.Image,
     codecs: Sequence[str] = CODECS,
-) -> tuple[Comparison, list[dict[str, str | int | float]]]:
-    """A picture, its `.cwic` file and those of other codecs at its size; and a table of them.
+    *,
+    largest_px: int | None = None,
+) -> Comparison:
+    """A picture, its `.cwic` file and those of other codecs at its size.
 
     Args:
         title: plain text.
@@ -55,6 +58,7 @@ def compared(
         decoded: what it decodes to.
         codecs: names of anchors; those that are not here, or cannot take this picture, are
             left out.
+        largest_px: of a picture with a longer side the middle is shown; numbers are of all of it.
     """
     original = np.asarray(picture)
     files = [("cwic", data, np.asarray(decoded.convert("RGB")))]
@@ -65,33 +69,29 @@ def compared(
         except (CodecError, OSError, ValueError):  # not installed, or not for such a picture
             continue
         files.append((codec.label, file, np.asarray(codec.decode(file).convert("RGB"))))
-    pixels = original.shape[0] * original.shape[1]
-    rows: list[dict[str, str | int | float]] = []
-    versions = [Version("original", original, f"{picture.width}x{picture.height}")]
+    middle = tuple(_middle(side, largest_px) for side in original.shape[:2])
+    caption = f"{picture.width}x{picture.height}"
+    if original[middle].shape != original.shape:
+        caption += f", shown: the middle {largest_px} px"
+    versions = [Version("original", original[middle], caption)]
     for label, file, shown in files:
-        rate_bpp, found_db = 8 * len(file) / pixels, psnr_db(original, shown)
-        rows.append(
-            {"codec": label, "bytes": len(file), "bpp": rate_bpp, "PSNR dB": round(found_db, 2)}
-        )
-        caption = f"{len(file):,} B, {rate_bpp:.3f} bpp, {found_db:.2f} dB"
-        versions.append(Version(label, shown, caption))
+        rate_bpp = 8 * len(file) / (picture.width * picture.height)
+        caption = f"{len(file):,} B, {rate_bpp:.3f} bpp, {psnr_db(original, shown):.2f} dB PSNR"
+        versions.append(Version(label, shown[middle], caption))
     # The first two are seen first: ours, and the one that everybody knows.
     order = [1, 2, 0, *range(3, len(versions))] if len(versions) > 2 else [0, 1]
-    return Comparison(title, tuple(versions[number] for number in order)), rows
+    return Comparison(title, tuple(versions[number] for number in order))
 
 
-def compared_page(
-    title: str,
-    picture: Image.Image,
-    data: bytes,
-    decoded: Image.Image,
-    codecs: Sequence[str] = CODECS,
-) -> str:
+def compared_page(shown: Comparison) -> str:
     """The same as one HTML document that needs no other file."""
-    shown, rows = compared(title, picture, data, decoded, codecs)
-    return page(
-        f"{title} at {len(data):,} B", [("Side by side", comparison(shown)), ("Sizes", table(rows))]
-    )
+    return page(shown.title, [("", comparison(replace(shown, title="")))])
+
+
+def _middle(side_px: int, largest_px: int | None) -> slice:
+    shown_px = min(side_px, largest_px or side_px)
+    start = (side_px - shown_px) // 2
+    return slice(start, start + shown_px)
 
 
 def psnr_db(original: npt.NDArray[np.uint8], shown: npt.NDArray[np.uint8]) -> float:

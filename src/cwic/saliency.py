@@ -7,6 +7,7 @@ picture's levels is left to the families.
 import os
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,11 @@ def offset_of_cells(mask: Mask, cell_px: int) -> npt.NDArray[np.float32]:
     cells = padded.reshape(rows, cell_px, columns, cell_px).mean(axis=(1, 3), dtype=np.float64)
     offset: npt.NDArray[np.float32] = (cells - cells.mean()).astype(np.float32)
     return offset
+
+
+def has_detector() -> bool:
+    """Whether the library of the built-in detector is installed."""
+    return find_spec("cv2") is not None
 
 
 def _fine_grained(pixels: npt.NDArray[np.uint8]) -> Mask:

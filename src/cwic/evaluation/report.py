@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["Comparison", "Version", "comparison", "page", "table"]
+__all__ = ["Comparison", "Version", "comparison", "page", "picture", "table"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,17 @@ class Version:
 class Comparison:
     """Versions of one picture, all of the same size; the first two are shown at first."""
 
-    title: str
+    title: str  # plain text; empty where a heading says it already
     versions: tuple[Version, ...]
+
+
+def picture(title: str, pixels: npt.NDArray[np.uint8]) -> str:
+    """HTML of one picture, (H, W, 3)."""
+    height, width = pixels.shape[:2]
+    return (
+        f'<img class="alone" src="{_data_uri(pixels)}" alt="{escape(title)}" width="{width}" '
+        f'height="{height}">'
+    )
 
 
 def comparison(compared: Comparison) -> str:
@@ -41,7 +50,8 @@ def comparison(compared: Comparison) -> str:
     height, width = first.pixels.shape[:2]
     images = "".join(
         f'<img data-version="{number}" src="{_data_uri(version.pixels)}" '
-        f'alt="{escape(compared.title)}, {escape(version.label)}" width="{width}" height="{height}"'
+        f'alt="{escape(f"{compared.title} {version.label}".strip())}" '
+        f'width="{width}" height="{height}"'
         f"{'' if number < 2 else ' hidden'}>"
         for number, version in enumerate(compared.versions)
     )
@@ -51,8 +61,8 @@ def comparison(compared: Comparison) -> str:
     )
     choice = _select("left", compared, first) + _select("right", compared, second)
     return (
-        f'<section class="comparison"><h3>{escape(compared.title)}</h3>'
-        f'<div class="choice">{choice}</div>'
+        f'<section class="comparison">{_heading(3, compared.title)}'
+        f'<div class="choice" style="max-width:{width}px">{choice}</div>'
         f'<div class="stage" style="width:{width}px">{images}<i class="edge"></i>'
         '<input type="range" min="0" max="100" value="50" step="0.1" aria-label="where the two '
         f'pictures meet"></div><table class="captions">{captions}</table></section>'
@@ -85,15 +95,19 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
 
     Args:
         title: plain text.
-        sections: headings as plain text, and their HTML.
+        sections: headings as plain text, empty for none, and their HTML.
     """
-    body = "".join(f"<h2>{escape(heading)}</h2>{html}" for heading, html in sections)
+    body = "".join(_heading(2, heading) + html for heading, html in sections)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
-        f"<body><h1>{escape(title)}</h1>{body}<script>{_SCRIPT}</script></body></html>\n"
+        f"<body>{_heading(1, title)}{body}<script>{_SCRIPT}</script></body></html>\n"
     )
+
+
+def _heading(level: int, text: str) -> str:
+    return f"<h{level}>{escape(text)}</h{level}>" if text else ""
 
 
 def _text(value: Any) -> str:
@@ -117,7 +131,8 @@ td, th { border-bottom: 1px solid #8884; padding: 2px 10px 2px 0; text-align: le
 pre { overflow-x: auto; background: #8881; padding: .6rem; }
 .wide { overflow-x: auto; }
 .plots svg { max-width: 100%; height: auto; background: white; }
-.choice { display: flex; justify-content: space-between; max-width: 768px; margin-bottom: .3rem; }
+.choice { display: flex; justify-content: space-between; margin-bottom: .3rem; }
+img.alone { max-width: 100%; height: auto; }
 .stage { position: relative; max-width: 100%; --cut: 50%; }
 .stage img { display: block; width: 100%; height: auto; }
 .stage img[hidden] { display: none; }

@@ -1,0 +1,251 @@
+"""The local page: what its controls do, and the page itself in a browser if there is one."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import seeded_picture
+from PIL import Image
+
+import cwic
+from cwic import cli, demo
+from cwic.demo import Wish, coded, frame, opened, painted
+from cwic.errors import ImageError
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("demo") / "photo.png"
+    Image.fromarray(seeded_picture(11)).resize((300, 200)).save(path)
+    return path
+
+
+def test_a_picture_is_encoded_as_the_controls_say(photo: Path) -> None:
+    plain = coded(photo, Wish(), None)
+    assert plain.data == cwic.encode(photo)
+    assert f"{len(plain.data):,} B" in plain.summary
+    assert plain.decoded.size == (300, 200)
+    assert plain.original is not None
+    assert plain.original.size == (300, 200)
+    assert coded(photo, Wish("quality", 20), None).data == cwic.encode(photo, quality=20)
+    assert coded(photo, Wish("bits per pixel", 0.4), None).data == cwic.encode(photo, bpp=0.4)
+    small = coded(photo, Wish("size in kB", 2.5), None).data
+    assert small == cwic.encode(photo, target_bytes=2500)
+
+
+def test_what_cannot_be_met_is_said(photo: Path) -> None:
+    found = coded(photo, Wish("size in kB", 0.05), None)
+    assert len(found.warnings) == 1
+    assert "asked for 50 B" in found.warnings[0]
+
+
+def test_bits_go_where_it_was_painted(photo: Path) -> None:
+    mask = np.zeros((100, 150), bool)
+    mask[:50, :60] = True
+    marked, plain = coded(photo, Wish(strength=2), mask), coded(photo, Wish(), None)
+    assert len(marked.data) == pytest.approx(len(plain.data), rel=0.02)
+    original = np.asarray(plain.original).astype(float)
+
+    def mse(picture: Image.Image) -> float:
+        return float(np.square(np.asarray(picture) - original)[:100, :120].mean())
+
+    assert mse(marked.decoded) < 0.7 * mse(plain.decoded)
+    assert coded(photo, Wish(strength=2), ~mask & mask).data == plain.data
+
+
+def test_the_mask_is_what_the_layers_of_the_editor_have_in_them() -> None:
+    layers = [Image.new("RGBA", (30, 20)) for _ in range(2)]
+    layers[0].paste((255, 60, 60, 255), (0, 0, 10, 20))
+    layers[1].paste((255, 60, 60, 128), (20, 0, 30, 20))
+    mask = painted({"background": None, "layers": layers, "composite": None})
+    assert mask is not None
+    assert mask.mean() == pytest.approx(2 / 3)
+    assert not mask[:, 10:20].any()
+    assert painted(None) is None
+    assert painted({"layers": []}) is None
+
+
+def test_a_file_of_ours_is_opened(photo: Path, tmp_path: Path) -> None:
+    file = tmp_path / "photo.cwic"
+    file.write_bytes(cwic.encode(photo))
+    found = opened(file)
+    assert found.original is None
+    np.testing.assert_array_equal(found.decoded, cwic.decode(file.read_bytes()))
+    assert "photo.cwic" in found.summary
+    shown = frame("photo.cwic", found, ())
+    assert shown.count("&lt;img") == 1
+    assert "original" not in shown
+    assert frame("photo.png", coded(photo, Wish(), None), ()).count("&lt;img") == 2
+
+
+def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"no picture")
+    with pytest.raises(ImageError):
+        coded(path, Wish(), None)
+
+
+def test_the_command_has_the_defaults_of_the_page() -> None:
+    assert cli._PORT == demo.DEFAULT_PORT
+    assert cli._MAX_UPLOAD_BYTES == demo.MAX_UPLOAD_BYTES
+
+
+def test_a_port_that_is_taken_is_an_error() -> None:
+    pytest.importorskip("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        # By itself: a Gradio that fails leaves sockets open.
+        command = [sys.executable, "-m", "cwic", "serve", "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: port {port} of 127.0.0.1")
+    assert "--port" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+# --- in a browser ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a page that is served."""
+    pytest.importorskip("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "cwic", "serve", "--port", str(port), "--max-upload", "1MB"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith(f"http://127.0.0.1:{port}"), line
+        yield line.partition(" ")[0]
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_the_page_is_served_and_loads_nothing_from_elsewhere(address: str) -> None:
+    with urllib.request.urlopen(address, timeout=20) as answer:
+        html = answer.read().decode()
+    assert demo.TITLE in html
+    loaded = re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?(https?:[^"' >]+)""", html)
+    assert [url for url in loaded if not url.startswith(address)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+def test_a_person_uploads_moves_paints_compares_downloads_and_opens_the_download(
+    address: str, photo: Path, tmp_path: Path
+) -> None:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--window-size=1600,1400"):
+        options.add_argument(argument)
+    # The editor paints by WebGL.
+    options.add_argument("--enable-unsafe-swiftshader")
+    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
+    browser = webdriver.Chrome(options=options, service=Service(DRIVER))
+    wait = WebDriverWait(browser, 60)
+
+    def report() -> str:
+        return str(browser.find_element(By.ID, "report").text)
+
+    def reported_bytes() -> int:
+        found = re.search(r"([\d,]+) B,", report())
+        return int(found[1].replace(",", "")) if found else 0
+
+    def upload(path: Path) -> None:
+        browser.find_element(By.CSS_SELECTOR, "#dropped input[type=file]").send_keys(str(path))
+
+    def click(text: str) -> None:
+        browser.find_element(By.XPATH, f"//button[normalize-space()='{text}']").click()
+
+    def downloaded(name: str) -> Path:
+        wait.until(lambda _: (tmp_path / name).exists())
+        return tmp_path / name
+
+    try:
+        browser.get(address)
+        wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#dropped input[type=file]"))
+        begin = report()
+        upload(photo)
+        wait.until(lambda _: reported_bytes() == len(cwic.encode(photo)))
+
+        # Compare: the frame comes with JPEG and more, its slider moves the edge.
+        def frame_has_jpeg(_: object) -> bool:
+            browser.switch_to.default_content()
+            frames = browser.find_elements(By.CSS_SELECTOR, "iframe.comparison")
+            if not frames:
+                return False
+            browser.switch_to.frame(frames[0])
+            return "JPEG" in browser.find_element(By.TAG_NAME, "body").text
+
+        wait.until(frame_has_jpeg)
+        browser.execute_script(
+            "const slider = document.querySelector('.stage input');"
+            "slider.value = 20; slider.dispatchEvent(new Event('input'));"
+        )
+        stage = browser.find_element(By.CSS_SELECTOR, ".stage")
+        assert "--cut: 20%" in stage.get_attribute("style")
+        versions = browser.find_elements(By.CSS_SELECTOR, ".stage img")
+        assert len(versions) >= 4
+        assert sum(version.is_displayed() for version in versions) == 2
+        browser.switch_to.default_content()
+
+        # Move: a lower quality is a smaller file.
+        number = browser.find_element(By.CSS_SELECTOR, "#quality input[type=number]")
+        browser.execute_script("arguments[0].select()", number)
+        number.send_keys("20\t")
+        plain = cwic.encode(photo, quality=20)
+        wait.until(lambda _: reported_bytes() == len(plain))
+
+        # Paint: the size stays, the file is another.
+        canvas = browser.find_element(By.CSS_SELECTOR, "#editor canvas")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        pen = webdriver.ActionChains(browser)
+        pen.move_to_element_with_offset(canvas, -40, 0).click_and_hold().pause(0.2)
+        for _ in range(8):
+            pen.move_by_offset(10, 3)
+        pen.pause(0.2).release().perform()
+        time.sleep(1)
+        click("encode")
+        wait.until(lambda _: reported_bytes() not in (0, len(plain)))
+        click("download photo.cwic")
+        data = downloaded("photo.cwic").read_bytes()
+        assert len(data) == reported_bytes() == pytest.approx(len(plain), rel=0.02)
+
+        # Open the download: the same picture comes back.
+        browser.find_element(By.CSS_SELECTOR, "#dropped button[aria-label=Clear]").click()
+        wait.until(lambda _: report() == begin)
+        upload(downloaded("photo.cwic"))
+        wait.until(lambda _: reported_bytes() == len(data))
+        click("download photo.png")
+        with Image.open(downloaded("photo.png")) as picture:
+            np.testing.assert_array_equal(picture, cwic.decode(data))
+        browser.save_screenshot(str(tmp_path / "page.png"))
+
+        # Too much, and no picture.
+        browser.find_element(By.CSS_SELECTOR, "#dropped button[aria-label=Clear]").click()
+        (tmp_path / "text.png").write_text("no picture")
+        wait.until(lambda _: report() == begin)
+        upload(tmp_path / "text.png")
+        wait.until(
+            lambda _: "text.png" in browser.find_element(By.CSS_SELECTOR, ".toast-wrap").text
+        )
+    finally:
+        browser.quit()
