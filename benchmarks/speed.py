@@ -4,10 +4,12 @@
 
 In process: from a uint8 array to bytes and back at a fixed quality, sessions warm, median of five
 for each picture, mean over the pictures. Whole processes: `cwic encode` and `cwic decode`, median
-of five. `--large` adds a picture of 24 megapixels made of the others, with the peak of memory.
+of five. `--large` adds a picture of 24 megapixels made of the others, with the peak of memory, and
+its preview.
 """
 
 import argparse
+import multiprocessing
 import resource
 import statistics
 import subprocess
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +44,17 @@ def median_s(act: Callable[[], object]) -> float:
 
 def in_process(codec: Codec, pictures: list[npt.NDArray[np.uint8]]) -> None:
     """Prints means over the pictures."""
-    encode_s, decode_s = [], []
+    encode_s, decode_s, preview_s = [], [], []
     for picture in pictures:
         data = codec.encode(picture, quality=QUALITY)
         encode_s.append(median_s(lambda p=picture: codec.encode(p, quality=QUALITY)))  # type: ignore[misc]
         decode_s.append(median_s(lambda d=data: codec.decode(d)))  # type: ignore[misc]
+        preview_s.append(median_s(lambda d=data: codec.decode(d, reduce=8)))  # type: ignore[misc]
     height, width = pictures[0].shape[:2]
     print(
         f"in process, {len(pictures)} pictures of {width}x{height}: "
-        f"encode {statistics.mean(encode_s):.3f} s, decode {statistics.mean(decode_s):.3f} s"
+        f"encode {statistics.mean(encode_s):.3f} s, decode {statistics.mean(decode_s):.3f} s, "
+        f"preview {statistics.mean(preview_s):.3f} s"
     )
 
 
@@ -68,8 +73,8 @@ def whole_processes(path: Path, model: str | None) -> None:
     print(f"whole processes, {path.name}: encode {encode_s:.2f} s, decode {decode_s:.2f} s")
 
 
-def large(codec: Codec, pictures: list[npt.NDArray[np.uint8]]) -> None:
-    """Prints time and memory of 24 megapixels."""
+def large(pictures: list[npt.NDArray[np.uint8]], model: str | None, threads: int | None) -> None:
+    """Prints time and memory of 24 megapixels, each way in a process of its own."""
     upright = [p if p.shape[0] < p.shape[1] else p.transpose(1, 0, 2) for p in pictures]
     columns = -(-LARGE_WIDTH // upright[0].shape[1])
     rows = -(-LARGE_HEIGHT // upright[0].shape[0])
@@ -80,17 +85,44 @@ def large(codec: Codec, pictures: list[npt.NDArray[np.uint8]]) -> None:
         ]
     )
     picture = np.ascontiguousarray(wall[:LARGE_HEIGHT, :LARGE_WIDTH])
+    with tempfile.TemporaryDirectory() as folder:
+        pixels, file = Path(folder, "pixels.npy"), Path(folder, "large.cwic")
+        np.save(pixels, picture)
+        for act, arguments in (
+            (_encode, (pixels, file)),
+            (_decode, (file, 1)),
+            (_decode, (file, 8)),
+        ):
+            # Spawned: a fork would begin with the memory of this process.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                name, seconds, peak_mb = process.submit(act, model, threads, *arguments).result()
+            print(f"24 megapixels, {name}: {seconds:.1f} s, peak of memory {peak_mb:.0f} MB")
+
+
+def _encode(
+    model: str | None, threads: int | None, pixels: Path, file: Path
+) -> tuple[str, float, float]:
+    codec, picture = Codec.load(model, threads=threads), np.load(pixels)
     start_s = time.perf_counter()
     data = codec.encode(picture, quality=QUALITY)
-    encoded_s = time.perf_counter()
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    codec.decode(data)
-    decoded_s = time.perf_counter()
-    both_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(
-        f"24 megapixels: encode {encoded_s - start_s:.1f} s, decode {decoded_s - encoded_s:.1f} s, "
-        f"peak of memory {peak_mb:.0f} MB after encoding, {both_mb:.0f} MB after both"
-    )
+    seconds = time.perf_counter() - start_s
+    file.write_bytes(data)
+    return "encode", seconds, peak_of_memory_mb()
+
+
+def _decode(
+    model: str | None, threads: int | None, file: Path, reduce: int
+) -> tuple[str, float, float]:
+    codec, data = Codec.load(model, threads=threads), file.read_bytes()
+    start_s = time.perf_counter()
+    codec.decode(data, reduce=reduce)
+    seconds = time.perf_counter() - start_s
+    return f"decode --reduce {reduce}", seconds, peak_of_memory_mb()
+
+
+def peak_of_memory_mb() -> float:
+    """Of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def main() -> None:
@@ -108,7 +140,7 @@ def main() -> None:
     in_process(codec, pictures)
     whole_processes(paths[0], options.model)
     if options.large:
-        large(codec, pictures)
+        large(pictures, options.model, options.threads)
 
 
 if __name__ == "__main__":

@@ -484,6 +484,23 @@ def test_a_region_is_decoded(run: Run, photo: Path) -> None:
     assert "X,Y,W,H" in err
 
 
+def test_the_limit_on_pixels_is_an_option(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    with Image.open(photo) as image:
+        count = image.width * image.height
+    file = photo.with_suffix(".cwic")
+    expect_one_line(run("encode", photo, "--max-pixels", str(count - 1)), f"at most {count - 1}")
+    assert not file.exists()
+    assert run("encode", photo, "--max-pixels", str(count))[0] == 0
+    small = photo.with_name("small.png")
+    expect_one_line(
+        run("decode", file, "-o", small, "--max-pixels", str(count - 1)), f"at most {count - 1}"
+    )
+    assert run("decode", file, "-o", small, "--max-pixels", str(count))[0] == 0
+
+
 def test_a_picture_is_decoded_smaller(run: Run, photo: Path) -> None:
     assert cli._REDUCTIONS == REDUCTIONS
     assert run("encode", photo)[0] == 0
@@ -728,8 +745,9 @@ def test_the_options_of_every_verb_are_frozen() -> None:
     assert found == {
         "encode": output
         | rate
-        | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"},
-        "decode": output | {"--model", "--region", "--reduce"},
+        | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"}
+        | {"--max-pixels"},
+        "decode": output | {"--model", "--region", "--reduce", "--max-pixels"},
         "view": output | {"-q", "--quality", "--bpp", "--roi", "--saliency", "--model"},
         "compare": output | rate | {"--strict", "--roi", "--saliency", "--model"},
         "batch": rate

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cwic import bitstream, model_file
+from cwic.bitstream import Limits
 from cwic.codec import Codec
 from cwic.errors import (
     BitstreamError,
     CodecWarning,
     ImageError,
     ModelError,
-    NotBuiltError,
     TargetError,
 )
 
@@ -178,11 +178,58 @@ def test_targets_out_of_range_or_at_odds_are_refused(
         tiny_codec.encode(seeded_picture(7), **targets)
 
 
-def test_what_is_not_built_says_so(tiny_codec: Codec) -> None:
+def test_limits_on_pixels_are_options(tiny_codec: Codec) -> None:
     pixels = seeded_picture(7)
-    data = tiny_codec.encode(pixels)
-    with pytest.raises(NotBuiltError, match="not built yet"):
-        tiny_codec.decode(data, reduce=8)
+    count = pixels.shape[0] * pixels.shape[1]
+    data = tiny_codec.encode(pixels, max_pixels=count)
+    with pytest.raises(ImageError, match=f"at most {count - 1}"):
+        tiny_codec.encode(pixels, max_pixels=count - 1)
+    assert tiny_codec.decode(data, limits=Limits(max_pixels=count)).height == pixels.shape[0]
+    with pytest.raises(BitstreamError, match=f"at most {count - 1}"):
+        tiny_codec.decode(data, limits=Limits(max_pixels=count - 1))
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    width=st.integers(1, 70),
+    height=st.integers(1, 70),
+    mode=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"]),
+    icc=st.none() | st.binary(min_size=1, max_size=300),
+    xmp=st.none() | st.binary(min_size=1, max_size=300),
+    description=st.none() | st.text(st.characters(codec="ascii"), min_size=1, max_size=40),
+)
+def test_any_picture_comes_back_with_its_size_its_alpha_and_its_metadata(
+    tiny_flagship_codec: Codec,
+    width: int,
+    height: int,
+    mode: str,
+    icc: bytes | None,
+    xmp: bytes | None,
+    description: str | None,
+) -> None:
+    rng = np.random.default_rng(width * 71 + height)
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 4), dtype=np.uint8), "RGBA")
+    through = {"1": "L", "I;16": "L", "P": "RGB"}.get(mode, "RGBA")
+    image = image.convert(through).convert(mode)
+    exif = Image.Exif()
+    if description is not None:
+        exif[0x010E] = description
+        image.info["exif"] = exif.tobytes()
+    image.info |= {key: value for key, value in (("icc_profile", icc), ("xmp", xmp)) if value}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CodecWarning)  # more than 8 bits, a profile that is none
+        decoded = tiny_flagship_codec.decode(tiny_flagship_codec.encode(image))
+    grey = mode in ("1", "L", "LA", "I;16")
+    assert decoded.mode == ("L" if grey else "RGB") + ("A" if mode in ("LA", "RGBA") else "")
+    assert decoded.size == (width, height)
+    if decoded.mode.endswith("A"):
+        np.testing.assert_array_equal(decoded.getchannel("A"), image.getchannel("A"))
+    assert decoded.getexif().get(0x010E) == (description and description.rstrip("\0"))
+    assert decoded.info.get("xmp") == xmp
+    if mode != "CMYK":  # goes through its profile, which is then dropped
+        assert decoded.info.get("icc_profile") == icc
 
 
 def test_metadata_is_kept_unless_it_is_stripped(tiny_codec: Codec) -> None:

@@ -17,6 +17,7 @@ def test_the_public_names_are_these() -> None:
     assert cwic.__all__ == [
         "Codec",
         "CodecError",
+        "Limits",
         "__version__",
         "decode",
         "encode",

@@ -11,7 +11,7 @@ from cwic.errors import CodecError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cwic.bitstream import Header
+    from cwic.bitstream import Header, Limits
     from cwic.codec import Codec
     from cwic.image import Source
     from cwic.saliency import Detector
@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Codec",
     "CodecError",
+    "Limits",
     "__version__",
     "decode",
     "encode",
@@ -42,6 +43,7 @@ def encode(
     model: str | None = None,
     strict: bool = False,
     keep_metadata: bool = True,
+    max_pixels: int | None = None,
 ) -> bytes:
     """A picture as the bytes of a `.cwic` file; see :meth:`cwic.Codec.encode`.
 
@@ -57,6 +59,7 @@ def encode(
         model: name of a bundled model or path of a model file; None is the default.
         strict: a file never larger (or a picture never worse) than asked, or TargetError.
         keep_metadata: ICC, EXIF and XMP go into the file.
+        max_pixels: width times height beyond which a picture is refused; None: 179 million.
 
     Raises:
         CodecError: the picture, the model or the target is at fault; the subclass says which.
@@ -75,11 +78,16 @@ def encode(
         saliency=saliency,
         strict=strict,
         keep_metadata=keep_metadata,
+        max_pixels=max_pixels,
     )
 
 
 def decode(
-    data: bytes, *, region: tuple[int, int, int, int] | None = None, reduce: int = 1
+    data: bytes,
+    *,
+    region: tuple[int, int, int, int] | None = None,
+    reduce: int = 1,
+    limits: "Limits | None" = None,
 ) -> "Image.Image":
     """The picture of a `.cwic` file, whichever bundled model wrote it.
 
@@ -88,27 +96,30 @@ def decode(
         region: (x, y, width, height) in pixels of the part that is wanted; None is all.
         reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
             the bottom one more. 8 is a preview that decodes a small part of the file.
+        limits: what the file may ask for; the defaults of `Limits` where None.
 
     Raises:
         BitstreamError: the file is damaged (or UnknownModelError, made by a model not here).
     """
     from cwic.codec import loaded_for
 
-    return loaded_for(data).decode(data, region=region, reduce=reduce)
+    codec = loaded_for(data, limits=limits)
+    return codec.decode(data, region=region, reduce=reduce, limits=limits)
 
 
-def read_header(data: bytes) -> "Header":
+def read_header(data: bytes, limits: "Limits | None" = None) -> "Header":
     """The header of a `.cwic` file; no network is loaded.
 
     Args:
         data: the file, or as much of its beginning as the header takes.
+        limits: what the file may ask for; the defaults of `Limits` where None.
 
     Raises:
         BitstreamError: this is not the beginning of a `.cwic` file.
     """
     from cwic import bitstream
 
-    return bitstream.read_header(data)
+    return bitstream.read_header(data, limits)
 
 
 def register_pillow_plugin() -> None:
@@ -123,4 +134,8 @@ def __getattr__(name: str) -> Any:
         from cwic.codec import Codec
 
         return Codec
+    if name == "Limits":
+        from cwic.bitstream import Limits
+
+        return Limits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -200,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
     verb.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP")
     verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
+    _add_max_pixels(verb)
 
     verb = _add_verb(verbs, "decode", _decode, "make a picture of a .cwic file")
     verb.add_argument("input", type=_input, metavar="FILE", help="a .cwic file, a folder, or -")
@@ -219,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         help="smaller by; 8 is a quick preview",
     )
+    _add_max_pixels(verb)
 
     verb = _add_verb(verbs, "view", _view, "show where the bits of a picture go")
     verb.add_argument("input", type=_input, metavar="PICTURE", help="a picture or a .cwic file")
@@ -383,6 +385,12 @@ def _add_rate(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_max_pixels(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--max-pixels", type=_count, metavar="N", help="of a larger picture (default: 179 million)"
+    )
+
+
 def _add_data(verb: argparse.ArgumentParser, what: str) -> None:
     verb.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help=what)
 
@@ -496,6 +504,10 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
     picture: Any = source
     if source == _STDIO:
         picture = io.BytesIO(sys.stdin.buffer.read())
+    if options.max_pixels is not None:
+        from PIL import Image
+
+        Image.MAX_IMAGE_PIXELS = options.max_pixels
     data = cwic.encode(
         picture,
         quality=options.quality,
@@ -508,17 +520,18 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         model=options.model,
         strict=options.strict,
         keep_metadata=not options.strip,
+        max_pixels=options.max_pixels,
     )
     _write(data, target)
     seconds = time.perf_counter() - start_s
-    header = cwic.read_header(data)
+    header = _header(data)
     asked = ""
     if options.bpp is not None:
         asked = f" (asked {options.bpp:g})"
     elif options.target_size is not None:
         asked = f" (asked {options.target_size:,} B)"
     elif options.psnr is not None:
-        reached_db = _reached_psnr_db(picture, data, options.model)
+        reached_db = _reached_psnr_db(picture, data, options)
         asked = f", {reached_db:.2f} dB (asked {options.psnr:g})"
     _say_result(
         f"{_shown(source)} -> {_shown(target, 'stdout')} {len(data):,} B, "
@@ -530,16 +543,28 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         _say(f"{_shown(source)}: model {_model_name(header)}, q {header.q}, {seconds:.2f} s")
 
 
-def _reached_psnr_db(picture: Any, data: bytes, model: str | None) -> float:
+def _reached_psnr_db(picture: Any, data: bytes, options: argparse.Namespace) -> float:
     """PSNR of a file against the picture it was made of, over R, G and B."""
     from cwic.compare import psnr_db
-    from cwic.image import read_picture
+    from cwic.image import MAX_PIXELS, read_picture
 
     if isinstance(picture, io.BytesIO):
         picture.seek(0)
+    decoded = _decoded(data, options.model, options.max_pixels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CodecWarning)  # said before
-        return psnr_db(read_picture(picture).pixels, read_picture(_decoded(data, model)).pixels)
+        pictures = (
+            read_picture(source, max_pixels=options.max_pixels or MAX_PIXELS)
+            for source in (picture, decoded)
+        )
+        return psnr_db(*(picture.pixels for picture in pictures))
+
+
+def _header(data: bytes) -> "Header":
+    """Of a file of any size: to say what it is takes no memory."""
+    from cwic import bitstream
+
+    return bitstream.read_header(data, bitstream.Limits(max_pixels=bitstream.MAX_SIDE_PX**2))
 
 
 def _decode(options: argparse.Namespace) -> int:
@@ -549,14 +574,11 @@ def _decode(options: argparse.Namespace) -> int:
 
 
 def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> None:
-    import cwic
-    from cwic.codec import loaded_for
     from cwic.image import encode_image, save_image
 
     start_s = time.perf_counter()
     data = _read(source)
-    codec = loaded_for(data, options.model)
-    picture = codec.decode(data, region=options.region, reduce=options.reduce)
+    picture = _decoded(data, options.model, options.max_pixels, options.region, options.reduce)
     if target == _STDIO:
         _write(encode_image(picture, "PNG"), target)
     else:
@@ -568,15 +590,24 @@ def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         options,
     )
     if options.verbose:
-        header = cwic.read_header(data)
+        header = _header(data)
         _say(f"{_shown(source)}: model {_model_name(header)}, q {header.q}, {seconds:.2f} s")
 
 
-def _decoded(data: bytes, model: str | None) -> "Image":
+def _decoded(
+    data: bytes,
+    model: str | None,
+    max_pixels: int | None = None,
+    region: Region | None = None,
+    reduce: int = 1,
+) -> "Image":
     """The picture of a file, made by a bundled model or by the one that was named."""
+    import cwic
     from cwic.codec import loaded_for
 
-    return loaded_for(data, model).decode(data)
+    limits = None if max_pixels is None else cwic.Limits(max_pixels=max_pixels)
+    codec = loaded_for(data, model, limits=limits)
+    return codec.decode(data, region=region, reduce=reduce, limits=limits)
 
 
 def _view(options: argparse.Namespace) -> int:
@@ -606,7 +637,7 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
         _write(encode_image(sheet, "PNG"), target)
     else:
         save_image(sheet, target)
-    header = cwic.read_header(data)
+    header = _header(data)
     _say_result(
         f"{_shown(source)} -> {_shown(target, 'stdout')} of {len(data):,} B, "
         f"{_rate_bpp(data, header):.3f} bpp",
@@ -639,7 +670,7 @@ def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> No
     )
     shown = compared(_shown(source), picture, file, _decoded(file, options.model))
     _write(compared_page(shown).encode(), target)
-    rate_bpp = _rate_bpp(file, cwic.read_header(file))
+    rate_bpp = _rate_bpp(file, _header(file))
     _say_result(
         f"{_shown(source)} -> {_shown(target, 'stdout')} at {len(file):,} B, {rate_bpp:.3f} bpp",
         target,
@@ -751,14 +782,13 @@ def _completion(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    import cwic
     from cwic.bitstream import check_length
     from cwic.image import Mode
 
     source: Path = options.input
     data = _read(source)
     with _naming(source):
-        header = cwic.read_header(data)
+        header = _header(data)
         check_length(header, len(data))
     known = _known_model(header)
     sections: dict[str, int] = {}

@@ -24,7 +24,7 @@ from cwic.errors import (
     UnknownModelError,
 )
 from cwic.family import Allocation, Analyzed, Family, Offset, shrunk
-from cwic.image import Metadata, Mode, Picture, Source, read_picture, to_pil
+from cwic.image import MAX_PIXELS, Metadata, Mode, Picture, Source, read_picture, to_pil
 from cwic.rate_control import search_offset
 from cwic.saliency import Detector, Mask, detect, offset_of_cells, read_mask
 from cwic.tiling import REDUCTIONS, Rectangle, Tiling
@@ -103,6 +103,7 @@ class Codec:
         saliency: "bool | Source | Detector | None" = None,
         strict: bool = False,
         keep_metadata: bool = True,
+        max_pixels: int | None = None,
     ) -> bytes:
         """A picture as the bytes of a `.cwic` file.
 
@@ -124,6 +125,9 @@ class Codec:
             strict: a file never larger (or a picture never worse) than asked, or none; none as
                 well if the model cannot come as far as what was asked for.
             keep_metadata: ICC, EXIF and XMP go into the file.
+            max_pixels: width times height beyond which a picture is refused; None: 179 million.
+                Picture files are under Pillow's own limit as well
+                (`PIL.Image.MAX_IMAGE_PIXELS`).
 
         Raises:
             ImageError: the picture cannot be read.
@@ -133,7 +137,9 @@ class Codec:
         if not (math.isfinite(roi_strength) and 0 <= roi_strength <= _MAX_STRENGTH):
             raise ValueError(f"roi_strength: expected 0 to {_MAX_STRENGTH}, found {roi_strength}")
         _check_targets(quality=quality, bpp=bpp, target_bytes=target_bytes, psnr_db=psnr_db)
-        picture = read_picture(image, keep_metadata=keep_metadata)
+        picture = read_picture(
+            image, keep_metadata=keep_metadata, max_pixels=max_pixels or MAX_PIXELS
+        )
         tile_px = self._family.tile_px(picture.height, picture.width)
         analyzed = self._family.analyze(picture.pixels)
         offset = self._offset(picture, roi, roi_strength, saliency)
@@ -164,6 +170,7 @@ class Codec:
         *,
         region: tuple[int, int, int, int] | None = None,
         reduce: int = 1,
+        limits: bitstream.Limits | None = None,
     ) -> Image.Image:
         """The picture of a `.cwic` file that this model wrote.
 
@@ -173,6 +180,7 @@ class Codec:
                 more tiles are decoded than it takes.
             reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
                 the bottom one more. 8 is a preview that decodes a small part of the file.
+            limits: what the file may ask for; the defaults of `Limits` where None.
 
         Raises:
             BitstreamError: the file is damaged, or of another model (UnknownModelError).
@@ -181,7 +189,7 @@ class Codec:
         """
         if reduce not in REDUCTIONS:
             raise ValueError(f"reduce: expected one of {REDUCTIONS}, found {reduce!r}")
-        stream, tiling = self._unpack(data)
+        stream, tiling = self._unpack(data, limits)
         header = stream.header
         part = _part(region, tiling.picture, reduce)
         pixels = self._family.decode(stream.tiles, header.q, tiling, part, reduce)
@@ -218,8 +226,10 @@ class Codec:
         stream, tiling = self._unpack(data)
         return self._family.symbols(stream.tiles, stream.header.q, tiling)
 
-    def _unpack(self, data: bytes) -> tuple[bitstream.Bitstream, Tiling]:
-        stream = bitstream.unpack(data)
+    def _unpack(
+        self, data: bytes, limits: bitstream.Limits | None = None
+    ) -> tuple[bitstream.Bitstream, Tiling]:
+        stream = bitstream.unpack(data, limits)
         header = stream.header
         if header.identity != self.identity:
             raise UnknownModelError(
@@ -376,15 +386,21 @@ def loaded(model: str | None = None, threads: int | None = None) -> Codec:
     return Codec.load(model, threads=threads)
 
 
-def loaded_for(data: bytes, model: str | None = None, threads: int | None = None) -> Codec:
+def loaded_for(
+    data: bytes,
+    model: str | None = None,
+    threads: int | None = None,
+    limits: bitstream.Limits | None = None,
+) -> Codec:
     """The model that was named, or else the bundled one that made a file; kept as by `loaded`.
 
     Raises:
         BitstreamError: this is no file of ours (or UnknownModelError, made by a model not here).
     """
-    return loaded(
-        model or str(model_file.find_identity(bitstream.read_header(data).identity)), threads
-    )
+    if model is None:
+        identity = bitstream.read_header(data, limits).identity
+        model = str(model_file.find_identity(identity))
+    return loaded(model, threads)
 
 
 def _part(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce: int) -> Rectangle:
