@@ -118,6 +118,7 @@ def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
         synthesis_blocks_8=1,
         synthesis_blocks_16=1,
         groups=(2, 4),
+        detail_channels=3,
         hyper_channels=3,
         hyper_width=6,
         mean_width=8,
@@ -131,6 +132,7 @@ def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
                 torch.nn.init.kaiming_uniform_(module.last.weight, a=2)
         torch.nn.init.xavier_uniform_(network.importance_net.last.weight, gain=6)
         torch.nn.init.xavier_uniform_(network.synthesis.edge.weight)
+        torch.nn.init.xavier_uniform_(network.synthesis.enter_8.weight)
         with torch.no_grad():
             network.analysis.to_latents.weight.mul_(4)
             network.hyper_analysis.to_64.weight.mul_(2)

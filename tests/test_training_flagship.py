@@ -66,6 +66,7 @@ TINY = FlagshipConfig(
     synthesis_blocks_8=1,
     synthesis_blocks_16=1,
     groups=(2, 3),
+    detail_channels=2,
     hyper_channels=4,
     hyper_width=4,
     mean_width=6,
@@ -89,6 +90,7 @@ analysis_blocks_16 = 1
 synthesis_blocks_8 = 1
 synthesis_blocks_16 = 1
 groups = [2, 3]
+detail_channels = 2
 hyper_channels = 4
 hyper_width = 4
 mean_width = 6
@@ -530,10 +532,10 @@ def test_the_grid_ratio_sees_a_grid_of_8_and_nothing_else() -> None:
 def test_macs_are_those_counted_by_hand() -> None:
     macs = kmacs_per_pixel(TINY)
     by_hand = {
-        # 8x8 at 1/4, 4x4 and a block at 1/8, 3x3, a block and 1x1 at 1/16.
+        # 8x8 at 1/4, 4x4 and a block at 1/8, 3x3, a block and 1x1 at 1/16, 2x2 for details.
         "analysis": (3 * 64 * 4) / 16
         + (4 * 16 * 8 + (8 * 4 + 4 * 9 * 4 + 4 * 8)) / 64
-        + (8 * 9 * 8 + (8 * 4 + 4 * 9 * 4 + 4 * 8) + 8 * 5) / 256,
+        + (8 * 9 * 8 + (8 * 4 + 4 * 9 * 4 + 4 * 8) + 8 * 3 + 4 * 8 * 2) / 256,
         "importance": (8 * 32 + 32 * 9 * 32 + 32) / 256,
         "hyper_analysis": (10 * 8) / 256 + (8 * 16 * 8) / 1024 + (8 * 16 * 4) / 4096,
         # Hyper-latents; planes; half of the positions of each step.
@@ -545,7 +547,7 @@ def test_macs_are_those_counted_by_hand() -> None:
         + (4 * 9 * 4 + 4 * 20) / 1024
         + (2 * 5) / 256
         + (2 * 2 * 9 * 5 + 1 * 3 * 9 * 5 + 4 * 5 * 5 + 2 * 5 * 5) / 2 / 256,
-        "synthesis": ((5 + 6 + 5) * 8 + (8 * 4 + 4 * 9 * 4 + 4 * 8) + 8 * 32) / 256
+        "synthesis": ((3 + 6 + 5) * 8 + (8 * 4 + 4 * 9 * 4 + 4 * 8) + 8 * 32 + 2 * 32) / 256
         + ((8 * 4 + 4 * 9 * 4 + 4 * 8) + 8 * 16) / 64
         + (2 * 4 * 9 * 4 + 4 * 9 * 48) / 16,
         "preview": ((2 + 6 + 5) * 96 + 96 * 9 * 12) / 256,

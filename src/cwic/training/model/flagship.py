@@ -57,7 +57,7 @@ _LATENT_GAIN = 2.0
 
 @dataclass(frozen=True)
 class FlagshipConfig:
-    """Sizes and switches of a `cwic` network; the defaults are the preset for a CPU."""
+    """Sizes and switches of a `cwic` network."""
 
     edge_channels: int = 32  # at 1/4 of the picture's size
     edge_blocks: int = 1  # blocks of two 3x3 convolutions at 1/4, synthesis only
@@ -68,6 +68,7 @@ class FlagshipConfig:
     synthesis_blocks_8: int = 6
     synthesis_blocks_16: int = 3
     groups: tuple[int, ...] = (16, 32, 48, 96)  # latent channels, coded in 2 passes a group
+    detail_channels: int = 0  # how many of them, the last ones, go past 1/16
     hyper_channels: int = 48  # at 1/64
     hyper_width: int = 64  # hidden channels of the way from and to the hyper-latents
     mean_width: int = 128  # state of the mean network
@@ -88,6 +89,11 @@ class FlagshipConfig:
                 f"channels must be at least 1, width_8 and width_16 even, "
                 f"found {sizes} and groups {self.groups}"
             )
+        if not 0 <= self.detail_channels < self.latent_channels:
+            raise ValueError(
+                f"detail_channels must be fewer than the {self.latent_channels} of all groups, "
+                f"found {self.detail_channels}"
+            )
         if not -12 <= self.min_q < self.max_q <= 12:
             raise ValueError(
                 f"min_q must lie below max_q, both in [-12, 12], "
@@ -102,17 +108,18 @@ class FlagshipConfig:
 
 # What the configurations under configs/ are made of.
 PRESETS = {
-    "small": FlagshipConfig(),
+    "small": FlagshipConfig(groups=(16, 32, 48, 96, 128), detail_channels=128),
     "large": FlagshipConfig(
         edge_channels=48,
         width_8=192,
         width_16=320,
         analysis_blocks_8=5,
         synthesis_blocks_8=8,
-        groups=(32, 32, 64, 128),
+        groups=(32, 32, 64, 128, 128),
+        detail_channels=128,
         hyper_width=96,
         mean_width=192,
-        scale_width=128,
+        scale_width=88,
     ),
 }
 
@@ -179,6 +186,7 @@ class FlagshipNetwork(nn.Module):
             config.analysis_blocks_8,
             config.analysis_blocks_16,
             latents,
+            config.detail_channels,
             config.analysis_sees_q,
         )
         if config.importance_map:
@@ -204,6 +212,7 @@ class FlagshipNetwork(nn.Module):
             config.synthesis_blocks_8,
             config.synthesis_blocks_16,
             latents,
+            config.detail_channels,
             config.mean_width,
         )
         self.preview = Preview(config.groups[0], config.mean_width)
@@ -229,6 +238,8 @@ class FlagshipNetwork(nn.Module):
                     module.weight.data.mul_(0.1)
         with torch.no_grad():
             self.analysis.to_latents.weight.mul_(_LATENT_GAIN)
+            if self.synthesis.enter_8 is not None:
+                self.synthesis.enter_8.weight.zero_()
             self.synthesis.edge.weight.mul_(0.1)
             self.preview.last.weight.mul_(0.1)
         if self.config.importance_map:

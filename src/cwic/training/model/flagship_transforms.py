@@ -3,7 +3,9 @@
 Nearly all the work is done at 1/8 and 1/16. Between the picture and 1/8 lie a few channels at 1/4
 and convolutions that overlap on both sides of every boundary: a transform that cuts the picture
 into blocks of 8 leaves a grid in it. Without its residual branches either transform is linear, as
-the highest rates want it. The hyper-analysis, which sees latents only, is here too.
+the highest rates want it. What passes 1/16 has fewer numbers than the picture has; the details that
+the highest rates want go past it, from 1/8 to 1/8. The hyper-analysis, which sees latents only, is
+here too.
 
 Shapes: (h, w) = (H / 16, W / 16) is the size of the latents, M their channels.
 """
@@ -109,6 +111,7 @@ class Analysis(nn.Module):
         blocks_8: int,
         blocks_16: int,
         latent_channels: int,
+        detail_channels: int,
         sees_q: bool,
     ):
         """Sizes.
@@ -120,6 +123,7 @@ class Analysis(nn.Module):
             blocks_8: residual blocks at 1/8.
             blocks_16: residual blocks at 1/16.
             latent_channels: M.
+            detail_channels: how many of them, the last ones, are made at 1/8.
             sees_q: whether the picture's quality is an input.
         """
         super().__init__()
@@ -129,7 +133,8 @@ class Analysis(nn.Module):
         self.blocks_8 = nn.Sequential(*(ResidualBlock(width_8) for _ in range(blocks_8)))
         self.to_16 = conv(width_8, width_16, 3, 2)
         self.blocks_16 = nn.Sequential(*(ResidualBlock(width_16) for _ in range(blocks_16)))
-        self.to_latents = conv(width_16, latent_channels, 1)
+        self.to_latents = conv(width_16, latent_channels - detail_channels, 1)
+        self.to_details = conv(width_8, detail_channels, 2, 2) if detail_channels else None
 
     def forward(self, x: Tensor, q: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x (B, 3, H, W) in [-0.5, 0.5] -> y (B, M, h, w) float32, features (B, width_16, h, w).
@@ -141,8 +146,12 @@ class Analysis(nn.Module):
             assert q is not None
             flat = torch.zeros_like(q)[:, None, None, None]
             features = features + self.from_q(condition(q, flat))
-        features = self.blocks_16(self.to_16(self.blocks_8(features)))
-        return _full_precision(self.to_latents, features), features
+        features_8 = self.blocks_8(features)
+        features = self.blocks_16(self.to_16(features_8))
+        y = _full_precision(self.to_latents, features)
+        if self.to_details is not None:
+            y = torch.cat([y, _full_precision(self.to_details, features_8)], dim=1)
+        return y, features
 
 
 class ImportanceNet(nn.Module):
@@ -210,6 +219,7 @@ class Synthesis(nn.Module):
         blocks_8: int,
         blocks_16: int,
         latent_channels: int,
+        detail_channels: int,
         prior_channels: int,
     ):
         """Sizes.
@@ -222,10 +232,14 @@ class Synthesis(nn.Module):
             blocks_8: residual blocks at 1/8.
             blocks_16: residual blocks at 1/16.
             latent_channels: M.
+            detail_channels: how many of them, the last ones, enter at 1/8.
             prior_channels: of what the entropy model knows without the latents.
         """
         super().__init__()
-        self.enter = conv(latent_channels + prior_channels + CONDITION_CHANNELS, width_16, 1)
+        self.detail_channels = detail_channels
+        entering = latent_channels - detail_channels + prior_channels + CONDITION_CHANNELS
+        self.enter = conv(entering, width_16, 1)
+        self.enter_8 = conv(detail_channels, 4 * width_8, 1) if detail_channels else None
         self.blocks_16 = nn.Sequential(*(ResidualBlock(width_16) for _ in range(blocks_16)))
         self.to_8 = conv(width_16, 4 * width_8, 1)
         self.blocks_8 = nn.Sequential(*(ResidualBlock(width_8) for _ in range(blocks_8)))
@@ -245,8 +259,12 @@ class Synthesis(nn.Module):
         Returns:
             (B, 3, H, W), nominally in [-0.5, 0.5], not clipped.
         """
-        entered = torch.cat([decoded, prior.to(decoded.dtype), planes], dim=1)
-        features = self.blocks_16(_full_precision(self.enter, entered))
-        features = nn.functional.pixel_shuffle(self.to_8(features), 2)
+        coarse_channels = decoded.shape[1] - self.detail_channels
+        coarse, details = decoded[:, :coarse_channels], decoded[:, coarse_channels:]
+        entered = torch.cat([coarse, prior.to(decoded.dtype), planes], dim=1)
+        features = self.to_8(self.blocks_16(_full_precision(self.enter, entered)))
+        if self.enter_8 is not None:
+            features = features + _full_precision(self.enter_8, details)
+        features = nn.functional.pixel_shuffle(features, 2)
         features = nn.functional.pixel_shuffle(self.to_4(self.blocks_8(features)), 2)
         return nn.functional.pixel_shuffle(self.edge(self.edge_blocks(features)), 4)
