@@ -4,11 +4,12 @@
 PYTHON ?= python3
 SOURCES := $(shell find src -type f -not -path '*/__pycache__/*')
 
-.PHONY: help demo test clean
+.PHONY: help demo test results clean
 
 help:
 	@echo 'make demo   set up .venv (no torch), encode and decode the sample pictures'
 	@echo 'make test   set up .venv-dev, run every check and the tests'
+	@echo 'make results KODAK=FOLDER   measure every number of README and docs again'
 	@echo 'make clean  remove both environments and what the tools left behind'
 
 demo: .venv/stamp
@@ -16,6 +17,9 @@ demo: .venv/stamp
 
 test: .venv-dev/stamp
 	PATH="$(CURDIR)/.venv-dev/bin:$$PATH" scripts/check
+
+results: .venv-dev/stamp
+	.venv-dev/bin/python scripts/results "$(KODAK)"
 
 # Not editable: the demo shows what a person gets who installs the package.
 .venv/stamp: pyproject.toml constraints.txt $(SOURCES)

@@ -88,7 +88,7 @@ def measure(original: Image.Image, decoded: Image.Image) -> tuple[float, float, 
 
 
 def main() -> None:
-    """Print one row for each codec and rate."""
+    """Prints a Markdown table with a row for each codec and rate."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--model", metavar="NAME|PATH", nargs="+", default=[None])
@@ -102,11 +102,12 @@ def main() -> None:
     codecs |= {"JPEG": jpeg, "JPEG 2000": jpeg2000}
     models = ", ".join(f"{codec.name} {codec.identity.hex()}" for codec in loaded)
     print(
-        f"{len(paths)} pictures, cwic {cwic.__version__}, {models}, "
-        f"libjpeg-turbo {features.version('libjpeg_turbo')}, "
-        f"OpenJPEG {features.version('jpg_2000')}"
+        f"Means over {len(paths)} pictures, whole files. {models}; "
+        f"libjpeg-turbo {features.version('libjpeg_turbo')} (4:2:0, optimised, progressive), "
+        f"OpenJPEG {features.version('jpg_2000')} (irreversible, with colour transform). SSIM and "
+        "MS-SSIM: mean over R, G and B, Gaussian window 11x11, sigma 1.5.\n"
     )
-    print(f"{'asked':>7} {'codec':<12} {'bpp':>6} {'PSNR dB':>8} {'SSIM':>7} {'MS-SSIM':>8}")
+    print("| asked bpp | codec | bpp | PSNR dB | SSIM | MS-SSIM |\n|---|---|---|---|---|---|")
     for bpp in options.bpp:
         for name, compress in codecs.items():
             rows = []
@@ -118,8 +119,8 @@ def main() -> None:
                 rows.append((rate_bpp, *measure(original, decoded)))
             mean_bpp, psnr_db, mean_ssim, mean_ms_ssim = np.mean(rows, axis=0)
             print(
-                f"{bpp:7.3f} {name:<12} {mean_bpp:6.3f} {psnr_db:8.2f} {mean_ssim:7.4f} "
-                f"{mean_ms_ssim:8.4f}"
+                f"| {bpp:.3f} | {name} | {mean_bpp:.3f} | {psnr_db:.2f} | {mean_ssim:.4f} | "
+                f"{mean_ms_ssim:.4f} |"
             )
 
 

@@ -1,6 +1,6 @@
 """What a region of interest brings, at equal size: PSNR inside and outside, with and without.
 
-    python benchmarks/regions.py KODAK [--model NAME] [--bpp 0.25] [--strength 1]
+    python benchmarks/regions.py KODAK [--model NAME] [--bpp 0.25] [--strength 1] [--all]
 
 Two regions of 0.447 of both sides, a fifth of the area: in the middle, and in the upper left.
 """
@@ -26,17 +26,21 @@ def psnr_db(
 
 
 def main() -> None:
-    """Prints a row for each picture and region, and the extremes."""
+    """Prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("kodak", type=Path, help="folder of PNG pictures")
     parser.add_argument("--model", default="cwic-psnr")
     parser.add_argument("--bpp", type=float, default=0.25)
     parser.add_argument("--strength", type=float, default=1.0)
+    parser.add_argument("--all", action="store_true", help="a row for every picture too")
     options = parser.parse_args()
     codec = Codec.load(options.model)
-    print(f"model {codec.name}, {codec.identity.hex()}, {options.bpp} bpp")
-    print("picture     region   size    inside dB  outside dB")
-    gains, losses = [], []
+    print(
+        f"{codec.name} {codec.identity.hex()}, {options.bpp} bpp, strength {options.strength}; "
+        f"PSNR against the file without a mask. Each region is {SHARE} of both sides.\n"
+    )
+    print("| picture | region | size | inside dB | outside dB |\n|---|---|---|---|---|")
+    gains, losses, shares = [], [], []
     for path in sorted(options.kodak.glob("*.png")):
         picture = Image.open(path).convert("RGB")
         original = np.asarray(picture, np.float64)
@@ -57,8 +61,13 @@ def main() -> None:
             gains.append(inside)
             losses.append(-outside)
             share = len(data) / len(plain) - 1
-            print(f"{path.stem:<11} {name:<8} {share:+.1%}  {inside:+9.2f}  {outside:+9.2f}")
-    print(f"least gain inside {min(gains):.2f} dB, largest loss outside {max(losses):.2f} dB")
+            if options.all:
+                print(f"| {path.stem} | {name} | {share:+.1%} | {inside:+.2f} | {outside:+.2f} |")
+            shares.append(abs(share))
+    print(
+        f"| the worst of {len(gains)} | | {max(shares):+.1%} | {min(gains):+.2f} | "
+        f"{-max(losses):+.2f} |"
+    )
 
 
 if __name__ == "__main__":

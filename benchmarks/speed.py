@@ -10,6 +10,7 @@ its preview.
 
 import argparse
 import multiprocessing
+import os
 import resource
 import statistics
 import subprocess
@@ -51,11 +52,9 @@ def in_process(codec: Codec, pictures: list[npt.NDArray[np.uint8]]) -> None:
         decode_s.append(median_s(lambda d=data: codec.decode(d)))  # type: ignore[misc]
         preview_s.append(median_s(lambda d=data: codec.decode(d, reduce=8)))  # type: ignore[misc]
     height, width = pictures[0].shape[:2]
-    print(
-        f"in process, {len(pictures)} pictures of {width}x{height}: "
-        f"encode {statistics.mean(encode_s):.3f} s, decode {statistics.mean(decode_s):.3f} s, "
-        f"preview {statistics.mean(preview_s):.3f} s"
-    )
+    name = f"in process, {width}x{height}, mean over {len(pictures)} of medians of {REPEATS}"
+    times = (statistics.mean(seconds) for seconds in (encode_s, decode_s, preview_s))
+    print(f"| {name} | {' | '.join(f'{seconds:.3f} s' for seconds in times)} | |")
 
 
 def whole_processes(path: Path, model: str | None) -> None:
@@ -70,7 +69,7 @@ def whole_processes(path: Path, model: str | None) -> None:
 
         encode_s = median_s(lambda: cwic("encode", path, "-o", file, "-q", QUALITY, *named))
         decode_s = median_s(lambda: cwic("decode", file, "-o", decoded, *named))
-    print(f"whole processes, {path.name}: encode {encode_s:.2f} s, decode {decode_s:.2f} s")
+    print(f"| whole processes, {path.stem} | {encode_s:.2f} s | {decode_s:.2f} s | | |")
 
 
 def large(pictures: list[npt.NDArray[np.uint8]], model: str | None, threads: int | None) -> None:
@@ -88,41 +87,46 @@ def large(pictures: list[npt.NDArray[np.uint8]], model: str | None, threads: int
     with tempfile.TemporaryDirectory() as folder:
         pixels, file = Path(folder, "pixels.npy"), Path(folder, "large.cwic")
         np.save(pixels, picture)
-        for act, arguments in (
-            (_encode, (pixels, file)),
-            (_decode, (file, 1)),
-            (_decode, (file, 8)),
-        ):
+        times, peaks = [], []
+        for act, *arguments in ((_encode, pixels, file), (_decode, file, 1), (_decode, file, 8)):
             # Spawned: a fork would begin with the memory of this process.
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                name, seconds, peak_mb = process.submit(act, model, threads, *arguments).result()
-            print(f"24 megapixels, {name}: {seconds:.1f} s, peak of memory {peak_mb:.0f} MB")
+                seconds, peak_mb = process.submit(act, model, threads, *arguments).result()
+            times.append(f"{seconds:.1f} s")
+            peaks.append(f"{peak_mb / 1000:.2f}")
+    memory = f"{' / '.join(peaks)} GB"
+    print(f"| 24 megapixels, each in a process of its own | {' | '.join(times)} | {memory} |")
 
 
 def _encode(
     model: str | None, threads: int | None, pixels: Path, file: Path
-) -> tuple[str, float, float]:
+) -> tuple[float, float]:
     codec, picture = Codec.load(model, threads=threads), np.load(pixels)
     start_s = time.perf_counter()
     data = codec.encode(picture, quality=QUALITY)
     seconds = time.perf_counter() - start_s
     file.write_bytes(data)
-    return "encode", seconds, peak_of_memory_mb()
+    return seconds, peak_of_memory_mb()
 
 
-def _decode(
-    model: str | None, threads: int | None, file: Path, reduce: int
-) -> tuple[str, float, float]:
+def _decode(model: str | None, threads: int | None, file: Path, reduce: int) -> tuple[float, float]:
     codec, data = Codec.load(model, threads=threads), file.read_bytes()
     start_s = time.perf_counter()
     codec.decode(data, reduce=reduce)
     seconds = time.perf_counter() - start_s
-    return f"decode --reduce {reduce}", seconds, peak_of_memory_mb()
+    return seconds, peak_of_memory_mb()
 
 
 def peak_of_memory_mb() -> float:
     """Of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def processor() -> str:
+    """Its name, as Linux gives it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "an unknown processor"
 
 
 def main() -> None:
@@ -136,7 +140,11 @@ def main() -> None:
     paths = sorted(options.kodak.glob("*.png"))
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     codec = Codec.load(options.model, threads=options.threads)
-    print(f"model {codec.name}, {codec.identity.hex()}, quality {QUALITY}")
+    print(
+        f"{codec.name} {codec.identity.hex()}, quality {QUALITY}, {os.cpu_count()} cores of "
+        f"{processor()}.\n"
+    )
+    print("| | encode | decode | preview (`--reduce 8`) | peak of memory |\n|---|---|---|---|---|")
     in_process(codec, pictures)
     whole_processes(paths[0], options.model)
     if options.large:

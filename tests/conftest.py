@@ -1,8 +1,9 @@
 """Fixtures of several test modules: small pictures, and a small model that nobody trained."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -158,3 +159,28 @@ def tiny_flagship_path(
 def tiny_flagship_codec(tiny_flagship_path: Path) -> Codec:
     """A codec of `tiny_flagship_network`."""
     return Codec.load(tiny_flagship_path, threads=1)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """A headless Chromium, driven by Selenium, that downloads into `tmp_path`."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    # The last one: an editor of pictures paints by WebGL.
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--window-size=1600,1400",
+        "--enable-unsafe-swiftshader",
+    ):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
+    result = webdriver.Chrome(options=options, service=Service(driver))
+    yield result
+    result.quit()

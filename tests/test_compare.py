@@ -1,6 +1,9 @@
 """The comparison page: every codec near the size of ours, nothing loaded from elsewhere."""
 
+import io
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from PIL import Image, features
 from cwic.codec import Codec
 from cwic.compare import CODECS, compared, compared_page, of_size, psnr_db
 from cwic.evaluation.anchors import contestant
+from cwic.evaluation.report import Comparison, Version
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +74,37 @@ def test_psnr_of_known_errors() -> None:
     zero = np.zeros((4, 4, 3), np.uint8)
     assert psnr_db(zero, zero) == float("inf")
     assert psnr_db(zero, zero + np.uint8(255)) == pytest.approx(0)
+
+
+@pytest.mark.slow
+def test_the_slider_moves_the_edge_between_two_pictures(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import Select
+
+    black, white = (np.full((100, 200, 3), value, np.uint8) for value in (0, 255))
+    red = np.broadcast_to(np.array([255, 0, 0], np.uint8), (100, 200, 3))
+    versions = (Version("ours", black, ""), Version("JPEG", white, ""), Version("WebP", red, ""))
+    path = tmp_path / "page.html"
+    path.write_text(compared_page(Comparison("photo.png", versions)))
+    browser.get(path.as_uri())
+    stage = browser.find_element(By.CSS_SELECTOR, ".stage")
+
+    def shares() -> tuple[float, float]:
+        """Of columns that are dark, and that are red, in what is on the screen."""
+        shown = np.asarray(Image.open(io.BytesIO(stage.screenshot_as_png)).convert("RGB"))
+        row = shown[len(shown) // 2].astype(int)
+        red = (row[:, 0] > 200) & (row[:, 1] < 60)
+        return float((row.max(axis=1) < 60).mean()), float(red.mean())
+
+    assert shares() == (pytest.approx(0.5, abs=0.03), 0)
+    slider = stage.find_element(By.TAG_NAME, "input")
+    slider.send_keys(Keys.HOME)
+    assert shares()[0] == pytest.approx(0, abs=0.03)
+    slider.send_keys(Keys.END)
+    assert shares()[0] == pytest.approx(1, abs=0.03)
+    slider.send_keys(Keys.HOME)
+    Select(browser.find_element(By.CSS_SELECTOR, "[data-side=right]")).select_by_visible_text(
+        "WebP"
+    )
+    assert shares()[1] == pytest.approx(1, abs=0.03)

@@ -1,7 +1,6 @@
 """The local page: what its controls do, and the page itself in a browser if there is one."""
 
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +19,6 @@ import cwic
 from cwic import cli, demo
 from cwic.demo import Wish, coded, frame, opened, painted
 from cwic.errors import ImageError
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="module")
@@ -143,23 +141,13 @@ def test_the_page_is_served_and_loads_nothing_from_elsewhere(address: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
 def test_a_person_uploads_moves_paints_compares_downloads_and_opens_the_download(
-    address: str, photo: Path, tmp_path: Path
+    browser: Any, address: str, photo: Path, tmp_path: Path
 ) -> None:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--window-size=1600,1400"):
-        options.add_argument(argument)
-    # The editor paints by WebGL.
-    options.add_argument("--enable-unsafe-swiftshader")
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
-    browser = webdriver.Chrome(options=options, service=Service(DRIVER))
     wait = WebDriverWait(browser, 60)
 
     def report() -> str:
@@ -179,73 +167,68 @@ def test_a_person_uploads_moves_paints_compares_downloads_and_opens_the_download
         wait.until(lambda _: (tmp_path / name).exists())
         return tmp_path / name
 
-    try:
-        browser.get(address)
-        wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#dropped input[type=file]"))
-        begin = report()
-        upload(photo)
-        wait.until(lambda _: reported_bytes() == len(cwic.encode(photo)))
+    browser.get(address)
+    wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#dropped input[type=file]"))
+    begin = report()
+    upload(photo)
+    wait.until(lambda _: reported_bytes() == len(cwic.encode(photo)))
 
-        # Compare: the frame comes with JPEG and more, its slider moves the edge.
-        def frame_has_jpeg(_: object) -> bool:
-            browser.switch_to.default_content()
-            frames = browser.find_elements(By.CSS_SELECTOR, "iframe.comparison")
-            if not frames:
-                return False
-            browser.switch_to.frame(frames[0])
-            return "JPEG" in browser.find_element(By.TAG_NAME, "body").text
-
-        wait.until(frame_has_jpeg)
-        browser.execute_script(
-            "const slider = document.querySelector('.stage input');"
-            "slider.value = 20; slider.dispatchEvent(new Event('input'));"
-        )
-        stage = browser.find_element(By.CSS_SELECTOR, ".stage")
-        assert "--cut: 20%" in stage.get_attribute("style")
-        versions = browser.find_elements(By.CSS_SELECTOR, ".stage img")
-        assert len(versions) >= 4
-        assert sum(version.is_displayed() for version in versions) == 2
+    # Compare: the frame comes with JPEG and more, its slider moves the edge.
+    def frame_has_jpeg(_: object) -> bool:
         browser.switch_to.default_content()
+        frames = browser.find_elements(By.CSS_SELECTOR, "iframe.comparison")
+        if not frames:
+            return False
+        browser.switch_to.frame(frames[0])
+        return "JPEG" in browser.find_element(By.TAG_NAME, "body").text
 
-        # Move: a lower quality is a smaller file.
-        number = browser.find_element(By.CSS_SELECTOR, "#quality input[type=number]")
-        browser.execute_script("arguments[0].select()", number)
-        number.send_keys("20\t")
-        plain = cwic.encode(photo, quality=20)
-        wait.until(lambda _: reported_bytes() == len(plain))
+    wait.until(frame_has_jpeg)
+    browser.execute_script(
+        "const slider = document.querySelector('.stage input');"
+        "slider.value = 20; slider.dispatchEvent(new Event('input'));"
+    )
+    stage = browser.find_element(By.CSS_SELECTOR, ".stage")
+    assert "--cut: 20%" in stage.get_attribute("style")
+    versions = browser.find_elements(By.CSS_SELECTOR, ".stage img")
+    assert len(versions) >= 4
+    assert sum(version.is_displayed() for version in versions) == 2
+    browser.switch_to.default_content()
 
-        # Paint: the size stays, the file is another.
-        canvas = browser.find_element(By.CSS_SELECTOR, "#editor canvas")
-        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
-        pen = webdriver.ActionChains(browser)
-        pen.move_to_element_with_offset(canvas, -40, 0).click_and_hold().pause(0.2)
-        for _ in range(8):
-            pen.move_by_offset(10, 3)
-        pen.pause(0.2).release().perform()
-        time.sleep(1)
-        click("encode")
-        wait.until(lambda _: reported_bytes() not in (0, len(plain)))
-        click("download photo.cwic")
-        data = downloaded("photo.cwic").read_bytes()
-        assert len(data) == reported_bytes() == pytest.approx(len(plain), rel=0.02)
+    # Move: a lower quality is a smaller file.
+    number = browser.find_element(By.CSS_SELECTOR, "#quality input[type=number]")
+    browser.execute_script("arguments[0].select()", number)
+    number.send_keys("20\t")
+    plain = cwic.encode(photo, quality=20)
+    wait.until(lambda _: reported_bytes() == len(plain))
 
-        # Open the download: the same picture comes back.
-        browser.find_element(By.CSS_SELECTOR, "#dropped button[aria-label=Clear]").click()
-        wait.until(lambda _: report() == begin)
-        upload(downloaded("photo.cwic"))
-        wait.until(lambda _: reported_bytes() == len(data))
-        click("download photo.png")
-        with Image.open(downloaded("photo.png")) as picture:
-            np.testing.assert_array_equal(picture, cwic.decode(data))
-        browser.save_screenshot(str(tmp_path / "page.png"))
+    # Paint: the size stays, the file is another.
+    canvas = browser.find_element(By.CSS_SELECTOR, "#editor canvas")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    pen = ActionChains(browser)
+    pen.move_to_element_with_offset(canvas, -40, 0).click_and_hold().pause(0.2)
+    for _ in range(8):
+        pen.move_by_offset(10, 3)
+    pen.pause(0.2).release().perform()
+    time.sleep(1)
+    click("encode")
+    wait.until(lambda _: reported_bytes() not in (0, len(plain)))
+    click("download photo.cwic")
+    data = downloaded("photo.cwic").read_bytes()
+    assert len(data) == reported_bytes() == pytest.approx(len(plain), rel=0.02)
 
-        # Too much, and no picture.
-        browser.find_element(By.CSS_SELECTOR, "#dropped button[aria-label=Clear]").click()
-        (tmp_path / "text.png").write_text("no picture")
-        wait.until(lambda _: report() == begin)
-        upload(tmp_path / "text.png")
-        wait.until(
-            lambda _: "text.png" in browser.find_element(By.CSS_SELECTOR, ".toast-wrap").text
-        )
-    finally:
-        browser.quit()
+    # Open the download: the same picture comes back.
+    browser.find_element(By.CSS_SELECTOR, "#dropped button[aria-label=Clear]").click()
+    wait.until(lambda _: report() == begin)
+    upload(downloaded("photo.cwic"))
+    wait.until(lambda _: reported_bytes() == len(data))
+    click("download photo.png")
+    with Image.open(downloaded("photo.png")) as picture:
+        np.testing.assert_array_equal(picture, cwic.decode(data))
+    browser.save_screenshot(str(tmp_path / "page.png"))
+
+    # Too much, and no picture.
+    browser.find_element(By.CSS_SELECTOR, "#dropped button[aria-label=Clear]").click()
+    (tmp_path / "text.png").write_text("no picture")
+    wait.until(lambda _: report() == begin)
+    upload(tmp_path / "text.png")
+    wait.until(lambda _: "text.png" in browser.find_element(By.CSS_SELECTOR, ".toast-wrap").text)

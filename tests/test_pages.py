@@ -1,0 +1,77 @@
+"""What README and docs say is true: numbers are those of the bundled models, commands run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cwic import cli
+from cwic.model_file import bundled_models
+
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+BLOCK = re.compile(r"<!-- results: (.*?) -->\n\n    (.*?)\n\n(.*?)\n\n<!-- end -->", re.DOTALL)
+IDENTITY = re.compile(r"\b[0-9a-f]{16}\b")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_numbers_are_those_of_the_bundled_models(page: Path) -> None:
+    """`make results KODAK=FOLDER` measures them again."""
+    text = page.read_text()
+    blocks = BLOCK.findall(text)
+    assert len(blocks) == text.count("<!-- results:") == text.count("<!-- end -->") > 0
+    bundled = {info.name: info.identity.hex() for info in bundled_models()}
+    for command, shown, numbers in blocks:
+        assert shown == command
+        found = dict(re.findall(r"([\w-]+) ([0-9a-f]{16})\b", numbers))
+        assert found, command
+        assert found.items() <= bundled.items(), command
+    assert set(IDENTITY.findall(text)) <= set(bundled.values())
+
+
+def test_every_bundled_model_has_numbers() -> None:
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert {info.identity.hex() for info in bundled_models()} <= set(IDENTITY.findall(text))
+
+
+def test_the_commands_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open(ROOT / "examples" / "samples" / "coffee.png") as sample:
+        photo = sample.convert("RGB").resize((256, 170))
+    photo.save(tmp_path / "photo.png")
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    photo.save(tmp_path / "photos" / "deep" / "one.png")
+    mask = np.zeros((170, 256), np.uint8)
+    mask[40:120, 60:200] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(
+        r"^    (cwic .*?)(?:  +#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert len(lines) >= 10
+    ran = 0
+    for line in lines:
+        words = shlex.split(line)[1:]
+        if words[0] in ("train", "export", "evaluate", "data") or "mine.cwicmodel" in words:
+            # Takes hours, or what takes hours: only that there are such options.
+            cli._parser().parse_args(words)
+            continue
+        assert cli.main(words) == 0, (line, capsys.readouterr().err)
+        ran += 1
+    assert ran >= 8
+
+
+def test_the_python_blocks_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = Image.open(ROOT / "examples" / "samples" / "coffee.png")
+    sample.save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})  # the README is ours
