@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from cwic.atomic_file import write_file
 from cwic.errors import ModelError, UnknownModelError
+from cwic.onnx_check import check_graph
 
 EXTENSION = ".cwicmodel"
 DEFAULT_MODEL = "cwic-visual"
@@ -130,7 +131,7 @@ def load(path: Path) -> ModelFile:
     with _opened(path) as file:
         manifest = _read_manifest(file, path)
         graphs = {
-            name: _read_entry(file, name + _GRAPH, path)
+            name: _read_graph(_read_entry(file, name + _GRAPH, path), name + _GRAPH, path)
             for name in {"analysis", _SYNTHESIS, *_names(file, _GRAPH)}
         }
         arrays = {
@@ -302,6 +303,14 @@ def _read_manifest(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:
             f"found {manifest['identity'][:40]!r}"
         )
     return manifest
+
+
+def _read_graph(data: bytes, name: str, path: Path) -> bytes:
+    try:
+        check_graph(data)
+    except ValueError as error:
+        raise ModelError(f"{path}: {name}: {error}") from error
+    return data
 
 
 def _read_array(data: bytes, name: str, path: Path) -> Array:
