@@ -1,0 +1,162 @@
+"""`docs/format.md` is enough: a reader of the container written from that page alone.
+
+Nothing of `cwic` is used to read; its own reader is only what the result is compared with.
+"""
+
+import binascii
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import cwic
+from cwic.bitstream import pack
+from cwic.codec import Codec
+from cwic.image import Mode
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+FILES = sorted(GOLDEN.glob("*.cwic"))
+TILE, ALPHA, ICC, EXIF, XMP = range(5)
+
+
+class File(NamedTuple):
+    identity: bytes
+    width: int
+    height: int
+    mode: int
+    tile_px: int | None
+    q: int
+    sections: list[tuple[int, bytes]]
+
+    def of(self, kind: int) -> list[bytes]:
+        return [body for found, body in self.sections if found == kind]
+
+
+def read(data: bytes) -> File:
+    position = 0
+
+    def take(count: int) -> bytes:
+        nonlocal position
+        assert position + count <= len(data)
+        position += count
+        return data[position - count : position]
+
+    def varint() -> int:
+        value = 0
+        for place in range(8):
+            (byte,) = take(1)
+            value |= (byte & 0x7F) << (7 * place)
+            if byte < 0x80:
+                assert byte > 0 or place == 0  # the shortest form
+                return value
+        raise AssertionError("a varint of more than 8 bytes")
+
+    assert take(6) == bytes.fromhex("C77769630D0A")
+    assert take(1) == b"\x01"
+    identity = take(8)
+    width, height = varint(), varint()
+    assert 1 <= width < 2**31
+    assert 1 <= height < 2**31
+    (layout,) = take(1)
+    mode, exponent = layout & 15, layout >> 4
+    assert mode <= 3
+    zigzag = varint()
+    q = zigzag // 2 if zigzag % 2 == 0 else -(zigzag + 1) // 2
+    assert -4096 <= q <= 4096
+    tile_px = None if exponent == 0 else 2 ** (exponent + 5)
+    tiles = 1 if tile_px is None else -(-width // tile_px) * -(-height // tile_px)
+    table: list[tuple[int, int]] = []
+    while sum(kind == TILE for kind, _ in table) < tiles:
+        entry = varint()
+        table.append((entry & 7, entry >> 3))
+    kinds = [kind for kind, _ in table]
+    first = kinds.index(TILE)
+    assert kinds[first:] == [TILE] * tiles
+    assert kinds.count(ALPHA) == (mode in (2, 3))
+    before_crc = position
+    assert int.from_bytes(take(2), "big") == binascii.crc_hqx(data[:before_crc], 0xFFFF)
+    sections = []
+    for kind, length in table:
+        body = take(length)
+        assert int.from_bytes(take(4), "little") == zlib.crc32(body)
+        sections.append((kind, body))
+    assert position == len(data)
+    return File(identity, width, height, mode, tile_px, q, sections)
+
+
+def alpha_plane(body: bytes, width: int, height: int) -> np.ndarray:
+    form, rest = body[0], body[1:]
+    if form == 4:
+        (value,) = rest
+        return np.full((height, width), value, np.uint8)
+    assert form <= 3
+    inflater = zlib.decompressobj()
+    samples = inflater.decompress(rest, width * height + 1)
+    assert inflater.eof
+    assert not inflater.unused_data
+    assert len(samples) == width * height
+    plane = np.frombuffer(samples, np.uint8).reshape(height, width)
+    if form & 2:
+        plane = np.cumsum(plane, axis=0, dtype=np.uint8)
+    if form & 1:
+        plane = np.cumsum(plane, axis=1, dtype=np.uint8)
+    return plane
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_golden_file_is_what_the_page_says(path: Path) -> None:
+    data = path.read_bytes()
+    file = read(data)
+    header = cwic.read_header(data)
+    assert file[:6] == (
+        header.identity,
+        header.width,
+        header.height,
+        header.mode,
+        header.tile_px,
+        header.q,
+    )
+    assert len(file.of(TILE)) == header.num_tiles
+    for body, section in zip(file.of(TILE), header.tiles, strict=True):
+        assert body == data[section.offset : section.offset + section.length]
+
+
+@pytest.mark.parametrize("form", ["smooth", "noise", "even", "rows", "columns"])
+def test_transparency_is_what_the_page_says(form: str, tiny_flagship_codec: Codec) -> None:
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[0:50, 0:70]
+    planes: dict[str, Any] = {
+        "smooth": 2 * x + 3 * y,
+        "noise": rng.integers(0, 256, (50, 70)),
+        "even": np.full((50, 70), 77),
+        "rows": 5 * y + 0 * x,
+        "columns": 3 * x,
+    }
+    alpha = (planes[form] % 256).astype(np.uint8)
+    picture = np.dstack([rng.integers(0, 256, (50, 70, 3), dtype=np.uint8), alpha])
+    file = read(tiny_flagship_codec.encode(picture))
+    (body,) = file.of(ALPHA)
+    np.testing.assert_array_equal(alpha_plane(body, 70, 50), alpha)
+
+
+def test_metadata_is_what_the_page_says() -> None:
+    blocks = {ICC: b"a profile" * 50, EXIF: b"II*\x00" + bytes(20), XMP: b"<x:xmpmeta/>"}
+    data = pack(
+        identity=b"identity",
+        width=100,
+        height=300,
+        mode=Mode.RGB,
+        q=-77,
+        tiles=[b"one", b"", b"three"],
+        tile_px=128,
+        icc=blocks[ICC],
+        exif=blocks[EXIF],
+        xmp=blocks[XMP],
+    )
+    file = read(data)
+    assert (file.q, file.tile_px, file.of(TILE)) == (-77, 128, [b"one", b"", b"three"])
+    for kind, block in blocks.items():
+        (body,) = file.of(kind)
+        assert zlib.decompress(body) == block
