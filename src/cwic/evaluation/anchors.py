@@ -24,7 +24,7 @@ __all__ = ["ANCHORS", "Contestant", "contestant", "default_names"]
 
 OURS = "cwic"
 
-_QUALITIES = tuple(float(quality) for quality in range(0, 101, 10))
+_QUALITIES = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 65.0, 80.0)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _jpeg() -> Contestant:
         "jpeg",
         "JPEG",
         "libjpeg_turbo",
-        (2, 5, 8, 12, 20, 30, 40, 50, 60, 70, 80),
+        (2, 8, 15, 25, 35, 50, 65, 80),
         {"optimize": True, "progressive": True},  # 4:2:0
         file_format="JPEG",
     )
@@ -133,7 +133,7 @@ def _jpeg2000() -> Contestant:
         "jpeg2000",
         "JPEG 2000",
         "jpg_2000",
-        (0.08, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.2),
+        (0.08, 0.12, 0.18, 0.28, 0.42, 0.6, 0.85, 1.2),
         {"irreversible": True, "mct": 1, "quality_mode": "rates"},
         file_format="JPEG2000",
         setting_name="bpp",
@@ -146,7 +146,7 @@ def _webp() -> Contestant:
         "webp",
         "WebP",
         "webp",
-        (0, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80),
+        (0, 3, 8, 15, 25, 40, 60, 78),
         {"method": 6},
         file_format="WEBP",
     )
@@ -157,7 +157,7 @@ def _avif() -> Contestant:
         "avif",
         "AVIF",
         "avif",
-        (4, 8, 12, 18, 24, 32, 40, 48, 56, 64, 72),
+        (4, 10, 18, 26, 36, 46, 58, 70),
         {"speed": 4, "max_threads": 1},  # 4:2:0
         file_format="AVIF",
     )
@@ -165,7 +165,7 @@ def _avif() -> Contestant:
 
 def _jpeg_xl() -> Contestant:
     imagecodecs = _optional("jpegxl")
-    distances = (15.0, 12.0, 9.0, 7.0, 5.5, 4.5, 3.5, 2.8, 2.2, 1.7, 1.3)
+    distances = (15.0, 11.0, 8.0, 6.0, 4.5, 3.3, 2.3, 1.5)
     effort = 7
 
     def encode(image: Image.Image, distance: float) -> bytes:
@@ -203,7 +203,7 @@ def _heic() -> Contestant:
         name="heic",
         label="HEIC",
         setting_name="quality",
-        settings=tuple(float(quality) for quality in range(5, 60, 5)),
+        settings=(5.0, 10.0, 16.0, 23.0, 31.0, 39.0, 47.0, 55.0),
         facts=_facts(
             pillow_heif=pillow_heif.__version__,
             libheif=pillow_heif.libheif_version(),

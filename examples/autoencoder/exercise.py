@@ -1,0 +1,199 @@
+"""From an autoencoder to content-weighted compression, in three small networks.
+
+    python examples/autoencoder/exercise.py FOLDER [--out OUT] [--steps 2000]
+
+FOLDER holds pictures; a tenth of them is held out. Trains, one after the other, the plain
+autoencoder of the CVPR 2018 paper, the same with its binarizer, and that with its importance map,
+and draws what the page beside this file explains:
+
+    crops.png            what the data loader gives
+    curves.png           error while training
+    binarizer.png        its forward pass, its backward pass
+    reconstructions.png  held-out pictures and what each network makes of them
+    map.png              where the bits go
+
+Needs the extras `train` and `evaluate`. A run that was stopped goes on where it was.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+
+from cwic.evaluation.metrics import measure
+from cwic.training.checkpoint import load_weights
+from cwic.training.data import (
+    DataConfig,
+    PictureStore,
+    augmented_crop,
+    centre_crops,
+    list_pictures,
+)
+from cwic.training.model.binarizer import binarize
+from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network, Cvpr2018Output
+from cwic.training.trainer import train
+
+# Name, what it is, and its switches.
+NETWORKS = (
+    ("plain", "autoencoder", "binarizer = false\nimportance_map = false"),
+    ("binary", "with binarizer", "importance_map = false"),
+    ("map", "with importance map", "min_rate_offset = -1.0\nmax_rate_offset = -1.0"),
+)
+RECIPE = """\
+family = "cvpr2018"
+validate_every = 100000
+log_every = 20
+[network]
+width = 0.25
+code_channels = 32
+{switches}
+[data]
+crop_px = 128
+downscale = 0.3
+colour_jitter = 0.1
+[[stages]]
+name = "main"
+steps = {steps}
+batch = 8
+learning_rate = 1e-3
+final_learning_rate = 1e-4
+"""
+CROP_PX = 192
+SHOWN = 3
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def main() -> None:
+    """Trains what is not trained yet, and draws."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("folder", type=Path, help="with pictures")
+    parser.add_argument("--out", type=Path, default=Path("runs/autoencoder"))
+    parser.add_argument("--steps", type=int, default=2000)
+    options = parser.parse_args()
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    draw_crops(options.folder).savefig(out / "crops.png", dpi=80)
+    networks = {}
+    for name, _, switches in NETWORKS:
+        recipe = out / f"{name}.toml"
+        recipe.write_text(RECIPE.format(switches=switches, steps=options.steps))
+        train(recipe, [options.folder], out / name)
+        networks[name] = trained(out / name / "checkpoint.safetensors")
+    draw_curves(out).savefig(out / "curves.png", dpi=80)
+    draw_binarizer().savefig(out / "binarizer.png", dpi=80)
+    held_out = PictureStore(list_pictures([options.folder], 0.1).held_out, 0, CROP_PX)
+    pictures = centre_crops(held_out, CROP_PX, SHOWN)
+    draw_reconstructions(pictures, networks).savefig(out / "reconstructions.png", dpi=80)
+    draw_map(pictures, networks["map"]).savefig(out / "map.png", dpi=80)
+
+
+def trained(checkpoint: Path) -> Cvpr2018Network:
+    """The network of a run, its weights averaged."""
+    config, _, weights = load_weights(checkpoint)
+    assert isinstance(config.network, Cvpr2018Config)
+    network = Cvpr2018Network(config.network)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def run(network: Cvpr2018Network, picture: Pixels) -> tuple[Pixels, Cvpr2018Output]:
+    """(H, W, 3) -> what the network makes of it, and everything it says."""
+    x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        output = network(x, network.config.max_rate_offset)
+    decoded = ((output.reconstruction[0].permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255)
+    return decoded.numpy().astype(np.uint8), output
+
+
+def draw_crops(folder: Path) -> Figure:
+    """Sixteen augmented crops, four of each of four pictures."""
+    config = DataConfig(crop_px=128, downscale=0.5, colour_jitter=0.2)
+    store = PictureStore(list_pictures([folder], 0.1).training[:4], 0, config.crop_px)
+    figure, axes = plt.subplots(4, 4, figsize=(8, 8), layout="constrained")
+    for row, axis_row in enumerate(axes):
+        for column, axis in enumerate(axis_row):
+            rng = np.random.default_rng((row, column))
+            axis.imshow(augmented_crop(store[row % len(store)], config, rng))
+            axis.axis("off")
+    return figure
+
+
+def draw_curves(out: Path) -> Figure:
+    """PSNR of the batches, smoothed, of each run."""
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    for name, label, _ in NETWORKS:
+        with (out / name / "log.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        steps = np.array([float(row["step"]) for row in rows])
+        psnr_db = np.array([float(row["psnr_db"]) for row in rows])
+        window = np.ones(9) / 9
+        axis.plot(steps[4:-4], np.convolve(psnr_db, window, "valid"), label=label)
+    axis.set(xlabel="step", ylabel="PSNR of the batch, dB")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def draw_binarizer() -> Figure:
+    """B(e) of eq. 1, and the derivative that takes the place of its own."""
+    e = torch.linspace(-0.5, 1.5, 401, requires_grad=True)
+    bits = binarize(e)
+    bits.sum().backward()  # type: ignore[no-untyped-call]
+    assert e.grad is not None
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    axes[0].plot(e.detach(), bits.detach())
+    axes[0].set(title="forward: B(e)", xlabel="e")
+    axes[1].plot(e.detach(), e.grad)
+    axes[1].set(title="backward: derivative of the proxy", xlabel="e")
+    return figure
+
+
+def draw_reconstructions(pictures: Pixels, networks: dict[str, Cvpr2018Network]) -> Figure:
+    """Originals and what each network makes of them, with PSNR and SSIM."""
+    columns = 1 + len(networks)
+    figure, axes = plt.subplots(
+        len(pictures), columns, figsize=(2.6 * columns, 2.9 * len(pictures)), layout="constrained"
+    )
+    labels = {name: label for name, label, _ in NETWORKS}
+    for picture, row in zip(pictures, axes, strict=True):
+        show(row[0], picture, "original")
+        for axis, (name, network) in zip(row[1:], networks.items(), strict=True):
+            decoded, output = run(network, picture)
+            quality = measure(picture, decoded)
+            text = f"{labels[name]}\n{quality.psnr_rgb_db:.2f} dB, SSIM {quality.ssim_rgb:.3f}"
+            if network.config.binarizer:
+                bpp = float(output.kept_fraction) * network.config.code_channels / 64
+                text += f"\n{bpp:.3f} bits kept a pixel"
+            show(axis, decoded, text)
+    return figure
+
+
+def draw_map(pictures: Pixels, network: Cvpr2018Network) -> Figure:
+    """Pictures and their importance maps: how many bits each 8x8 cell keeps."""
+    figure, axes = plt.subplots(2, len(pictures), figsize=(8, 5.5), layout="constrained")
+    for picture, column in zip(pictures, axes.T, strict=True):
+        _, output = run(network, picture)
+        assert output.importance is not None
+        show(column[0], picture, "")
+        image = column[1].imshow(output.importance[0, 0], vmin=0, vmax=1, cmap="inferno")
+        column[1].axis("off")
+    figure.colorbar(image, ax=axes[1].tolist(), label="importance p")
+    return figure
+
+
+def show(axis: Any, picture: Pixels, title: str) -> None:
+    """A picture without axes."""
+    axis.imshow(picture)
+    axis.set_title(title, fontsize=9)
+    axis.axis("off")
+
+
+if __name__ == "__main__":
+    main()
