@@ -205,7 +205,7 @@ def few_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def jpeg() -> Contestant:
         full = _JPEG()
-        return Contestant(**{**vars(full), "settings": full.settings[::4]})
+        return Contestant(**{**vars(full), "settings": full.settings[::3]})
 
     monkeypatch.setitem(ANCHORS, "jpeg", jpeg)
 
@@ -256,7 +256,7 @@ def test_a_run_writes_tables_curves_and_a_page(
     words = ["evaluate", str(pictures), "--codecs", "jpeg", ours, "--out", str(out), "--quiet"]
     assert cli.main(words) == 0
     points = rows_of(out / "points.csv")
-    assert len(points) == 2 * (3 + 11)
+    assert len(points) == 2 * (3 + 8)
     for point in points:
         pixels = int(point["width_px"]) * int(point["height_px"])
         assert float(point["bpp"]) == pytest.approx(8 * int(point["file_bytes"]) / pixels)

@@ -281,9 +281,12 @@ class LatentCoder:
             tables[step % 2].append(table.astype(np.uint8))
             decoded[step % 2].append(latents)
             if step < num_steps - 1:
+                # The last step asks for one colour alone.
+                needed = (0, 1) if step < num_steps - 2 else (1,)
                 size = np.minimum(np.abs(found), MAX_SYMBOL)
-                self.mean_network.absorb(mean_state, step, latents, board)
-                self.scale_network.absorb(scale_state, step, self._magnitudes[size], board)
+                magnitudes = self._magnitudes[size]
+                self.mean_network.absorb(mean_state, step, latents, board, needed)
+                self.scale_network.absorb(scale_state, step, magnitudes, board, needed)
         whole = [
             board.whole((np.concatenate(even), np.concatenate(odd)))
             for even, odd in (symbols, tables, decoded)

@@ -205,11 +205,26 @@ class StepNetwork:
         hidden = self._layers[f"hidden.{step}"](self.activate(state[step % 2]))
         return self._layers[f"head.{step}"](self.activate(hidden))
 
-    def absorb(self, state: Halves, step: int, decoded: Array, board: Checkerboard) -> None:
-        """Add what a step decoded, (channels of the group, cells of the colour), to the state."""
+    def absorb(
+        self,
+        state: Halves,
+        step: int,
+        decoded: Array,
+        board: Checkerboard,
+        colours: Sequence[int] = (0, 1),
+    ) -> None:
+        """Add what a step decoded to the state.
+
+        Args:
+            state: is changed.
+            step: 2 group + pass.
+            decoded: (channels of the group, cells of the colour).
+            board: of the cells.
+            colours: whose state is still needed.
+        """
         group, colour = divmod(step, 2)
         bias = self._layers[f"absorb_group.{group}"].bias
-        for to in (0, 1):
+        for to in colours:
             columns = board.columns(decoded.astype(self.dtype, copy=False), colour, to)
             half = state[to]
             half += self._absorb[group, colour == to] @ columns
