@@ -23,6 +23,7 @@ from cwic.arithmetic_coder import (
     BitDecoder,
     SymbolTables,
 )
+from cwic.blas_threads import one_blas_thread
 from cwic.errors import BitstreamError, ModelError
 from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, SUM_BITS, check_exact, rectified
 
@@ -275,6 +276,7 @@ class CodeCoder:
             planes[0][at] = unit * value
             planes[1][at] = 1 << ACTIVATION_BITS
 
+    @one_blas_thread()
     def _code_bits(self, coder: BitCoder, picture: CodedPicture) -> None:
         """Channel by channel, in each the cells of even x + y first: 2 n steps in all."""
         channels, height, width = picture.code.shape

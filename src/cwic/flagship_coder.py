@@ -29,6 +29,7 @@ from cwic.arithmetic_coder import (
     BitDecoder,
     SymbolTables,
 )
+from cwic.blas_threads import one_blas_thread
 from cwic.errors import BitstreamError, ModelError
 from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER
 from cwic.step_network import MAX_HYPER, Array, Checkerboard, MeanNetwork, ScaleNetwork
@@ -197,7 +198,8 @@ class LatentCoder:
             np.clip(exact, -_MAX_CODED, _MAX_CODED, out=exact)
             return np.floor(exact + np.float32(0.5)).astype(np.int32)
 
-        return self._walk(coder, quantized, hyper, level, q, cells, board)
+        with one_blas_thread():
+            return self._walk(coder, quantized, hyper, level, q, cells, board)
 
     # -- the decoder's side ------------------------------------------------------------------------
 
@@ -231,7 +233,8 @@ class LatentCoder:
             del step, inside, gain
             return np.zeros(mean.shape, np.int32)
 
-        result = self._walk(coder, unknown, hyper, level, q, cells, board, num_groups)
+        with one_blas_thread():
+            result = self._walk(coder, unknown, hyper, level, q, cells, board, num_groups)
         if len(result.symbols) == sum(self._groups):
             coder.finish()
         return result
