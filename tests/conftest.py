@@ -133,7 +133,7 @@ def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
                 torch.nn.init.kaiming_uniform_(module.last.weight, a=2)
         torch.nn.init.xavier_uniform_(network.importance_net.last.weight, gain=6)
         torch.nn.init.xavier_uniform_(network.synthesis.edge.weight)
-        torch.nn.init.xavier_uniform_(network.synthesis.enter_8.weight)
+        torch.nn.init.xavier_uniform_(network.synthesis.enter_8.weight, gain=0.3)
         with torch.no_grad():
             network.analysis.to_latents.weight.mul_(4)
             network.hyper_analysis.to_64.weight.mul_(2)
