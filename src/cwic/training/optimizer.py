@@ -99,13 +99,18 @@ class Muon(torch.optim.Optimizer):
         )
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16; a processor that only imitates it takes ten times as long."""
+    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
+
+
 def is_matrix(parameter: Tensor) -> bool:
     """Whether a parameter maps channels to channels: not a vector, nor a depthwise convolution."""
     return parameter.ndim >= 2 and not (parameter.ndim == 4 and parameter.shape[1] == 1)
 
 
 def _orthogonalized(matrices: list[Tensor]) -> list[Tensor]:
-    """The nearest (semi-)orthogonal matrix of each, roughly, in bfloat16.
+    """The nearest (semi-)orthogonal matrix of each, roughly, in bfloat16 where that is quick.
 
     Matrices of one shape go together: one by one they would be thousands of small products. Zeros
     around them make more shapes equal; they stay zeros.
@@ -123,7 +128,8 @@ def _orthogonalized(matrices: list[Tensor]) -> list[Tensor]:
             nn.functional.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0]))
             for matrix in wide
         ]
-        x = torch.stack(padded).bfloat16()
+        x = torch.stack(padded)
+        x = x.bfloat16() if has_bfloat16(x.device) else x.float()
         x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
         for _ in range(_ITERATIONS):
             gram = x @ x.mT

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from cwic import model_file
 from cwic.atomic_file import write_file
 from cwic.errors import TrainingError
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
@@ -39,7 +41,8 @@ from cwic.training.data import (
 )
 from cwic.training.family import Family, Place, StepLoss
 from cwic.training.flagship import FlagshipFamily
-from cwic.training.optimizer import Muon
+from cwic.training.optimizer import Muon, has_bfloat16
+from cwic.training.restore import restore_weights
 
 FAMILIES: dict[str, Family] = {"cvpr2018": Cvpr2018Family(), "cwic": FlagshipFamily()}
 
@@ -82,8 +85,8 @@ def train(
         max_seconds: stop after this much wall time, with a checkpoint.
         device: "cpu", "cuda", ...; None: CUDA if there is one.
         threads: torch threads; None: torch's choice.
-        init_from: checkpoint whose averaged weights a fresh run starts from; None: what the
-            configuration says.
+        init_from: checkpoint whose averaged weights a fresh run starts from, or a model file
+            (`.cwicmodel`); None: what the configuration says.
         show_progress: a bar on standard error.
 
     Returns:
@@ -135,6 +138,8 @@ class _Trainer:
                     f"batch of stage {stage.name!r} must be a multiple of the {process.world} "
                     f"processes, found {stage.batch}"
                 )
+        if config.bf16 and not has_bfloat16(process.device):
+            config = replace(config, bf16=False)
         self.config = config
         self.family = family = FAMILIES[config.family]
         self.process = process
@@ -219,12 +224,16 @@ class _Trainer:
         _drop_rows_after(self.run_dir / VALIDATION_NAME, self._validation_columns, progress.step)
 
     def _start_from(self, path: Path) -> None:
-        """Take the averaged weights of another run, its counters and moments left behind."""
-        config, _, weights = load_weights(path)
-        if config.network != self.config.network:
-            raise TrainingError(
-                f"{path}: expected the network of the configuration to start from, found another's"
-            )
+        """Take the averaged weights of another run or model, its counters and moments left behind."""
+        if path.suffix == model_file.EXTENSION:
+            weights = restore_weights(path, self.network)
+        else:
+            config, _, weights = load_weights(path)
+            if config.network != self.config.network:
+                raise TrainingError(
+                    f"{path}: expected the network of the configuration to start from, "
+                    f"found another's"
+                )
         try:
             self._load(weights)
         except (KeyError, RuntimeError) as error:

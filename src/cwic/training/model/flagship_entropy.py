@@ -53,7 +53,7 @@ _MIDDLE_TABLE = 20
 # Gain on the last layer of the scale network, a shift by two bits: tables are small units.
 _TABLE_GAIN = 4
 
-_STATISTICS_GAIN = 10.0  # statistics move as many times faster than their parameters
+STATISTICS_GAIN = 10.0  # statistics move as many times faster than their parameters
 _RATE_CLASS_WIDTH = 2.0  # in quarter octaves
 
 
@@ -275,7 +275,7 @@ class HyperModel(nn.Module):
         """Mean and logarithm of the scale, (12, channels) each."""
         mean = self.mean + self.class_mean.view(-1, self.channels)
         log_scale = self.log_scale + self.class_log_scale.view(-1, self.channels)
-        return _STATISTICS_GAIN * mean, (_STATISTICS_GAIN * log_scale).clamp(-3, 4)
+        return STATISTICS_GAIN * mean, (STATISTICS_GAIN * log_scale).clamp(-3, 4)
 
     def tables(self) -> npt.NDArray[np.int64]:
         """Frequencies of hyper-latents -63..63, (12 channels, 127), a class's channels together."""
@@ -316,10 +316,10 @@ class LevelModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         start = torch.linspace(-2, 0, len(LEVEL_CONTEXTS) + 1)
-        self.log_scale = nn.Parameter(start / _STATISTICS_GAIN)
+        self.log_scale = nn.Parameter(start / STATISTICS_GAIN)
 
     def _clipped_log_scale(self) -> Tensor:
-        return (_STATISTICS_GAIN * self.log_scale).clamp(-3, 3)
+        return (STATISTICS_GAIN * self.log_scale).clamp(-3, 3)
 
     def tables(self) -> npt.NDArray[np.int64]:
         """Frequencies of a level less its prediction rounded down, -20..20: (24, 41).

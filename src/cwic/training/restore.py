@@ -1,0 +1,118 @@
+"""From a model file back to weights, so that a training can go on from a bundled model.
+
+Undoes :mod:`.export`, as far as it can be undone: weights come back as they were rounded, the
+statistics behind integer tables are fitted to the tables, and what a model file leaves out (the
+importance net of a model without a map) keeps the value that it has.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from cwic import cvpr2018, flagship, model_file
+from cwic.arithmetic_coder import FREQUENCY_TOTAL
+from cwic.errors import TrainingError
+from cwic.integer_net import SUM_BITS, WEIGHT_BITS
+from cwic.step_network import MAX_HYPER
+from cwic.training.model.flagship import FlagshipNetwork
+from cwic.training.model.flagship_entropy import STATISTICS_GAIN
+from cwic.training.model.integer_layers import IntegerConv2d
+from cwic.training.model.network import Cvpr2018Network
+
+# Array prefix in the model file -> module of the network.
+_ARRAY_MODULES = {
+    cvpr2018.FAMILY: {"code": "code_context", "level": "level_context"},
+    flagship.FAMILY: {"mean": "mean_network", "scale": "scale_network"},
+}
+
+_FIT_STEPS = 400
+
+
+def restore_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
+    """Weights of a model file for a network of its sizes.
+
+    Args:
+        path: of the model file.
+        network: whose parameters are asked for; left as it is.
+
+    Returns:
+        every parameter of the network by name, float32 on the CPU.
+
+    Raises:
+        ModelError: no readable model file.
+        TrainingError: the model is of another family or of other sizes.
+    """
+    model = model_file.load(path)
+    family = cvpr2018.FAMILY if isinstance(network, Cvpr2018Network) else flagship.FAMILY
+    if model.family != family:
+        raise TrainingError(f"{path}: expected a model of family {family}, found {model.family}")
+    found = _graph_weights(model)
+    modules = dict(network.named_modules())
+    for name, array in model.arrays.items():
+        prefix, _, rest = name.partition(".")
+        owner_name, _, kind = rest.rpartition(".")
+        if prefix not in _ARRAY_MODULES[family]:
+            continue
+        module = _ARRAY_MODULES[family][prefix]
+        owner = modules.get(f"{module}.{owner_name}" if owner_name else module)
+        value = torch.from_numpy(array.astype(np.float64))
+        if isinstance(owner, IntegerConv2d):
+            value = value / 2.0 ** (WEIGHT_BITS if kind == "weight" else SUM_BITS)
+        elif not isinstance(owner, nn.Conv2d):
+            value = value / 2.0**SUM_BITS  # a table of biases
+        found[f"{module}.{rest}"] = value.float()
+    if isinstance(network, FlagshipNetwork):
+        found |= _hyper_statistics(model.arrays["hyper_tables"], network)
+    weights = {}
+    for name, parameter in network.named_parameters():
+        value = found.get(name, parameter.detach().cpu())
+        if value.numel() != parameter.numel():
+            raise TrainingError(
+                f"{path}: expected {name} of shape {tuple(parameter.shape)}, "
+                f"found {tuple(value.shape)}"
+            )
+        weights[name] = value.reshape(parameter.shape).float().clone()
+    return weights
+
+
+def _graph_weights(model: model_file.ModelFile) -> dict[str, Tensor]:
+    """Weights of the float transforms, by their names in the network."""
+    found = {}
+    for graph_name, data in model.graphs.items():
+        for tensor in onnx.load_model_from_string(data).graph.initializer:
+            name = tensor.name.removesuffix("_half")
+            # A graph of one module of the network names its weights without it.
+            whole = name.removeprefix("network.") if "network." in name else f"{graph_name}.{name}"
+            found[whole] = torch.from_numpy(numpy_helper.to_array(tensor).astype(np.float32))
+    return found
+
+
+def _hyper_statistics(tables: np.ndarray, network: FlagshipNetwork) -> dict[str, Tensor]:
+    """Means and scales of the hyper-latents' tables, by maximum likelihood."""
+    p = torch.from_numpy(tables.astype(np.float64)) / FREQUENCY_TOTAL
+    symbols = torch.arange(-MAX_HYPER, MAX_HYPER + 1, dtype=torch.float64)
+    mean = p @ symbols
+    variance = (p * (symbols - mean[:, None]).square()).sum(dim=1)
+    # Of a logistic law of scale s the variance is (pi s)^2 / 3; rounding adds 1 / 12.
+    scale = ((variance - 1 / 12).clamp(min=1e-2) * 3).sqrt() / torch.pi
+    fitted = [mean.clone().requires_grad_(), scale.log().requires_grad_()]
+    optimizer = torch.optim.Adam(fitted, lr=0.02)
+    for _ in range(_FIT_STEPS):
+        upper = torch.sigmoid((symbols + 0.5 - fitted[0][:, None]) / fitted[1].exp()[:, None])
+        lower = torch.sigmoid((symbols - 0.5 - fitted[0][:, None]) / fitted[1].exp()[:, None])
+        loss = -(p * (upper - lower + 1e-9).log()).sum()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    mean, log_scale = (value.detach().float() / STATISTICS_GAIN for value in fitted)
+    channels = network.hyper_model.channels
+    return {
+        "hyper_model.mean": torch.zeros(channels),
+        "hyper_model.log_scale": torch.zeros(channels),
+        "hyper_model.class_mean": mean,
+        "hyper_model.class_log_scale": log_scale.clamp(-3 / STATISTICS_GAIN, 4 / STATISTICS_GAIN),
+    }
