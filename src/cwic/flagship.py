@@ -138,7 +138,13 @@ class Flagship:
     ) -> CodedLatents:
         tile = tiling.tiles[number]
         cells = cells_of(tile.height, tile.width)
-        return self.coder.decode(payloads[number], q, cells, num_groups=num_groups)
+        return self.coder.decode(
+            payloads[number],
+            q,
+            cells,
+            num_groups=num_groups,
+            two_threads=self.two_threads(tiling),
+        )
 
     def symbols(
         self, payloads: Sequence[bytes], q: int, tiling: Tiling
@@ -232,6 +238,10 @@ class Flagship:
         """All threads for one tile, or one for each of several."""
         return self._engine if len(tiling.tiles) == 1 else self._engine_of_tiles
 
+    def two_threads(self, tiling: Tiling) -> bool:
+        """Whether coding one tile may take two threads: there is no other to work on."""
+        return len(tiling.tiles) == 1 and self.workers > 1
+
     @contextmanager
     def pool(self, tiling: Tiling) -> Iterator[Callable[..., Iterator[Any]]]:
         """A `map` over numbers of tiles: side by side if there are several."""
@@ -318,7 +328,13 @@ class FlagshipCoded:
         )
         hyper = np.floor(np.clip(z[0], -MAX_HYPER, MAX_HYPER) + 0.5).astype(np.int64)
         counter = BitCounter()
-        result = counter, family.coder.code(counter, latents, hyper, level, self.q, cells)
+        two_threads = family.two_threads(self._of.tiling)
+        result = (
+            counter,
+            family.coder.code(
+                counter, latents, hyper, level, self.q, cells, two_threads=two_threads
+            ),
+        )
         if len(self._of.tiling.tiles) == 1:
             self._only_tile = result
         return result

@@ -16,8 +16,11 @@ levels of their nearest neighbours, and are not coded. Leaves the networks to
 :mod:`cwic.engine`.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -57,10 +60,6 @@ _MAX_EXCESS_BITS = 16  # of what an escape adds to MAX_SYMBOL
 _MAX_CODED = MAX_SYMBOL + (1 << _MAX_EXCESS_BITS) - 1
 
 Symbols = npt.NDArray[np.int32]
-
-# (step, cells of its colour inside the picture, means (channels, cells), gains (cells,)) ->
-# symbols (channels, cells) of an encoder, anything of this shape for a decoder.
-SymbolsOf = Callable[[int, npt.NDArray[np.intp], Array, Array], Symbols]
 
 
 class CodedLatents(NamedTuple):
@@ -174,6 +173,8 @@ class LatentCoder:
         level: npt.NDArray[np.int64],
         q: int,
         cells: Cells,
+        *,
+        two_threads: bool = False,
     ) -> CodedLatents:
         """Quantize latents and code them.
 
@@ -184,27 +185,22 @@ class LatentCoder:
             level: (h, w) in -8..8; beyond the picture only what it repeats from inside.
             q: of the header.
             cells: of the picture.
+            two_threads: the two networks may work side by side.
         """
-        board = Checkerboard(cells.padded_height, cells.padded_width)
-        halves = board.halves(y)
-        ends = np.cumsum(self._groups)
         self._code_levels(coder, level, cells)
         self._code_hyper(coder, hyper, q)
-
-        def quantized(step: int, inside: npt.NDArray[np.intp], mean: Array, gain: Array) -> Symbols:
-            group, colour = divmod(step, 2)
-            own = halves[colour][ends[group] - self._groups[group] : ends[group], inside]
-            exact = (own - mean) * gain
-            np.clip(exact, -_MAX_CODED, _MAX_CODED, out=exact)
-            return np.floor(exact + np.float32(0.5)).astype(np.int32)
-
-        with one_blas_thread():
-            return self._walk(coder, quantized, hyper, level, q, cells, board)
+        return self._walk(coder, y, hyper, level, q, cells, len(self._groups), two_threads)
 
     # -- the decoder's side ------------------------------------------------------------------------
 
     def decode(
-        self, payload: bytes, q: int, cells: Cells, *, num_groups: int | None = None
+        self,
+        payload: bytes,
+        q: int,
+        cells: Cells,
+        *,
+        num_groups: int | None = None,
+        two_threads: bool = False,
     ) -> CodedLatents:
         """What a payload says.
 
@@ -214,12 +210,12 @@ class LatentCoder:
             cells: of the tile.
             num_groups: of channels that are wanted; only their symbols and latents are decoded.
                 None: all.
+            two_threads: the two networks may work side by side.
 
         Raises:
             BitstreamError: the payload is damaged in a way that shows.
         """
         coder = BitDecoder(payload)
-        board = Checkerboard(cells.padded_height, cells.padded_width)
         level = np.zeros((cells.padded_height, cells.padded_width), np.int64)
         shape = (
             self.hyper_channels,
@@ -229,12 +225,8 @@ class LatentCoder:
         self._code_levels(coder, level, cells)
         hyper = self._code_hyper(coder, np.zeros(shape, np.int64), q)
 
-        def unknown(step: int, inside: npt.NDArray[np.intp], mean: Array, gain: Array) -> Symbols:
-            del step, inside, gain
-            return np.zeros(mean.shape, np.int32)
-
-        with one_blas_thread():
-            result = self._walk(coder, unknown, hyper, level, q, cells, board, num_groups)
+        groups = num_groups or len(self._groups)
+        result = self._walk(coder, None, hyper, level, q, cells, groups, two_threads)
         if len(result.symbols) == sum(self._groups):
             coder.finish()
         return result
@@ -244,57 +236,65 @@ class LatentCoder:
     def _walk(
         self,
         coder: BitCoder,
-        symbols_of: SymbolsOf,
+        y: npt.NDArray[np.float32] | None,
         hyper: npt.NDArray[np.int64],
         level: npt.NDArray[np.int64],
         q: int,
         cells: Cells,
-        board: Checkerboard,
-        num_groups: int | None = None,
+        num_groups: int,
+        two_threads: bool,
     ) -> CodedLatents:
-        """Visit the latents step by step; `symbols_of` gives an encoder's symbols of a step."""
-        planes = condition(q, level)
-        told = np.stack([level << ACTIVATION_BITS, np.full_like(level, 4 * q)])
-        mean_state = self.mean_network.begin(hyper, planes, board)
-        scale_state = self.scale_network.begin(hyper << ACTIVATION_BITS, told, board)
-        prior = self.mean_network.activate(board.whole(mean_state))
+        """Visit the latents step by step; `y` is an encoder's, a decoder has none.
+
+        The scale network depends on symbols alone, so neither network waits for the other within a
+        step: an encoder's means run ahead of what is coded, a decoder's follow what is read.
+        """
+        board = Checkerboard(cells.padded_height, cells.padded_width)
         inside_picture = np.zeros(level.shape, bool)
         inside_picture[: cells.height, : cells.width] = True
-        decoded: list[list[Array]] = [[], []]
+        inside = [np.flatnonzero(inside_picture.reshape(-1)[own]) for own in board.cells]
+        levels = [level.reshape(-1)[own] for own in board.cells]
+        told = np.stack([level << ACTIVATION_BITS, np.full_like(level, 4 * q)])
+        num_steps = 2 * num_groups
         symbols: list[list[Array]] = [[], []]
         tables: list[list[Array]] = [[], []]
-        of_cell = []
-        for colour in (0, 1):
-            own = level.reshape(-1)[board.cells[colour]]
-            gain = np.exp2((own.astype(np.float32) + np.float32(q / Q_UNITS)) / 4)
-            inside = np.flatnonzero(inside_picture.reshape(-1)[board.cells[colour]])
-            of_cell.append((own, gain, inside))
-        num_steps = 2 * (num_groups or len(self._groups))
-        for step in range(num_steps):
-            own, gain, inside = of_cell[step % 2]
-            mean = self.mean_network.predict(mean_state, step)
-            table = self.scale_network.table(scale_state, step, own, q, NUM_TABLES)
-            found = np.zeros(mean.shape, np.int32)
-            wanted = symbols_of(step, inside, mean[:, inside], gain[inside])
-            found[:, inside] = _code_symbols(
-                coder, wanted.reshape(-1), self._symbol_tables, table[:, inside].reshape(-1)
-            ).reshape(wanted.shape)
-            latents = mean + found.astype(np.float32) / gain
-            symbols[step % 2].append(found)
-            tables[step % 2].append(table.astype(np.uint8))
-            decoded[step % 2].append(latents)
-            if step < num_steps - 1:
-                # The last step asks for one colour alone.
-                needed = (0, 1) if step < num_steps - 2 else (1,)
-                size = np.minimum(np.abs(found), MAX_SYMBOL)
-                magnitudes = self._magnitudes[size]
-                self.mean_network.absorb(mean_state, step, latents, board, needed)
-                self.scale_network.absorb(scale_state, step, magnitudes, board, needed)
+        with one_blas_thread(), _beside(two_threads) as beside:
+            side = _LatentSide(self.mean_network, self._groups, board, hyper, level, q, num_steps)
+            begun = beside(side.begin)
+            quantized = []
+            if y is not None:
+                halves = board.halves(y)
+                quantized = [
+                    beside(side.quantize, step, halves, inside) for step in range(num_steps)
+                ]
+            dequantized = []
+            state = self.scale_network.begin(hyper << ACTIVATION_BITS, told, board)
+            begun()
+            for step in range(num_steps):
+                colour = step % 2
+                table = self.scale_network.table(state, step, levels[colour], q, NUM_TABLES)
+                where = inside[colour]
+                found = quantized[step]() if quantized else np.zeros(table.shape, np.int32)
+                found[:, where] = _code_symbols(
+                    coder,
+                    found[:, where].reshape(-1),
+                    self._symbol_tables,
+                    table[:, where].reshape(-1),
+                ).reshape(len(table), len(where))
+                if y is None:
+                    dequantized.append(beside(side.dequantize, step, found))
+                symbols[colour].append(found)
+                tables[colour].append(table.astype(np.uint8))
+                magnitudes = self._magnitudes[np.minimum(np.abs(found), MAX_SYMBOL)]
+                colours = _still_needed(step, num_steps)
+                self.scale_network.absorb(state, step, magnitudes, board, colours)
+            for wait in dequantized:
+                wait()
         whole = [
             board.whole((np.concatenate(even), np.concatenate(odd)))
-            for even, odd in (symbols, tables, decoded)
+            for even, odd in (symbols, tables, side.decoded)
         ]
-        return CodedLatents(q, level, hyper, whole[0], whole[1], whole[2], prior, planes)
+        return CodedLatents(q, level, hyper, whole[0], whole[1], whole[2], side.prior, side.planes)
 
     def bits_of_cells(self, coded: CodedLatents, cells: Cells) -> npt.NDArray[np.float64]:
         """What each cell of a picture costs in bits, (cells.height, cells.width).
@@ -354,6 +354,85 @@ class LatentCoder:
                 )
             level[y, x] = value
             known[y + 1, x + 1] = value
+
+
+class _LatentSide:
+    """The side of a walk that computes in floating point: means, and latents from symbols."""
+
+    def __init__(
+        self,
+        network: MeanNetwork,
+        groups: tuple[int, ...],
+        board: Checkerboard,
+        hyper: npt.NDArray[np.int64],
+        level: npt.NDArray[np.int64],
+        q: int,
+        num_steps: int,
+    ):
+        self._network, self._groups, self._board = network, groups, board
+        self._hyper, self._num_steps = hyper, num_steps
+        self._ends = np.cumsum(groups)
+        steps = level.astype(np.float32) + np.float32(q / Q_UNITS)
+        gain = np.exp2(steps / 4).reshape(-1)
+        self._gain = [gain[own] for own in board.cells]
+        self.planes = condition(q, level)
+        self.decoded: list[list[Array]] = [[], []]  # latents of each colour, group by group
+        self.prior: npt.NDArray[np.float32]
+        self._state: tuple[Array, Array]
+
+    def begin(self) -> None:
+        """What is known without the latents."""
+        self._state = self._network.begin(self._hyper, self.planes, self._board)
+        self.prior = self._network.activate(self._board.whole(self._state))
+
+    def quantize(
+        self, step: int, halves: tuple[Array, Array], inside: list[npt.NDArray[np.intp]]
+    ) -> Symbols:
+        """An encoder's symbols of a step, (channels, cells of its colour).
+
+        Args:
+            step: steps are taken in order.
+            halves: the latents in two colours.
+            inside: cells of each colour that have pixels; the others have symbol 0.
+        """
+        group, colour = divmod(step, 2)
+        mean = self._network.predict(self._state, step)
+        own = halves[colour][self._ends[group] - self._groups[group] : self._ends[group]]
+        exact = (own - mean) * self._gain[colour]
+        np.clip(exact, -_MAX_CODED, _MAX_CODED, out=exact)
+        symbols = np.zeros(mean.shape, np.int32)
+        symbols[:, inside[colour]] = np.floor(exact[:, inside[colour]] + np.float32(0.5))
+        self._add(step, mean, symbols)
+        return symbols
+
+    def dequantize(self, step: int, symbols: Symbols) -> None:
+        """Take a decoder's symbols of a step; steps are taken in order."""
+        self._add(step, self._network.predict(self._state, step), symbols)
+
+    def _add(self, step: int, mean: Array, symbols: Symbols) -> None:
+        latents = mean + symbols.astype(np.float32) / self._gain[step % 2]
+        self.decoded[step % 2].append(latents)
+        colours = _still_needed(step, self._num_steps)
+        self._network.absorb(self._state, step, latents, self._board, colours)
+
+
+def _still_needed(step: int, num_steps: int) -> tuple[int, ...]:
+    """Colours whose state is asked for after a step; the last step of all asks for one alone."""
+    return {num_steps - 1: (), num_steps - 2: (1,)}.get(step, (0, 1))
+
+
+@contextmanager
+def _beside(two_threads: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
+    """A function that takes a call, and gives what waits for its result.
+
+    The calls are made one after another: in a thread of their own from now on, or, without one,
+    each where it is waited for.
+    """
+    if not two_threads:
+        yield partial
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="cwic-means") as executor:
+        yield lambda call, *values: executor.submit(call, *values).result
 
 
 def _level_neighbours(

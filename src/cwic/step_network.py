@@ -205,6 +205,15 @@ class StepNetwork:
         hidden = self._layers[f"hidden.{step}"](self.activate(state[step % 2]))
         return self._layers[f"head.{step}"](self.activate(hidden))
 
+    def _weights(self, group: int, same_colour: bool, channels: npt.NDArray[np.intp]) -> Array:
+        """(width, channels * taps) of a group's convolution."""
+        weights = self._absorb[group, same_colour]
+        num_taps = len(taps(0, 0 if same_colour else 1))
+        if len(channels) * num_taps == weights.shape[1]:
+            return weights
+        split = weights.reshape(self.width, -1, num_taps)
+        return split[:, channels].reshape(self.width, -1)
+
     def absorb(
         self,
         state: Halves,
@@ -224,10 +233,14 @@ class StepNetwork:
         """
         group, colour = divmod(step, 2)
         bias = self._layers[f"absorb_group.{group}"].bias
+        # At low rates most channels say nothing.
+        live = np.flatnonzero(decoded.any(axis=1))
+        values = decoded[live].astype(self.dtype, copy=False)
         for to in colours:
-            columns = board.columns(decoded.astype(self.dtype, copy=False), colour, to)
             half = state[to]
-            half += self._absorb[group, colour == to] @ columns
+            if len(live):
+                columns = board.columns(values, colour, to)
+                half += self._weights(group, colour == to, live) @ columns
             half += bias
 
 

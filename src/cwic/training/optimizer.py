@@ -100,8 +100,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16; a processor that only imitates it takes ten times as long."""
-    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
+    """Whether a device computes in bfloat16: a processor that imitates it takes ten times as long."""
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def is_matrix(parameter: Tensor) -> bool:

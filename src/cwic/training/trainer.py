@@ -224,7 +224,7 @@ class _Trainer:
         _drop_rows_after(self.run_dir / VALIDATION_NAME, self._validation_columns, progress.step)
 
     def _start_from(self, path: Path) -> None:
-        """Take the averaged weights of another run or model, its counters and moments left behind."""
+        """Take the averaged weights of another run, or those of a model, and nothing else."""
         if path.suffix == model_file.EXTENSION:
             weights = restore_weights(path, self.network)
         else:
