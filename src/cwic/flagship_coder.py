@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,9 @@ RATE_CLASSES = 12  # classes of q that have hyper-latent statistics of their own
 LEVEL_CONTEXTS = (1, 2, 3, 5, 8)  # roughness at which the next context of a level begins
 LEVEL_FRACTIONS = 4  # a level's prediction is a multiple of 1 / LEVEL_FRACTIONS
 MAX_LEVEL_RESIDUAL = 20  # of a level from its prediction rounded down
+
+# Context of a level by the roughness of its neighbourhood.
+_LEVEL_CONTEXT = np.searchsorted(LEVEL_CONTEXTS, np.arange(6 * MAX_LEVEL + 1), side="right")
 
 _PLANES = 5  # of `condition`
 _TOLD = 2  # planes of the scale network: level and q
@@ -332,28 +336,25 @@ class LatentCoder:
 
     def _code_rough_levels(self, coder: BitCoder, level: npt.NDArray[np.int64]) -> None:
         """All cells of equal x + 2 y at once: left, above and above right are known by then."""
-        height, width = level.shape
-        known = np.zeros((height + 1, width + 2), np.int64)  # a border above, left and right
-        for step in range(width + 2 * (height - 1)):
-            y = np.arange(max(0, (step - width + 2) // 2), min(height - 1, step // 2) + 1)
-            if not y.size:
-                continue
-            x = step - 2 * y
-            predicted, roughness = _level_neighbours(known, y, x, width)
-            context = np.searchsorted(LEVEL_CONTEXTS, roughness, side="right")
-            below = predicted >> 2
-            table = context * LEVEL_FRACTIONS + (predicted & 3)
-            found = coder.code_symbols(
-                level[y, x] - below + MAX_LEVEL_RESIDUAL, self._level_tables, table
+        order, starts, neighbours = _level_order(*level.shape)
+        values = np.zeros(level.size + 1, np.int64)  # the last one is what is known of nothing
+        wanted = level.reshape(-1)[order]
+        for start, end in pairwise(starts):
+            west, north, north_west, north_east = values[neighbours[:, start:end]]
+            predicted = 2 * (west + north) + north_east - north_west
+            roughness = (
+                np.abs(west - north_west) + np.abs(north - north_west) + np.abs(north - north_east)
             )
-            value = found - MAX_LEVEL_RESIDUAL + below
-            if value.size and np.abs(value).max() > MAX_LEVEL:
+            table = _LEVEL_CONTEXT[roughness] * LEVEL_FRACTIONS + (predicted & 3)
+            shift = (predicted >> 2) - MAX_LEVEL_RESIDUAL
+            found = coder.code_symbols(wanted[start:end] - shift, self._level_tables, table) + shift
+            largest = int(np.abs(found).max())
+            if largest > MAX_LEVEL:
                 raise BitstreamError(
-                    f"expected importance levels of at most {MAX_LEVEL}, "
-                    f"found {int(np.abs(value).max())}"
+                    f"expected importance levels of at most {MAX_LEVEL}, found {largest}"
                 )
-            level[y, x] = value
-            known[y + 1, x + 1] = value
+            values[order[start:end]] = found
+        level[:] = values[:-1].reshape(level.shape)
 
 
 class _LatentSide:
@@ -435,25 +436,36 @@ def _beside(two_threads: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
         yield lambda call, *values: executor.submit(call, *values).result
 
 
-def _level_neighbours(
-    known: npt.NDArray[np.int64], y: Array, x: Array, width: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Prediction times four, 2 W + 2 N + NE - NW, and roughness |W - NW| + |N - NW| + |N - NE|.
+class _LevelOrder(NamedTuple):
+    """In which order levels are coded, and what is known of each."""
 
-    A missing neighbour takes the value of the nearest known one: above the first row that is W,
-    left of the first column N, right of the last one N; the first cell of all knows only 0.
+    order: npt.NDArray[np.intp]  # (cells,) positions in the flattened map
+    starts: list[int]  # of each step in `order`, and the end
+    neighbours: npt.NDArray[np.intp]  # (4, cells) positions of W, N, NW and NE, in that order
+
+
+def _level_order(height: int, width: int) -> _LevelOrder:
+    """Cells by x + 2 y, then y, and their neighbours.
+
+    A missing neighbour is replaced by the nearest known one: above the first row that is W, left of
+    the first column N, right of the last one N. The first cell of all knows nothing: its neighbours
+    have position height * width.
     """
-    west, north = known[y + 1, x], known[y, x + 1]
-    north_west, north_east = known[y, x], known[y, x + 2]
+    y, x = np.divmod(np.arange(height * width), width)
+    step = x + 2 * y
+    order = np.argsort(step, kind="stable")
+    starts = np.flatnonzero(np.diff(step[order], prepend=-1, append=-1)).tolist()
+    y, x = y[order], x[order]
+    west, north = order - 1, order - width
+    north_west, north_east = north - 1, north + 1
     west = np.where(x == 0, north, west)
     north_west = np.where(x == 0, north, north_west)
     north_east = np.where(x == width - 1, north, north_east)
+    west[0] = height * width
     north, north_west, north_east = (
-        np.where(y == 0, west, value) for value in (north, north_west, north_east)
+        np.where(y == 0, west, there) for there in (north, north_west, north_east)
     )
-    predicted = 2 * west + 2 * north + north_east - north_west
-    roughness = np.abs(west - north_west) + np.abs(north - north_west) + np.abs(north - north_east)
-    return predicted, roughness
+    return _LevelOrder(order, starts, np.stack([west, north, north_west, north_east]))
 
 
 def _code_symbols(

@@ -25,6 +25,9 @@ Halves = tuple[Array, Array]  # (channels, cells of even x + y), (channels, cell
 
 _SLOPE = np.float32(0.1)  # of the leaky ReLU of a mean network
 
+# Share of cells from which on it is quicker to add to all of them.
+_DENSE = 0.7
+
 # Layers on the way from the hyper-latents: name, size of the kernel.
 _FROM_HYPER = (("hyper_64", 3), ("to_32", 1), ("hyper_32", 3), ("to_16", 1))
 
@@ -32,27 +35,19 @@ _FROM_HYPER = (("hyper_64", 3), ("to_32", 1), ("hyper_32", 3), ("to_16", 1))
 class Checkerboard:
     """Where the two halves of a (height, width) grid lie, and what surrounds each cell.
 
+    The width is even, so every row has as many cells of one colour as of the other: a half is
+    a grid of half the width, whose rows begin at one of the first two cells in turn.
+
     Attributes:
         cells: for each colour its cells as positions in the flattened grid, ascending.
     """
 
     def __init__(self, height: int, width: int):
+        assert width % 2 == 0
         self.height, self.width = height, width
         y, x = np.divmod(np.arange(height * width), width)
         colour = (x + y) & 1
         self.cells = (np.flatnonzero(colour == 0), np.flatnonzero(colour == 1))
-        # Position of each cell within its half, and the end of the half for a cell outside.
-        place = np.zeros((height + 2, width + 2), np.int64)
-        place[:] = height * width
-        inner = place[1:-1, 1:-1].reshape(-1)
-        for cells in self.cells:
-            inner[cells] = np.arange(len(cells))
-        place[1:-1, 1:-1] = inner.reshape(height, width)
-        # _around[to][tap]: for the cells of colour `to`, where in the half of its colour a tap is.
-        self._around = [
-            [place[y[cells] + tap // 3, x[cells] + tap % 3] for tap in range(9)]
-            for cells in self.cells
-        ]
 
     def columns(self, values: Array, colour: int, to: int) -> Array:
         """The 3x3 neighbourhoods of the cells of one colour, as far as they have another.
@@ -65,26 +60,37 @@ class Checkerboard:
         Returns:
             (C * taps, cells of `to`), the taps those of :func:`taps`.
         """
-        channels, count = values.shape
-        padded = np.zeros((channels, count + 1), values.dtype)
-        padded[:, :count] = values
-        result = np.empty((channels, len(taps(colour, to)), len(self.cells[to])), values.dtype)
-        for row, tap in enumerate(taps(colour, to)):
-            place = np.minimum(self._around[to][tap], count)
-            np.take(padded, place, axis=1, out=result[:, row], mode="clip")
+        shape = (len(values), self.height, self.width // 2)
+        padded = np.pad(values.reshape(shape), ((0, 0), (1, 1), (1, 1)))
+        chosen = taps(colour, to)
+        result = np.empty((shape[0], len(chosen), *shape[1:]), values.dtype)
+        for place, tap in enumerate(chosen):
+            down, right = tap // 3 - 1, tap % 3 - 1
+            for row in (0, 1):
+                # Cell i of a row lies at x = 2 i + first.
+                first, first_there = (row + to) % 2, (row + down + colour) % 2
+                left = 1 + (first + right - first_there) // 2
+                rows = slice(1 + down + row, 1 + down + self.height, 2)
+                result[:, place, row::2] = padded[:, rows, left : left + shape[2]]
         return result.reshape(-1, len(self.cells[to]))
 
     def halves(self, grid: Array) -> Halves:
         """(C, height, width) in two halves."""
-        flat = grid.reshape(len(grid), -1)
-        return np.take(flat, self.cells[0], axis=1), np.take(flat, self.cells[1], axis=1)
+        shape = (len(grid), self.height, self.width // 2)
+        halves = (np.empty(shape, grid.dtype), np.empty(shape, grid.dtype))
+        for colour, half in enumerate(halves):
+            for row in (0, 1):
+                half[:, row::2] = grid[:, row::2, (row + colour) % 2 :: 2]
+        return halves[0].reshape(len(grid), -1), halves[1].reshape(len(grid), -1)
 
     def whole(self, halves: Halves) -> Array:
         """The inverse of :meth:`halves`."""
-        grid = np.empty((len(halves[0]), self.height * self.width), halves[0].dtype)
-        for cells, half in zip(self.cells, halves, strict=True):
-            grid[:, cells] = half
-        return grid.reshape(-1, self.height, self.width)
+        grid = np.empty((len(halves[0]), self.height, self.width), halves[0].dtype)
+        for colour, half in enumerate(halves):
+            split = half.reshape(len(grid), self.height, -1)
+            for row in (0, 1):
+                grid[:, row::2, (row + colour) % 2 :: 2] = split[:, row::2]
+        return grid
 
 
 def taps(colour: int, to: int) -> tuple[int, ...]:
@@ -233,15 +239,22 @@ class StepNetwork:
         """
         group, colour = divmod(step, 2)
         bias = self._layers[f"absorb_group.{group}"].bias
-        # At low rates most channels say nothing.
+        # At low rates most channels say nothing, and many cells hear nothing.
         live = np.flatnonzero(decoded.any(axis=1))
         values = decoded[live].astype(self.dtype, copy=False)
+        says = values.any(axis=0)
         for to in colours:
             half = state[to]
-            if len(live):
-                columns = board.columns(values, colour, to)
-                half += self._weights(group, colour == to, live) @ columns
             half += bias
+            if not len(live):
+                continue
+            weights = self._weights(group, colour == to, live)
+            columns = board.columns(values, colour, to)
+            hears = board.columns(says[None], colour, to).any(axis=0)
+            if np.count_nonzero(hears) > _DENSE * hears.size:
+                half += weights @ columns
+            else:
+                half[:, hears] += weights @ columns[:, hears]
 
 
 class MeanNetwork(StepNetwork):
