@@ -100,7 +100,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16: a processor that imitates it takes ten times as long."""
+    """Whether a device computes in bfloat16; one that imitates it takes ten times as long."""
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

@@ -1,8 +1,8 @@
 """From a model file back to weights, so that a training can go on from a bundled model.
 
 Undoes :mod:`.export`, as far as it can be undone: weights come back as they were rounded, the
-statistics behind integer tables are fitted to the tables, and what a model file leaves out (the
-importance net of a model without a map) keeps the value that it has.
+statistics of hyper-latents are fitted to their tables. The importance net, which a model without a
+map leaves out, and the six statistics of levels keep the values that they have.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from cwic.errors import TrainingError
 from cwic.integer_net import SUM_BITS, WEIGHT_BITS
 from cwic.step_network import MAX_HYPER
 from cwic.training.model.flagship import FlagshipNetwork
-from cwic.training.model.flagship_entropy import STATISTICS_GAIN
+from cwic.training.model.flagship_entropy import LOG_SCALES, STATISTICS_GAIN
 from cwic.training.model.integer_layers import IntegerConv2d
 from cwic.training.model.network import Cvpr2018Network
 
@@ -28,6 +28,9 @@ _ARRAY_MODULES = {
     cvpr2018.FAMILY: {"code": "code_context", "level": "level_context"},
     flagship.FAMILY: {"mean": "mean_network", "scale": "scale_network"},
 }
+
+# What a model file need not hold.
+_LEFT_AS_IT_IS = ("importance_net.", "level_model.")
 
 _FIT_STEPS = 400
 
@@ -44,7 +47,8 @@ def restore_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         ModelError: no readable model file.
-        TrainingError: the model is of another family or of other sizes.
+        TrainingError: the model is of another family or of other sizes, or lacks weights: the
+            exporter writes equal ones, as fresh biases are, only once.
     """
     model = model_file.load(path)
     family = cvpr2018.FAMILY if isinstance(network, Cvpr2018Network) else flagship.FAMILY
@@ -69,6 +73,8 @@ def restore_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
         found |= _hyper_statistics(model.arrays["hyper_tables"], network)
     weights = {}
     for name, parameter in network.named_parameters():
+        if name not in found and not name.startswith(_LEFT_AS_IT_IS):
+            raise TrainingError(f"{path}: expected weights of {name}, found none")
         value = found.get(name, parameter.detach().cpu())
         if value.numel() != parameter.numel():
             raise TrainingError(
@@ -108,11 +114,13 @@ def _hyper_statistics(tables: np.ndarray, network: FlagshipNetwork) -> dict[str,
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        with torch.no_grad():
+            fitted[1].clamp_(*LOG_SCALES)
     mean, log_scale = (value.detach().float() / STATISTICS_GAIN for value in fitted)
     channels = network.hyper_model.channels
     return {
         "hyper_model.mean": torch.zeros(channels),
         "hyper_model.log_scale": torch.zeros(channels),
         "hyper_model.class_mean": mean,
-        "hyper_model.class_log_scale": log_scale.clamp(-3 / STATISTICS_GAIN, 4 / STATISTICS_GAIN),
+        "hyper_model.class_log_scale": log_scale,
     }

@@ -53,6 +53,7 @@ _MIDDLE_TABLE = 20
 # Gain on the last layer of the scale network, a shift by two bits: tables are small units.
 _TABLE_GAIN = 4
 
+LOG_SCALES = (-3.0, 4.0)  # natural logarithms of the scales of hyper-latents
 STATISTICS_GAIN = 10.0  # statistics move as many times faster than their parameters
 _RATE_CLASS_WIDTH = 2.0  # in quarter octaves
 
@@ -275,7 +276,7 @@ class HyperModel(nn.Module):
         """Mean and logarithm of the scale, (12, channels) each."""
         mean = self.mean + self.class_mean.view(-1, self.channels)
         log_scale = self.log_scale + self.class_log_scale.view(-1, self.channels)
-        return STATISTICS_GAIN * mean, (STATISTICS_GAIN * log_scale).clamp(-3, 4)
+        return STATISTICS_GAIN * mean, (STATISTICS_GAIN * log_scale).clamp(*LOG_SCALES)
 
     def tables(self) -> npt.NDArray[np.int64]:
         """Frequencies of hyper-latents -63..63, (12 channels, 127), a class's channels together."""
