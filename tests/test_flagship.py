@@ -296,6 +296,25 @@ def test_neighbourhoods_of_two_halves_are_those_of_the_grid() -> None:
             np.testing.assert_allclose(found, expected[to], atol=1e-12)
 
 
+def test_one_thread_and_two_give_the_same_bytes_and_the_same_pixels(
+    tiny_flagship_path: Path,
+) -> None:
+    model = model_file.load(tiny_flagship_path)
+    alone, two = (Flagship(model, threads) for threads in (1, 2))
+    pixels = seeded_picture(11)
+    tiling = alone.tiling(*pixels.shape[:2], None)
+    assert two.two_threads(tiling)
+    assert not alone.two_threads(tiling)
+    coded, coded_by_two = (family.analyze(pixels).code(100) for family in (alone, two))
+    assert coded.payloads() == coded_by_two.payloads()
+    part = tiling.picture
+    decoded = [family.decode(coded.payloads(), coded.q, tiling, part) for family in (alone, two)]
+    np.testing.assert_array_equal(*decoded)
+    np.testing.assert_array_equal(decoded[0], coded_by_two.pixels())
+    with pytest.raises(BitstreamError):
+        two.decode([b"\xff" * 40], coded.q, tiling, part)
+
+
 def test_levels_keep_the_mean_that_was_asked_for() -> None:
     rng = np.random.default_rng(2)
     importance = (rng.standard_normal((9, 7)) * 5 + 40).astype(np.float32)

@@ -21,6 +21,7 @@ from cwic.step_network import MAX_HYPER
 from cwic.training.model.flagship import FlagshipNetwork
 from cwic.training.model.flagship_entropy import LOG_SCALES, STATISTICS_GAIN
 from cwic.training.model.integer_layers import IntegerConv2d
+from cwic.training.model.logistic import logistic_bits
 from cwic.training.model.network import Cvpr2018Network
 
 # Array prefix in the model file -> module of the network.
@@ -108,9 +109,8 @@ def _hyper_statistics(tables: np.ndarray, network: FlagshipNetwork) -> dict[str,
     fitted = [mean.clone().requires_grad_(), scale.log().requires_grad_()]
     optimizer = torch.optim.Adam(fitted, lr=0.02)
     for _ in range(_FIT_STEPS):
-        upper = torch.sigmoid((symbols + 0.5 - fitted[0][:, None]) / fitted[1].exp()[:, None])
-        lower = torch.sigmoid((symbols - 0.5 - fitted[0][:, None]) / fitted[1].exp()[:, None])
-        loss = -(p * (upper - lower + 1e-9).log()).sum()
+        distance, inverse = symbols - fitted[0][:, None], torch.exp(-fitted[1][:, None])
+        loss = (p * logistic_bits(distance, inverse)).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
