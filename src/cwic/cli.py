@@ -297,7 +297,10 @@ def _parser() -> argparse.ArgumentParser:
         help="of the run; resumes what is there",
     )
     verb.add_argument(
-        "--init-from", type=Path, metavar="CHECKPOINT", help="whose weights a fresh run starts from"
+        "--init-from",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint or model file whose weights a fresh run starts from",
     )
     verb.add_argument("--max-seconds", type=_positive, metavar="S", help="stop in good order")
     verb.add_argument("--threads", type=_count, metavar="N", help="of the CPU")

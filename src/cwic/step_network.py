@@ -242,7 +242,7 @@ class StepNetwork:
         # At low rates most channels say nothing, and many cells hear nothing.
         live = np.flatnonzero(decoded.any(axis=1))
         values = decoded[live].astype(self.dtype, copy=False)
-        says = values.any(axis=0)
+        says: Array = values.any(axis=0)
         for to in colours:
             half = state[to]
             half += bias
@@ -250,8 +250,8 @@ class StepNetwork:
                 continue
             weights = self._weights(group, colour == to, live)
             columns = board.columns(values, colour, to)
-            hears = board.columns(says[None], colour, to).any(axis=0)
-            if np.count_nonzero(hears) > _DENSE * hears.size:
+            hears = np.flatnonzero(board.columns(says[None], colour, to).any(axis=0))
+            if len(hears) > _DENSE * half.shape[1]:
                 half += weights @ columns
             else:
                 half[:, hears] += weights @ columns[:, hears]
