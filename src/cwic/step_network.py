@@ -242,7 +242,7 @@ class StepNetwork:
         # At low rates most channels say nothing, and many cells hear nothing.
         live = np.flatnonzero(decoded.any(axis=1))
         values = decoded[live].astype(self.dtype, copy=False)
-        says: Array = values.any(axis=0)
+        says = values.any(axis=0).reshape(1, -1)
         for to in colours:
             half = state[to]
             half += bias
@@ -250,7 +250,7 @@ class StepNetwork:
                 continue
             weights = self._weights(group, colour == to, live)
             columns = board.columns(values, colour, to)
-            hears = np.flatnonzero(board.columns(says[None], colour, to).any(axis=0))
+            hears = np.flatnonzero(board.columns(says, colour, to).any(axis=0))
             if len(hears) > _DENSE * half.shape[1]:
                 half += weights @ columns
             else:
