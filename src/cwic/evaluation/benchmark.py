@@ -57,8 +57,8 @@ _METHOD = (
     "of 11x11, sigma 1.5; MS-SSIM with five scales, in dB -10 log10(1 - x); HaarPSI (Reisenhofer "
     "et al. 2018). grid_ratio is the luma gradient across every eighth pixel line over that across "
     "the others, relative to the original's; block_color_error the largest error of the mean "
-    "colour of a 64x64 block, of 255, in the worst picture. Times are of one run with one thread, "
-    "while other processes of the same command measured."
+    "colour of a 64x64 block, of 255, in the worst picture. Times are seconds of the processor, of "
+    "one run with one thread."
 )
 
 _KODAK = [f"kodim{number:02}" for number in range(1, 25)]
@@ -113,12 +113,10 @@ def evaluate(
     ]
     reused = wanted - sum(len(job.settings) for job in missing)
     with tqdm(total=wanted, initial=reused, disable=not show_progress, unit=" points") as bar:
-        for job, result in measure_all(missing, processes):
-            if isinstance(result, Failure):
-                failures.append(result)
-            else:
-                store.add(result)
-            bar.update(len(job.settings))
+        for result in measure_all(missing, processes):
+            store.add(result.points)
+            failures += result.failures
+            bar.update(len(result.job.settings))
     points = store.select(jobs)
     if not points:
         raise CodecError(_all_failed(failures))

@@ -9,8 +9,10 @@ import json
 import multiprocessing
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -26,10 +28,20 @@ from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.quality import Quality
 from cwic.image import read_picture
 
-__all__ = ["Failure", "Job", "Point", "Store", "jobs_of", "measure_all", "pixels_of", "point_key"]
+__all__ = [
+    "Failure",
+    "Job",
+    "Measured",
+    "Point",
+    "Store",
+    "jobs_of",
+    "measure_all",
+    "pixels_of",
+    "point_key",
+]
 
 # Raised when a metric or the way of timing changes: older points are then measured anew.
-_METHOD = 1
+_METHOD = 2
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Point:
     width: int
     height: int
     file_bytes: int
-    encode_s: float  # one run, one thread, beside the other processes of this run
+    encode_s: float  # of processor time, one run with one thread: what else runs does not count
     decode_s: float
     quality: Quality
     image_sha256: str
@@ -91,10 +103,21 @@ class Failure(NamedTuple):
     image: str
     codec: str | None  # None: the picture itself
     reason: str
+    settings: tuple[float, ...] = ()  # that failed, of several; empty: all
 
     def __str__(self) -> str:
         where = self.image if self.codec is None else f"{self.image}, {self.codec}"
+        if self.settings:
+            where += f" at {', '.join(f'{setting:g}' for setting in self.settings)}"
         return f"{where}: {self.reason}"
+
+
+class Measured(NamedTuple):
+    """What came of a job: what failed does not take the rest along."""
+
+    job: Job
+    points: list[Point]
+    failures: list[Failure]
 
 
 class Store:
@@ -170,59 +193,104 @@ def jobs_of(
     return jobs, failures
 
 
-def measure_all(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, list[Point] | Failure]]:
+def measure_all(jobs: Sequence[Job], processes: int) -> Iterator[Measured]:
     """Measures; results come as they are ready."""
     if processes == 1 or len(jobs) <= 1:
-        for job in jobs:
-            yield job, _measure(job)
+        yield from map(_measure, jobs)
         return
-    # A fork would inherit the locks of ONNX Runtime's threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
-        pending: dict[Future[list[Point] | Failure], Job] = {
-            pool.submit(_measure, job): job for job in jobs
-        }
+    left = list(jobs)
+    while left:
+        done = set()
         try:
-            for done in as_completed(pending):
-                yield pending[done], done.result()
+            for result in _in_processes(left, processes):
+                done.add(result.job)
+                yield result
+        except BrokenProcessPool:
+            # A codec took its process down, and with it all that were at work. Each of the first
+            # ones, which were, gets a process of its own, until the one is found.
+            waiting = [job for job in left if job not in done]
+            for job in waiting[:processes]:
+                done.add(job)
+                yield _in_own_process(job)
+        left = [job for job in left if job not in done]
+
+
+def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[Measured]:
+    with _pool(min(processes, len(jobs))) as pool:
+        try:
+            for done in as_completed([pool.submit(_measure, job) for job in jobs]):
+                yield done.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _measure(job: Job) -> list[Point] | Failure:
-    """The points of a job; any failure of the codec is an answer, not an end."""
-    from cwic.evaluation.metrics import measure, one_thread
+def _in_own_process(job: Job) -> Measured:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(_measure, job).result()
+        except BrokenProcessPool:
+            reason = "expected a codec that returns, found its process ended"
+            return Measured(job, [], [Failure(str(job.path), job.codec, reason)])
 
-    points = []
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    # A fork would inherit the locks of ONNX Runtime's threads.
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _measure(job: Job) -> Measured:
+    """The points of a job; any failure of the codec is an answer, not an end."""
+    from cwic.evaluation.metrics import one_thread
+
+    points: list[Point] = []
+    failed: dict[str, list[float]] = defaultdict(list)  # settings by what was said
     try:
         codec = _warm_contestant(job.codec)
         pixels = pixels_of(job.path)
-        height, width = pixels.shape[:2]
-        image = Image.fromarray(pixels)
-        with one_thread():
-            for setting in job.settings:
-                start_s = time.perf_counter()
-                data = codec.encode(image, setting)
-                encoded_s = time.perf_counter()
-                decoded = np.asarray(codec.decode(data))
-                decoded_s = time.perf_counter()
-                point = Point(
-                    image=job.path.name,
-                    codec=job.codec,
-                    setting=setting,
-                    width=width,
-                    height=height,
-                    file_bytes=len(data),
-                    encode_s=encoded_s - start_s,
-                    decode_s=decoded_s - encoded_s,
-                    quality=measure(pixels, decoded),
-                    image_sha256=job.image_sha256,
-                    facts=job.facts,
-                )
-                points.append(point)
     except Exception as error:  # a codec of others raises whatever it likes
-        return Failure(str(job.path), job.codec, _reason(error))
-    return points
+        return Measured(job, [], [Failure(str(job.path), job.codec, _reason(error))])
+    with one_thread():
+        for setting in job.settings:
+            try:
+                points.append(_point(job, codec, pixels, setting))
+            except Exception as error:
+                failed[_reason(error)].append(setting)
+    failures = [
+        Failure(
+            str(job.path),
+            job.codec,
+            reason,
+            () if len(settings) == len(codec.settings) else tuple(settings),
+        )
+        for reason, settings in failed.items()
+    ]
+    return Measured(job, points, failures)
+
+
+def _point(
+    job: Job, codec: Contestant, pixels: npt.NDArray[np.uint8], setting: float
+) -> Point:
+    from cwic.evaluation.metrics import measure
+
+    image = Image.fromarray(pixels)
+    start_s = time.process_time()
+    data = codec.encode(image, setting)
+    encoded_s = time.process_time()
+    decoded = np.asarray(codec.decode(data))
+    decoded_s = time.process_time()
+    return Point(
+        image=job.path.name,
+        codec=job.codec,
+        setting=setting,
+        width=image.width,
+        height=image.height,
+        file_bytes=len(data),
+        encode_s=encoded_s - start_s,
+        decode_s=decoded_s - encoded_s,
+        quality=measure(pixels, decoded),
+        image_sha256=job.image_sha256,
+        facts=job.facts,
+    )
 
 
 @cache

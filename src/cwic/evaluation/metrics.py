@@ -40,8 +40,9 @@ def measure(original: Pixels, decoded: Pixels) -> Quality:
     """
     if original.shape != decoded.shape:
         raise ValueError(f"expected a picture of shape {original.shape}, found {decoded.shape}")
+    # Planes that lie as convolutions like them: three times as fast as a view of the pixels.
     a, b = (
-        torch.from_numpy(np.ascontiguousarray(pixels).copy()).permute(2, 0, 1)[None].double()
+        torch.from_numpy(np.moveaxis(pixels, 2, 0).astype(np.float64, order="C"))[None]
         for pixels in (original, decoded)
     )
     luma_a, luma_b = (_luma(x)[:, None] for x in (a, b))
