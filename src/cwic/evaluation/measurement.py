@@ -267,9 +267,7 @@ def _measure(job: Job) -> Measured:
     return Measured(job, points, failures)
 
 
-def _point(
-    job: Job, codec: Contestant, pixels: npt.NDArray[np.uint8], setting: float
-) -> Point:
+def _point(job: Job, codec: Contestant, pixels: npt.NDArray[np.uint8], setting: float) -> Point:
     from cwic.evaluation.metrics import measure
 
     image = Image.fromarray(pixels)

@@ -72,9 +72,9 @@ def _box(plane: Plane, before: int, after: int, axis: int) -> Plane:
     padding[axis] = (before + 1, after)
     total = np.cumsum(np.pad(plane, padding), axis=axis)
     window = before + after + 1
-    later = np.take(total, range(window, window + length), axis=axis)
-    earlier = np.take(total, range(length), axis=axis)
-    return later - earlier
+    if axis == 0:
+        return total[window : window + length] - total[:length]
+    return total[:, window : window + length] - total[:, :length]
 
 
 def _mean_of_4(plane: Plane) -> Plane:
