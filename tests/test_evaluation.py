@@ -5,6 +5,8 @@ import json
 import math
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from cwic.errors import CodecError, NotBuiltError  # noqa: E402
 from cwic.evaluation import anchors, report  # noqa: E402
 from cwic.evaluation.anchors import ANCHORS, Contestant, contestant  # noqa: E402
 from cwic.evaluation.benchmark import evaluate  # noqa: E402
+from cwic.evaluation.measurement import Job, Measured  # noqa: E402
 from cwic.evaluation.metrics import measure  # noqa: E402
 from cwic.evaluation.perceptual import haarpsi  # noqa: E402
 from cwic.evaluation.quality import METRICS, decibel  # noqa: E402
@@ -362,6 +365,114 @@ def test_what_fails_is_named_and_the_rest_goes_on(
     assert len(rows_of(tmp_path / "out" / "points.csv")) == 3 * 3
     assert {row["pictures"] for row in rows_of(tmp_path / "out" / "averages.csv")} == {"1"}
     assert "no such luck" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_setting_that_fails_does_not_take_the_others_along(
+    pictures: Path,
+    tmp_path: Path,
+    few_settings: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jpeg = ANCHORS["jpeg"]()
+    with Image.open(pictures / "a.png") as unlucky:
+        unlucky_size = unlucky.size
+
+    def encode(image: Image.Image, setting: float) -> bytes:
+        if image.size == unlucky_size and setting == jpeg.settings[1]:
+            raise RuntimeError("not this one")
+        return jpeg.encode(image, setting)
+
+    picky = Contestant(**{**vars(jpeg), "name": "picky", "encode": encode})
+    monkeypatch.setitem(ANCHORS, "picky", lambda: picky)
+    out = tmp_path / "out"
+    words = ["evaluate", str(pictures), "--out", str(out), "--codecs", "jpeg", "picky"]
+    assert cli.main(words) == 1
+    said = capsys.readouterr()
+    assert f"a.png, picky at {jpeg.settings[1]:g}: not this one" in said.err
+    assert "11 points measured, 0 from before, 1 failures" in said.out
+    assert len(rows_of(out / "points.csv")) == 2 * 3 + 3 + 2
+    assert {row["pictures"] for row in rows_of(out / "averages.csv")} == {"1"}
+    # Only what failed is tried again.
+    assert cli.main(words) == 1
+    assert "0 points measured, 11 from before, 1 failures" in capsys.readouterr().out
+
+
+def test_without_a_picture_that_all_codecs_share_the_points_are_still_written(
+    pictures: Path,
+    tmp_path: Path,
+    few_settings: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+    for name in ("a.png", "b.png"):
+        with Image.open(pictures / name) as image:
+            sizes.append(image.size)
+    assert sizes[0] != sizes[1]
+
+    def refusing(size: tuple[int, int]) -> Contestant:
+        jpeg = ANCHORS["jpeg"]()
+
+        def encode(image: Image.Image, setting: float) -> bytes:
+            # The picture that warms a codec up is of a third size.
+            if image.size == size:
+                raise RuntimeError("not mine")
+            return jpeg.encode(image, setting)
+
+        return Contestant(**{**vars(jpeg), "name": f"not-{size}", "encode": encode})
+
+    codecs = [refusing(size) for size in sizes]
+    for codec in codecs:
+        monkeypatch.setitem(ANCHORS, codec.name, lambda codec=codec: codec)
+    out = tmp_path / "out"
+    words = ["evaluate", str(pictures), "--out", str(out), "--codecs", *(c.name for c in codecs)]
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err.count("not mine") == 2
+    assert len(rows_of(out / "points.csv")) == 2 * 3
+    assert "no picture that all codecs share" in (out / "report.html").read_text()
+
+
+class FragilePool:
+    """Stands for a pool of processes, one of which a codec takes down: then all of it is lost."""
+
+    def __init__(self, deadly: str):
+        self._deadly, self._broken = deadly, False
+
+    def __enter__(self) -> "FragilePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, measure_job: Callable[[Job], Measured], job: Job) -> "Future[Measured]":
+        future: Future[Measured] = Future()
+        self._broken = self._broken or job.codec == self._deadly
+        if self._broken:
+            future.set_exception(BrokenProcessPool("a process ended"))
+        else:
+            future.set_result(measure_job(job))
+        return future
+
+    def shutdown(self, cancel_futures: bool) -> None:
+        pass
+
+
+def test_a_codec_that_takes_its_process_down_is_named_and_the_rest_goes_on(
+    pictures: Path, tmp_path: Path, few_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jpeg = ANCHORS["jpeg"]()
+    monkeypatch.setitem(ANCHORS, "deadly", lambda: Contestant(**{**vars(jpeg), "name": "deadly"}))
+    monkeypatch.setattr(
+        "cwic.evaluation.measurement._pool", lambda processes: FragilePool("deadly")
+    )
+    found = evaluate(
+        sorted(pictures.iterdir()), tmp_path / "out", codecs=["deadly", "jpeg"], processes=2
+    )
+    assert [Path(f.image).name for f in found.failures] == ["a.png", "b.png"]
+    assert {f.codec for f in found.failures} == {"deadly"}
+    assert "found its process ended" in str(found.failures[0])
+    assert found.measured == 2 * 3
 
 
 def test_the_slider_page_escapes_names_and_needs_nothing_from_elsewhere() -> None:

@@ -171,6 +171,9 @@ class _Run:
             figure = plots.plot(metric, self.curves, published, f"Means over {dataset}")
             text = plots.save(figure, self.out / "curves" / metric.column)
             drawings.append(text[text.index("<svg") :])
+        if not self.curves:
+            nothing = "<p>There is no picture that all codecs share at all settings: no means.</p>"
+            drawings.append(nothing)
         sections = [
             ("How it was measured", self._method(environment)),
             ("BD-rate", self._bd_rate_html(rates)),

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 
-from cwic.errors import CodecError
 from cwic.evaluation.measurement import Point
 from cwic.evaluation.quality import Metric
 
@@ -52,7 +51,8 @@ def mean_curves(
 ) -> tuple[list[Curve], list[str]]:
     """Means over the pictures that every codec has at all settings, and the names of those.
 
-    A codec that failed on every picture is left out and does not count as missing.
+    A codec that has no picture at all settings is left out and does not count as missing. Without a
+    picture that all others share there is nothing to take means of, and both lists are empty.
 
     Args:
         points: of all codecs and pictures.
@@ -67,11 +67,9 @@ def mean_curves(
         for codec in labels
     }
     complete = {codec: images for codec, images in complete.items() if images}
-    if not complete:
-        return [], []
-    common = set.intersection(*complete.values())
+    common = set.intersection(*complete.values()) if complete else set()
     if not common:
-        raise CodecError("expected a picture that every codec could encode, found none")
+        return [], []
     curves = []
     for codec in complete:
         rows = []
