@@ -45,7 +45,7 @@ def main() -> None:
     save_sheet([tiles], options.out)
     where = options.out.resolve().relative_to(ROOT)
     print(
-        f"![An original, JPEG with {len(theirs):,} bytes and cwic with {len(ours):,} bytes]({where})"
+        f"![Original, JPEG ({len(theirs):,} bytes) and cwic ({len(ours):,} bytes)]({where})"
         f"\n\n{options.picture.name}, {original.width}x{original.height}, its middle; "
         f"{codec.name} {codec.identity.hex()}."
     )

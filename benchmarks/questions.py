@@ -3,7 +3,7 @@
     python benchmarks/questions.py rate KODAK       # does the map's sum stand for the size?
     python benchmarks/questions.py coding KODAK     # what entropy coding of code and map brings
     python benchmarks/questions.py bits KODAK       # where the bits go, and a picture of it
-    python benchmarks/questions.py low KODAK        # SSIM and artefacts at a low rate, and a picture
+    python benchmarks/questions.py low KODAK        # SSIM and artefacts at a low rate; a picture
 
 Those that need networks trained for them are in `small_networks.py`.
 """
