@@ -1,6 +1,6 @@
 """From an autoencoder to content-weighted compression, in three small networks.
 
-    python examples/autoencoder/exercise.py FOLDER [--out OUT] [--steps 2000]
+    python examples/autoencoder/exercise.py FOLDER [--out OUT] [--steps 600]
 
 FOLDER holds pictures; a tenth of them is held out. Trains, one after the other, the plain
 autoencoder of the CVPR 2018 paper, the same with its binarizer, and that with its importance map,
@@ -47,22 +47,25 @@ NETWORKS = (
 )
 RECIPE = """\
 family = "cvpr2018"
+optimizer = "muon"
 validate_every = 100000
-log_every = 20
+validation_count = 4
+log_every = 10
 [network]
 width = 0.25
 code_channels = 32
 {switches}
 [data]
-crop_px = 128
+crop_px = 96
 downscale = 0.3
 colour_jitter = 0.1
 [[stages]]
 name = "main"
 steps = {steps}
 batch = 8
-learning_rate = 1e-3
-final_learning_rate = 1e-4
+warmup_steps = 20
+learning_rate = 5e-3
+final_learning_rate = 2e-4
 """
 CROP_PX = 192
 SHOWN = 3
@@ -75,10 +78,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path, help="with pictures")
     parser.add_argument("--out", type=Path, default=Path("runs/autoencoder"))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=600)
     options = parser.parse_args()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
+    plt.rcParams["savefig.bbox"] = "tight"
     draw_crops(options.folder).savefig(out / "crops.png", dpi=80)
     networks = {}
     for name, _, switches in NETWORKS:

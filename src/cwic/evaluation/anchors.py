@@ -70,7 +70,7 @@ def _our_model(name: str, model: str | None) -> Contestant:
 
     return Contestant(
         name=name,
-        label=f"cwic {codec.name}",
+        label=codec.name if codec.name.startswith(OURS) else f"{OURS} {codec.name}",
         setting_name="quality",
         settings=_QUALITIES,
         facts=_facts(

@@ -61,6 +61,8 @@ _METHOD = (
     "one run with one thread."
 )
 
+_DATASETS = {"kodak": "the 24 pictures of Kodak"}
+
 _KODAK = [f"kodim{number:02}" for number in range(1, 25)]
 
 
@@ -179,14 +181,15 @@ class _Run:
             ("BD-rate", self._bd_rate_html(rates)),
             ("Curves", f'<div class="plots">{"".join(drawings)}</div>'),
             ("Pictures", "".join(map(report.comparison, self._gallery(paths)))),
-            ("Means", report.table(averages)),
+            ("Means", report.folded(f"{len(averages)} points", report.table(averages))),
         ]
         if published:
+            # Whose points the dashed curves are.
             sections.insert(3, ("Published curves", _sources(published)))
         if self.failures:
             listed = "".join(f"<li>{escape(str(failure))}</li>" for failure in self.failures)
             sections.insert(1, ("What failed", f"<ul>{listed}</ul>"))
-        title = f"{', '.join(curve.label for curve in self.curves)}: {dataset}"
+        title = f"{len(self.contestants)} codecs on {_DATASETS.get(dataset, dataset)}"
         write_file(self.out / "report.html", report.page(title, sections).encode())
 
     def _is_kodak(self) -> bool:
@@ -215,17 +218,24 @@ class _Run:
 
     def _method(self, environment: dict[str, object]) -> str:
         return (
+            f"<p>{escape(', '.join(codec.label for codec in self.contestants))}.</p>"
             f"<pre>{escape(shlex.join(self.command))}</pre>"
             f"<p>Means over {len(self.averaged)} pictures. {_METHOD}</p>"
-            f"<details><summary>Environment and settings</summary>"
-            f"<pre>{escape(json.dumps(environment, indent=2))}</pre></details>"
+            + report.folded(
+                "Environment and settings",
+                f"<pre>{escape(json.dumps(environment, indent=2))}</pre>",
+            )
         )
 
     def _bd_rate_html(self, rates: Sequence[dict[str, object]]) -> str:
         return (
             "<p>Mean difference in file size at equal quality, by piecewise cubic interpolation "
             "over what both curves share of the quality that the anchor has at 0.1 to 1 bpp; below "
-            "0 is smaller than the anchor.</p>" + report.table(rates)
+            "0 is smaller than the anchor.</p>"
+            + "".join(
+                f"<h3>Against {escape(anchor)}, %</h3>{report.table(lines)}"
+                for anchor, lines in tables.bd_rates_against(rates).items()
+            )
         )
 
     def _gallery(self, paths: dict[str, Path]) -> list[report.Comparison]:

@@ -6,6 +6,7 @@ What is compared and how it was measured is left to the caller.
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["Comparison", "Version", "comparison", "page", "picture", "table"]
+__all__ = ["Comparison", "Version", "comparison", "folded", "page", "picture", "table"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +84,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return ""
     head = "".join(f"<th>{escape(str(key))}</th>" for key in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_text(value))}</td>" for value in row.values()) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    body = "".join("<tr>" + "".join(map(_cell, row.values())) + "</tr>" for row in rows)
+    rows_html = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table>{rows_html}</table></div>'
+
+
+def folded(summary: str, html: str) -> str:
+    """HTML that a click on its summary, plain text, opens."""
+    return f"<details><summary>{escape(summary)}</summary>{html}</details>"
 
 
 def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
@@ -97,7 +101,17 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
         title: plain text.
         sections: headings as plain text, empty for none, and their HTML.
     """
-    body = "".join(_heading(2, heading) + html for heading, html in sections)
+    headings = [heading for heading, _ in sections if heading]
+    links = "".join(
+        f'<a href="#part-{number}">{escape(heading)}</a>'
+        for number, (heading, _) in enumerate(sections)
+        if heading
+    )
+    body = f"<nav>{links}</nav>" if len(headings) > 1 else ""
+    body += "".join(
+        f'<div class="part" id="part-{number}">{_heading(2, heading)}{html}</div>'
+        for number, (heading, html) in enumerate(sections)
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -108,6 +122,14 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
 
 def _heading(level: int, text: str) -> str:
     return f"<h{level}>{escape(text)}</h{level}>" if text else ""
+
+
+def _cell(value: Any) -> str:
+    """Numbers stand at the right; a percentage below 0 is good news, in a table of BD-rates."""
+    text = _text(value)
+    number = isinstance(value, int | float) or re.match(r"[+-]\d", text)
+    kind = f' class="{"number better" if text.startswith("-") else "number"}"' if number else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def _text(value: Any) -> str:
@@ -124,24 +146,51 @@ def _data_uri(pixels: npt.NDArray[np.uint8]) -> str:
 
 
 _STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-td, th { border-bottom: 1px solid #8884; padding: 2px 10px 2px 0; text-align: left; }
-pre { overflow-x: auto; background: #8881; padding: .6rem; }
-.wide { overflow-x: auto; }
-.plots svg { max-width: 100%; height: auto; background: white; }
-.choice { display: flex; justify-content: space-between; margin-bottom: .3rem; }
+:root { color-scheme: light dark; --line: light-dark(#dde1e6, #3a4048);
+  --shade: light-dark(#f4f6f8, #1d2126); --accent: light-dark(#0b6e4f, #5fd0a5); }
+body { font: 16px/1.55 system-ui, sans-serif; margin: 0 auto; max-width: 74rem;
+  padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: .5rem 0 1rem; }
+h2 { font-size: 1.25rem; margin: 0 0 .8rem; }
+h3 { font-size: 1rem; margin: 1.6rem 0 .5rem; }
+p { max-width: 46rem; }
+.part { padding: 1.6rem 0; }
+.part + .part { border-top: 1px solid var(--line); }
+nav { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem;
+  padding: .6rem 0; background: Canvas; border-bottom: 1px solid var(--line); }
+nav a { color: var(--accent); text-decoration: none; font-size: .95rem; }
+nav a:hover { text-decoration: underline; }
+.part, .comparison { scroll-margin-top: 3.5rem; }
+table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; }
+td, th { padding: 5px 12px; text-align: left; border-bottom: 1px solid var(--line); }
+thead th { background: var(--shade); white-space: nowrap; font-weight: 600; }
+tbody tr:hover { background: var(--shade); }
+td.number { text-align: right; white-space: nowrap; }
+td.better { color: var(--accent); font-weight: 600; }
+pre { overflow-x: auto; white-space: pre-wrap; background: var(--shade); padding: .8rem 1rem;
+  border-radius: 6px; font-size: 13.5px; }
+details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
+.wide { overflow-x: auto; margin: .6rem 0 1rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(33rem, 100%), 1fr));
+  gap: 1rem; }
+.plots svg { width: 100%; height: auto; background: white; border-radius: 6px; }
+.comparison { margin-bottom: 2.5rem; }
+.choice { display: flex; justify-content: space-between; margin-bottom: .4rem; }
+select { font: inherit; padding: .1rem .3rem; }
 img.alone { max-width: 100%; height: auto; }
-.stage { position: relative; max-width: 100%; --cut: 50%; }
+.stage { position: relative; max-width: 100%; --cut: 50%; border-radius: 6px; overflow: hidden; }
 .stage img { display: block; width: 100%; height: auto; }
 .stage img[hidden] { display: none; }
 .stage img.over { position: absolute; inset: 0; clip-path: inset(0 calc(100% - var(--cut)) 0 0); }
 .stage .edge { position: absolute; top: 0; bottom: 0; left: var(--cut); width: 2px;
-  margin-left: -1px; background: white; box-shadow: 0 0 2px black; pointer-events: none; }
+  margin-left: -1px; background: white; box-shadow: 0 0 3px black; pointer-events: none; }
+.stage .edge::after { content: "\\2194"; position: absolute; top: 50%; left: 1px; width: 2rem;
+  height: 2rem; margin: -1rem; border-radius: 50%; background: white; color: #333;
+  font: 1.2rem/1.9rem system-ui, sans-serif; text-align: center; box-shadow: 0 0 4px #0008; }
 .stage input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0;
   cursor: ew-resize; }
-.stage:focus-within { outline: 2px solid Highlight; }
+.stage:focus-within { outline: 2px solid Highlight; outline-offset: 2px; }
+.captions { margin-top: .5rem; }
 """
 
 _SCRIPT = """

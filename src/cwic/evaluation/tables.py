@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from cwic.atomic_file import write_file
-from cwic.evaluation.quality import METRICS, Metric
+from cwic.evaluation.quality import METRICS
 from cwic.evaluation.rate_distortion import Curve, bd_rate
 
-__all__ = ["bd_rate_rows", "file_name", "markdown", "write_compressai", "write_csv"]
+__all__ = [
+    "bd_rate_rows",
+    "bd_rates_against",
+    "file_name",
+    "markdown",
+    "write_compressai",
+    "write_csv",
+]
 
 # CompressAI's names of what it measures too, and ours in the same manner.
 _COMPRESSAI = {
@@ -84,20 +91,25 @@ def bd_rate_rows(curves: Sequence[Curve], anchors: Iterable[str]) -> list[dict[s
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The BD-rates as one table for each anchor; shorter ranges than 0.1 to 1 bpp are named."""
     parts = []
-    for anchor in dict.fromkeys(row["anchor"] for row in rows):
+    for anchor, lines in bd_rates_against(rows).items():
         parts.append(f"BD-rate against {anchor}, %: below 0 is smaller at equal quality.\n")
-        parts.append("| codec | " + " | ".join(_title(metric) for metric in METRICS) + " |")
+        parts.append("| " + " | ".join(lines[0]) + " |")
         parts.append("|---|" + "---|" * len(METRICS))
-        of_anchor = [row for row in rows if row["anchor"] == anchor]
-        for codec in dict.fromkeys(row["codec"] for row in of_anchor):
-            cells = [_cell(row) for row in of_anchor if row["codec"] == codec]
-            parts.append(f"| {codec} | " + " | ".join(cells) + " |")
+        parts += ["| " + " | ".join(line.values()) + " |" for line in lines]
         parts.append("")
     return "\n".join(parts)
 
 
-def _title(metric: Metric) -> str:
-    return metric.label.removesuffix(", dB")
+def bd_rates_against(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:
+    """By anchor, a line for each other codec: its name and a cell for each metric."""
+    lines: dict[str, dict[str, dict[str, str]]] = {}
+    for row in rows:
+        line = lines.setdefault(row["anchor"], {}).setdefault(row["codec"], {"codec": row["codec"]})
+        line[_TITLES[row["metric"]]] = _cell(row)
+    return {anchor: list(of_anchor.values()) for anchor, of_anchor in lines.items()}
+
+
+_TITLES = {metric.column: metric.label.removesuffix(", dB") for metric in METRICS}
 
 
 def _cell(row: dict[str, Any]) -> str:
