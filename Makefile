@@ -9,7 +9,8 @@ SOURCES := $(shell find src -type f -not -path '*/__pycache__/*')
 help:
 	@echo 'make demo   set up .venv (no torch), encode and decode the sample pictures'
 	@echo 'make test   set up .venv-dev, run every check and the tests'
-	@echo 'make results KODAK=FOLDER   measure every number of README and docs again'
+	@echo 'make results KODAK=FOLDER   measure every number and plot of README and docs again'
+	@echo '             TRAIN=FOLDER   and train the small networks of the questions again'
 	@echo 'make clean  remove both environments and what the tools left behind'
 
 demo: .venv/stamp
@@ -19,7 +20,7 @@ test: .venv-dev/stamp
 	PATH="$(CURDIR)/.venv-dev/bin:$$PATH" scripts/check
 
 results: .venv-dev/stamp
-	.venv-dev/bin/python scripts/results "$(KODAK)"
+	.venv-dev/bin/python scripts/results "$(KODAK)" $(if $(TRAIN),--train "$(TRAIN)")
 
 # Not editable: the demo shows what a person gets who installs the package.
 .venv/stamp: pyproject.toml constraints.txt $(SOURCES)

@@ -1,16 +1,16 @@
 """From an autoencoder to content-weighted compression, in three small networks.
 
-    python examples/autoencoder/exercise.py FOLDER [--out OUT] [--steps 600]
+    python examples/autoencoder/exercise.py TRAIN [--out OUT] [--pictures FOLDER] [--steps 600]
 
-FOLDER holds pictures; a tenth of them is held out. Trains, one after the other, the plain
+TRAIN is a folder of pictures; a tenth of them is held out. Trains, one after the other, the plain
 autoencoder of the CVPR 2018 paper, the same with its binarizer, and that with its importance map,
-and draws what the page beside this file explains:
+prints a table of them and draws what the page beside this file explains:
 
-    crops.png            what the data loader gives
+    crops.jpg            what the data loader gives
     curves.png           error while training
     binarizer.png        its forward pass, its backward pass
-    reconstructions.png  held-out pictures and what each network makes of them
-    map.png              where the bits go
+    reconstructions.jpg  held-out pictures and what each network makes of them
+    map.jpg              where the bits go
 
 Needs the extras `train` and `evaluate`. A run that was stopped goes on where it was.
 """
@@ -68,7 +68,7 @@ learning_rate = 5e-3
 final_learning_rate = 2e-4
 """
 CROP_PX = 192
-SHOWN = 3
+SHOWN, MEASURED = 3, 12  # held-out pictures
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -76,26 +76,37 @@ Pixels = npt.NDArray[np.uint8]
 def main() -> None:
     """Trains what is not trained yet, and draws."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("folder", type=Path, help="with pictures")
-    parser.add_argument("--out", type=Path, default=Path("runs/autoencoder"))
+    parser.add_argument("folder", type=Path, metavar="TRAIN", help="with pictures")
+    parser.add_argument("--out", type=Path, default=Path("runs/autoencoder"), help="of the runs")
+    parser.add_argument("--pictures", type=Path, help="where to draw; else in the folder of runs")
     parser.add_argument("--steps", type=int, default=600)
     options = parser.parse_args()
     out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
-    plt.rcParams["savefig.bbox"] = "tight"
-    draw_crops(options.folder).savefig(out / "crops.png", dpi=80)
+    shown: Path = options.pictures or out
+    for folder in (out, shown):
+        folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    save(draw_crops(options.folder), shown / "crops.jpg")
     networks = {}
     for name, _, switches in NETWORKS:
         recipe = out / f"{name}.toml"
         recipe.write_text(RECIPE.format(switches=switches, steps=options.steps))
         train(recipe, [options.folder], out / name)
         networks[name] = trained(out / name / "checkpoint.safetensors")
-    draw_curves(out).savefig(out / "curves.png", dpi=80)
-    draw_binarizer().savefig(out / "binarizer.png", dpi=80)
+    save(draw_curves(out), shown / "curves.png")
+    save(draw_binarizer(), shown / "binarizer.png")
     held_out = PictureStore(list_pictures([options.folder], 0.1).held_out, 0, CROP_PX)
     pictures = centre_crops(held_out, CROP_PX, SHOWN)
-    draw_reconstructions(pictures, networks).savefig(out / "reconstructions.png", dpi=80)
-    draw_map(pictures, networks["map"]).savefig(out / "map.png", dpi=80)
+    save(draw_reconstructions(pictures, networks), shown / "reconstructions.jpg")
+    save(draw_map(pictures, networks["map"]), shown / "map.jpg")
+    print_table(centre_crops(held_out, CROP_PX, MEASURED), networks, options.steps)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Photographs as JPEG, drawings as PNG, by the ending of the path."""
+    figure.savefig(
+        path, dpi=80, pil_kwargs={"quality": 88} if path.suffix == ".jpg" else {"optimize": True}
+    )
 
 
 def trained(checkpoint: Path) -> Cvpr2018Network:
@@ -114,6 +125,33 @@ def run(network: Cvpr2018Network, picture: Pixels) -> tuple[Pixels, Cvpr2018Outp
         output = network(x, network.config.max_rate_offset)
     decoded = ((output.reconstruction[0].permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255)
     return decoded.numpy().astype(np.uint8), output
+
+
+def kept_bpp(output: Cvpr2018Output, network: Cvpr2018Network) -> float | None:
+    """Bits that the mask keeps for each pixel of the picture; None where there are no bits."""
+    if not network.config.binarizer:
+        return None
+    return float(output.kept_fraction) * network.config.code_channels / 64
+
+
+def print_table(pictures: Pixels, networks: dict[str, Cvpr2018Network], steps: int) -> None:
+    """Markdown: means of each network over pictures it has not seen."""
+    print(
+        f"{steps} steps each; means over {len(pictures)} held-out crops of {CROP_PX} px a side.\n"
+    )
+    print("| network | PSNR dB | SSIM | bits kept a pixel |\n|---|---|---|---|")
+    labels = {name: label for name, label, _ in NETWORKS}
+    for name, network in networks.items():
+        rows, rates = [], []
+        for picture in pictures:
+            decoded, output = run(network, picture)
+            quality = measure(picture, decoded)
+            rows.append((quality.psnr_rgb_db, quality.ssim_rgb))
+            rates.append(kept_bpp(output, network))
+        psnr_db, ssim = np.mean(rows, axis=0)
+        found = [rate for rate in rates if rate is not None]
+        rate = f"{np.mean(found):.3f}" if found else "no bits: real numbers"
+        print(f"| {labels[name]} | {psnr_db:.2f} | {ssim:.3f} | {rate} |")
 
 
 def draw_crops(folder: Path) -> Figure:
@@ -172,8 +210,8 @@ def draw_reconstructions(pictures: Pixels, networks: dict[str, Cvpr2018Network])
             decoded, output = run(network, picture)
             quality = measure(picture, decoded)
             text = f"{labels[name]}\n{quality.psnr_rgb_db:.2f} dB, SSIM {quality.ssim_rgb:.3f}"
-            if network.config.binarizer:
-                bpp = float(output.kept_fraction) * network.config.code_channels / 64
+            bpp = kept_bpp(output, network)
+            if bpp is not None:
                 text += f"\n{bpp:.3f} bits kept a pixel"
             show(axis, decoded, text)
     return figure
