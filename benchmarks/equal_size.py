@@ -6,6 +6,7 @@ Prints Markdown that shows it.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def main() -> None:
         ),
     ]
     save_sheet([tiles], options.out)
-    where = options.out.resolve().relative_to(ROOT)
+    where = Path(os.path.relpath(options.out, ROOT)).as_posix()
     print(
         f"![Original, JPEG ({len(theirs):,} bytes) and cwic ({len(ours):,} bytes)]({where})"
         f"\n\n{options.picture.name}, {original.width}x{original.height}, its middle; "

@@ -267,11 +267,11 @@ def _shares(pixels: Pixels, spread: npt.NDArray[np.float64]) -> tuple[float, flo
     order = np.argsort(busy)
     quarter = len(order) // 4
     total = spread.sum()
-    ranks = [np.argsort(np.argsort(values)) for values in (busy, spread)]
+    ranks = np.array([np.argsort(np.argsort(values)) for values in (busy, spread)], np.float64)
     return (
         float(spread[order[-quarter:]].sum() / total),
         float(spread[order[:quarter]].sum() / total),
-        float(np.corrcoef(*ranks)[0, 1]),
+        float(np.corrcoef(ranks)[0, 1]),
     )
 
 

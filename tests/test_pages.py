@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -98,6 +100,21 @@ def test_the_commands_of_the_readme_run(
         assert cli.main(words) == 0, (line, capsys.readouterr().err)
         ran += 1
     assert ran >= 8
+
+
+def test_the_picture_of_the_readme_is_made_by_the_command_beside_it(tmp_path: Path) -> None:
+    command, _, shown = BLOCK.findall((ROOT / "README.md").read_text())[0]
+    words = shlex.split(command)
+    assert words == ["python", "benchmarks/equal_size.py"]
+    out = tmp_path / "picture.jpg"
+    done = subprocess.run(
+        [sys.executable, ROOT / words[1], "--out", out], check=True, stdout=subprocess.PIPE
+    )
+    printed = done.stdout.decode()
+    assert printed.splitlines()[2:] == shown.splitlines()[2:]  # but for the picture's place
+    with Image.open(out) as made, Image.open(ROOT / "docs" / "pictures" / "equal-size.jpg") as kept:
+        assert made.size == kept.size
+    assert 20_000 < out.stat().st_size < 150_000
 
 
 def test_the_python_blocks_of_the_readme_run(

@@ -1,6 +1,6 @@
 """From an autoencoder to content-weighted compression, in three small networks.
 
-    python examples/autoencoder/exercise.py TRAIN [--out OUT] [--pictures FOLDER] [--steps 600]
+    python examples/autoencoder/exercise.py TRAIN [--out OUT] [--pictures FOLDER] [--steps 2000]
 
 TRAIN is a folder of pictures; a tenth of them is held out. Trains, one after the other, the plain
 autoencoder of the CVPR 2018 paper, the same with its binarizer, and that with its importance map,
@@ -49,14 +49,15 @@ RECIPE = """\
 family = "cvpr2018"
 optimizer = "muon"
 validate_every = 100000
-validation_count = 4
+validation_count = 2
+validation_crop_px = 64
 log_every = 10
 [network]
-width = 0.25
+width = 0.125
 code_channels = 32
 {switches}
 [data]
-crop_px = 96
+crop_px = 64
 downscale = 0.3
 colour_jitter = 0.1
 [[stages]]
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="TRAIN", help="with pictures")
     parser.add_argument("--out", type=Path, default=Path("runs/autoencoder"), help="of the runs")
     parser.add_argument("--pictures", type=Path, help="where to draw; else in the folder of runs")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=2000)
     options = parser.parse_args()
     out: Path = options.out
     shown: Path = options.pictures or out
