@@ -58,7 +58,7 @@ def contestant(name: str) -> Contestant:
 def default_names() -> list[str]:
     """Every bundled model and every anchor that is installed."""
     ours = [f"{OURS}:{info.name}" for info in model_file.bundled_models()]
-    return ours + [name for name in ANCHORS if name not in _MODULES or find_spec(_MODULES[name])]
+    return ours + [name for name in ANCHORS if _is_here(name)]
 
 
 def _our_model(name: str, model: str | None) -> Contestant:
@@ -225,6 +225,16 @@ ANCHORS: dict[str, Callable[[], Contestant]] = {
 
 # Anchors that need more than Pillow.
 _MODULES = {"jpegxl": "imagecodecs", "heic": "pillow_heif"}
+
+
+# What of Pillow's is not in every build of it.
+_FEATURES = {"jpeg2000": "jpg_2000", "webp": "webp", "avif": "avif"}
+
+
+def _is_here(name: str) -> bool:
+    if name in _MODULES:
+        return find_spec(_MODULES[name]) is not None
+    return name not in _FEATURES or bool(features.check(_FEATURES[name]))
 
 
 def _optional(name: str) -> Any:
