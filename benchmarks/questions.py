@@ -185,9 +185,10 @@ def bits(pictures: Sequence[tuple[str, Pixels]]) -> None:
                 found.append((8 * len(data) / pixels[..., 0].size, *_shares(pixels, spread)))
                 if picture == SHOWN:
                     view = overlay(Image.fromarray(pixels), allocation)
-                    half = view.resize((view.width // 2, view.height // 2), Image.Resampling.BOX)
+                    size = (2 * view.width // 5, 2 * view.height // 5)
+                    small = view.resize(size, Image.Resampling.BOX)
                     line = f"{codec.name}, {name} rate: {found[-1][0]:.3f} bpp"
-                    row.append(Tile(np.asarray(half), (line,)))
+                    row.append(Tile(np.asarray(small), (line,)))
             bpp, busy, calm, correlation = np.mean(found, axis=0)
             print(
                 f"| {codec.name} | {name} | {bpp:.3f} | {busy:.0%} | {calm:.0%} | "
@@ -196,7 +197,7 @@ def bits(pictures: Sequence[tuple[str, Pixels]]) -> None:
         rows.append(row)
     if all(rows):
         # Codecs side by side, rates below each other: the panels are wide.
-        save_sheet(list(zip(*rows, strict=True)), PICTURES / "where-the-bits-go.jpg", quality=80)
+        save_sheet(list(zip(*rows, strict=True)), PICTURES / "where-the-bits-go.jpg", quality=75)
         print(f"\n![Importance maps and bits of {SHOWN}](pictures/where-the-bits-go.jpg)")
 
 
