@@ -9,7 +9,7 @@ prints a table of them and draws what the page beside this file explains:
     crops.jpg            what the data loader gives
     curves.png           error while training
     binarizer.png        its forward pass, its backward pass
-    reconstructions.jpg  held-out pictures and what each network makes of them
+    reconstructions.jpg  sample pictures and what each network makes of them
     map.jpg              where the bits go
 
 Needs the extras `train` and `evaluate`. A run that was stopped goes on where it was.
@@ -69,7 +69,8 @@ learning_rate = 5e-3
 final_learning_rate = 2e-4
 """
 CROP_PX = 192
-SHOWN, MEASURED = 3, 12  # held-out pictures
+SHOWN, MEASURED = 3, 12  # sample pictures, held-out pictures
+SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -87,7 +88,8 @@ def main() -> None:
     for folder in (out, shown):
         folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    save(draw_crops(options.folder), shown / "crops.jpg")
+    samples = PictureStore(sorted(SAMPLES.glob("*.png")), 0, CROP_PX)
+    save(draw_crops(samples), shown / "crops.jpg")
     networks = {}
     for name, _, switches in NETWORKS:
         recipe = out / f"{name}.toml"
@@ -96,10 +98,10 @@ def main() -> None:
         networks[name] = trained(out / name / "checkpoint.safetensors")
     save(draw_curves(out), shown / "curves.png")
     save(draw_binarizer(), shown / "binarizer.png")
-    held_out = PictureStore(list_pictures([options.folder], 0.1).held_out, 0, CROP_PX)
-    pictures = centre_crops(held_out, CROP_PX, SHOWN)
+    pictures = centre_crops(samples, CROP_PX, SHOWN)
     save(draw_reconstructions(pictures, networks), shown / "reconstructions.jpg")
     save(draw_map(pictures, networks["map"]), shown / "map.jpg")
+    held_out = PictureStore(list_pictures([options.folder], 0.1).held_out, 0, CROP_PX)
     print_table(centre_crops(held_out, CROP_PX, MEASURED), networks, options.steps)
 
 
@@ -155,10 +157,9 @@ def print_table(pictures: Pixels, networks: dict[str, Cvpr2018Network], steps: i
         print(f"| {labels[name]} | {psnr_db:.2f} | {ssim:.3f} | {rate} |")
 
 
-def draw_crops(folder: Path) -> Figure:
+def draw_crops(store: PictureStore) -> Figure:
     """Sixteen augmented crops, four of each of four pictures."""
     config = DataConfig(crop_px=128, downscale=0.5, colour_jitter=0.2)
-    store = PictureStore(list_pictures([folder], 0.1).training[:4], 0, config.crop_px)
     figure, axes = plt.subplots(4, 4, figsize=(8, 8), layout="constrained")
     for row, axis_row in enumerate(axes):
         for column, axis in enumerate(axis_row):
