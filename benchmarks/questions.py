@@ -272,7 +272,7 @@ def _shares(pixels: Pixels, spread: npt.NDArray[np.float64]) -> tuple[float, flo
     return (
         float(spread[order[-quarter:]].sum() / total),
         float(spread[order[:quarter]].sum() / total),
-        float(np.corrcoef(ranks)[0, 1]),
+        float(np.asarray(np.corrcoef(ranks))[0, 1]),
     )
 
 
