@@ -21,7 +21,7 @@ from PIL import Image
 
 from cwic import bitstream, model_file
 from cwic.codec import DEFAULT_QUALITY, Codec, loaded, loaded_for
-from cwic.compare import CODECS, compared, compared_page
+from cwic.compare import compared, compared_page, installed
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 from cwic.evaluation import report
 from cwic.image import encode_image, read_picture, to_pil
@@ -48,6 +48,8 @@ TITLE = "cwic: pictures small, and good where it matters"
 
 # What can be asked for, as it stands on the page.
 _QUALITY, _BPP, _SIZE = "quality", "bits per pixel", "size in kB"
+
+_COMPARED_AT_FIRST = ("jpeg", "webp", "avif")
 
 # A picture to paint on needs no more.
 _CANVAS_PX = 640
@@ -93,13 +95,13 @@ def coded(path: str | os.PathLike[str], wish: Wish, mask: npt.NDArray[np.bool_] 
     codec = loaded(wish.model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CodecWarning)
-        picture = to_pil(read_picture(path)).convert("RGB")
+        picture = to_pil(read_picture(path))
         roi = None
         if mask is not None and mask.any():
             roi = np.asarray(Image.fromarray(mask).resize(picture.size))
         start_s = time.perf_counter()
         data = codec.encode(
-            path,
+            picture,
             roi=roi,
             roi_strength=wish.strength,
             saliency=wish.by_itself,
@@ -107,7 +109,8 @@ def coded(path: str | os.PathLike[str], wish: Wish, mask: npt.NDArray[np.bool_] 
         )
         seconds = time.perf_counter() - start_s
     said = tuple(str(warning.message) for warning in caught)
-    return _decoded(codec, data, f"{Path(path).name} encoded in {seconds:.2f} s", picture, said)
+    done = f"{Path(path).name} encoded in {seconds:.2f} s"
+    return _decoded(codec, data, done, picture.convert("RGB"), said)
 
 
 def opened(path: str | os.PathLike[str]) -> Coded:
@@ -178,7 +181,7 @@ def page(models: Sequence[str]) -> Any:
         models: to choose from, names or paths; the first is chosen.
     """
     gr = _gradio()
-    labels = {"jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP", "avif": "AVIF"}
+    others = [(codec.label, codec.name) for codec in installed()]
     # Uploads and results are forgotten after an hour.
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
@@ -211,8 +214,8 @@ def page(models: Sequence[str]) -> Any:
                     )
                 model = gr.Dropdown(list(models), value=models[0], label="model")
                 against = gr.CheckboxGroup(
-                    [(labels[name], name) for name in CODECS],
-                    value=["jpeg", "webp", "avif"],
+                    others,
+                    value=[name for _, name in others if name in _COMPARED_AT_FIRST],
                     label="compare with, at the same size",
                 )
                 again = gr.Button("encode", variant="primary")
