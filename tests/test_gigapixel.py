@@ -89,7 +89,7 @@ def test_a_gigapixel_is_encoded_and_a_region_decoded_in_bounded_memory(tmp_path:
         [sys.executable, "-c", CODE, str(path)], capture_output=True, text=True, preexec_fn=limit
     )
     assert done.returncode == 0, done.stderr
-    print(f"{SIDE_PX}x{SIDE_PX}:", done.stdout)  # shown with -s
+    print(f"{SIDE_PX}x{SIDE_PX}:", done.stdout)  # noqa: T201 - for who runs it with -s
     found = json.loads(done.stdout)
     assert 0.005 < found["rate_bpp"] < 1
     assert found["mse"] < 200

@@ -46,8 +46,21 @@ MAX_UPLOAD_BYTES = 100 * 10**6
 
 TITLE = "cwic: pictures small, and good where it matters"
 
+_BEGIN = """
+### Drop a picture to begin
+
+- It is encoded and shown beside other codecs at the same size. Move the quality, or ask for a size.
+- Paint over what matters and press *encode*: bits move there, the size stays.
+- Download the `.cwic` file. Dropped here, it becomes a picture again.
+
+All of it happens on the machine that serves this page.
+"""
+
 # What can be asked for, as it stands on the page.
 _QUALITY, _BPP, _SIZE = "quality", "bits per pixel", "size in kB"
+
+# Above and below the body of a page in a frame.
+_FRAME_MARGINS_PX = 64
 
 _COMPARED_AT_FIRST = ("jpeg", "webp", "avif")
 
@@ -168,8 +181,9 @@ def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
             compared(name, found.original, found.data, found.decoded, codecs, largest_px=_SHOWN_PX)
         )
     return (
-        '<iframe title="comparison" class="comparison" onload="this.style.height = '
-        "this.contentDocument.documentElement.scrollHeight + 'px'\" "
+        '<iframe title="comparison" class="comparison" onload="'
+        "const body = this.contentDocument.body; new ResizeObserver(() => { "
+        f"this.style.height = body.offsetHeight + {_FRAME_MARGINS_PX} + 'px' }}).observe(body)\" "
         f'srcdoc="{escape(html)}"></iframe>'
     )
 
@@ -189,7 +203,7 @@ def page(models: Sequence[str]) -> Any:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=120)
+                dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
                 aim = gr.Radio([_QUALITY, _BPP, _SIZE], value=_QUALITY, label="ask for")
                 quality = gr.Slider(
                     0, 100, DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality"
@@ -220,7 +234,7 @@ def page(models: Sequence[str]) -> Any:
                 )
                 again = gr.Button("encode", variant="primary")
             with gr.Column(scale=3):
-                said = gr.Markdown("Drop a picture to begin.", elem_id="report")
+                said = gr.Markdown(_BEGIN, elem_id="report")
                 shown = gr.HTML(elem_id="shown")
                 download = gr.DownloadButton("download", visible=False, elem_id="download")
                 bits = gr.Image(
@@ -259,7 +273,7 @@ def page(models: Sequence[str]) -> Any:
         ) -> Iterator[list[Any]]:
             if path is None:
                 nothing = gr.update(visible=False)
-                yield ["Drop a picture to begin.", "", nothing, nothing]
+                yield [_BEGIN, "", nothing, nothing]
                 return
             name = Path(path).name
             # Gradio copies what is given for a download before it asks for more.

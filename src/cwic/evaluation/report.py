@@ -131,7 +131,8 @@ td, th { border-bottom: 1px solid #8884; padding: 2px 10px 2px 0; text-align: le
 pre { overflow-x: auto; background: #8881; padding: .6rem; }
 .wide { overflow-x: auto; }
 .plots svg { max-width: 100%; height: auto; background: white; }
-.choice { display: flex; justify-content: space-between; margin-bottom: .3rem; }
+.choice { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .3rem 1rem;
+  margin-bottom: .3rem; min-width: min(20rem, 100%); }
 img.alone { max-width: 100%; height: auto; }
 .stage { position: relative; max-width: 100%; --cut: 50%; }
 .stage img { display: block; width: 100%; height: auto; }
@@ -139,8 +140,14 @@ img.alone { max-width: 100%; height: auto; }
 .stage img.over { position: absolute; inset: 0; clip-path: inset(0 calc(100% - var(--cut)) 0 0); }
 .stage .edge { position: absolute; top: 0; bottom: 0; left: var(--cut); width: 2px;
   margin-left: -1px; background: white; box-shadow: 0 0 2px black; pointer-events: none; }
-.stage input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0;
-  cursor: ew-resize; }
+.stage .edge::after { content: "\\2194"; position: absolute; top: 50%; left: 50%; width: 2rem;
+  height: 2rem; margin: -1rem; border-radius: 1rem; background: #fffd; color: black;
+  font: normal 1.2rem/2rem sans-serif; text-align: center; box-shadow: 0 0 3px black; }
+/* Wider than the picture by a thumb, so that the edge is where the pointer is. */
+.stage input { position: absolute; inset: 0 -8px; width: calc(100% + 16px); height: 100%; margin: 0;
+  opacity: 0; cursor: ew-resize; touch-action: pan-y; appearance: none; }
+.stage input::-webkit-slider-thumb { appearance: none; width: 16px; height: 100%; }
+.stage input::-moz-range-thumb { border: 0; width: 16px; height: 100%; }
 .stage:focus-within { outline: 2px solid Highlight; }
 """
 
