@@ -1,6 +1,6 @@
 """What tiles cost a large picture: seams, quality at their borders, size; and memory.
 
-    python benchmarks/tiles.py KODAK [--model NAME] [--quality 25 75] [--memory]
+    python benchmarks/tiles.py KODAK [--model NAME] [--quality 5 25 75] [--memory]
 
 A mosaic of Kodak pictures that still fits into one piece, by the same model in tiles and in one
 piece: how far pixels of the same latents are apart, what PSNR both have within 16 pixels of the
@@ -10,7 +10,6 @@ tiles' borders, how large both files are. The borders fall into pictures and not
 
 import argparse
 import multiprocessing
-import resource
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from speed import peak_of_memory_mb
 
 from cwic import bitstream, model_file
 from cwic.codec import Codec
@@ -126,23 +126,18 @@ def memory(pictures: list[Pixels], model: str) -> None:
                 # Spawned: a fork would begin with the memory of this process.
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                     peaks.append(process.submit(act, model, pixels, file).result())
-        shown = " | ".join(f"{peak / 1e6:.0f} MB" for peak in (3 * side**2, *peaks))
+        shown = " | ".join(f"{size_mb:.0f} MB" for size_mb in (3 * side**2 / 1e6, *peaks))
         print(f"| {side**2 / 1e6:.1f} | {shown} |")
 
 
-def _encode(model: str, pixels: Path, file: Path) -> int:
+def _encode(model: str, pixels: Path, file: Path) -> float:
     file.write_bytes(Codec.load(model).encode(np.load(pixels), quality=MEMORY_QUALITY))
-    return peak_of_memory_bytes()
+    return peak_of_memory_mb()
 
 
-def _decode(model: str, _pixels: Path, file: Path) -> int:
+def _decode(model: str, _pixels: Path, file: Path) -> float:
     Codec.load(model).decode(file.read_bytes())
-    return peak_of_memory_bytes()
-
-
-def peak_of_memory_bytes() -> int:
-    """Of this process."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_of_memory_mb()
 
 
 def main() -> None:
@@ -150,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("kodak", type=Path, help="folder of PNG pictures")
     parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--quality", type=float, nargs="+", default=[25, 75])
+    parser.add_argument("--quality", type=float, nargs="*", default=[5, 25, 75])
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     pictures = [
@@ -164,7 +159,8 @@ def main() -> None:
         f"{options.model} {model.identity.hex()}. Mosaics of {half} pictures, {SIDE_PX}x{SIDE_PX}; "
         f"tiles of {TILE_PX} pixels.\n"
     )
-    seams(Flagship(model), mosaics, options.quality)
+    if options.quality:
+        seams(Flagship(model), mosaics, options.quality)
     if options.memory:
         memory(landscape, options.model)
 

@@ -715,6 +715,8 @@ def test_a_checkpoint_that_is_not_there_is_named(run: Run, tmp_path: Path) -> No
         ["train", "c.toml"],
         ["train", "c.toml", "--data", "a", "--out", "b", "--threads", "0"],
         ["export", "checkpoint"],
+        ["serve", "--port", "99999"],
+        ["compare", "a.cwic"],
     ],
 )
 def test_wrong_usage_ends_with_two_and_a_hint(run: Run, words: list[str]) -> None:
@@ -732,6 +734,11 @@ def test_wrong_usage_ends_with_two_and_a_hint(run: Run, words: list[str]) -> Non
         (["frobnicate"], "cwic --help"),
         (["encode", "photo.cwic"], "cwic decode photo.cwic?"),
         (["decode", "photo.png"], "cwic encode photo.png?"),
+        (["info", "photo.png"], "cwic encode photo.png?"),
+        (["encode", "photo.png", "--size", "40kB"], "--target-size?"),
+        (["encode", "photo.png", "--qualty=5"], "--quality?"),
+        (["encode", "a.png", "b.png"], "takes one file, or a folder with -o FOLDER"),
+        (["encode", "s3://a/b.png"], "cwic batch takes URLs"),
     ],
 )
 def test_a_wrong_word_is_answered_with_the_likely_one(

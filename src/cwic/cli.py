@@ -161,7 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             parser = _parser()
             _check_verb(parser, words)
-            options = parser.parse_args(words)
+            options, rest = parser.parse_known_args(words)
+            if rest:
+                _refuse_rest(options, rest)
         except SystemExit:
             sys.stdout.flush()  # see below
             raise
@@ -295,7 +297,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="to listen on (default: this machine)",
     )
-    verb.add_argument("--port", type=_count, default=_PORT, metavar="N", help=f"(default: {_PORT})")
+    verb.add_argument(
+        "--port", type=_port, default=_PORT, metavar="N", help=f"of the page (default: {_PORT})"
+    )
     verb.add_argument(
         "--max-upload",
         type=_size_bytes,
@@ -431,12 +435,17 @@ def _input(text: str) -> Path:
     """A path; an empty one is a shell variable that was not set, and not this folder."""
     if not text:
         raise argparse.ArgumentTypeError("expected a file, a folder or -, found nothing")
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"expected a file, a folder or -, found {text}: cwic batch takes URLs of folders"
+        )
     return Path(text)
 
 
 def _location(text: str) -> str:
     """A folder by path or URL; as text, because a Path would fold the slashes of a URL."""
-    _input(text)
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder or a URL, found nothing")
     return text
 
 
@@ -476,6 +485,13 @@ def _count(text: str) -> int:
     if value < 1 or value != int(value):
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text}")
     return int(value)
+
+
+def _port(text: str) -> int:
+    value = _count(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"expected 1 to 65535, found {text}")
+    return value
 
 
 def _region(text: str) -> Region:
@@ -521,7 +537,36 @@ def _check_verb(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     parser.error(f"expected a verb, found {word!r}: {hint}")
 
 
+def _refuse_rest(options: argparse.Namespace, rest: Sequence[str]) -> NoReturn:
+    """Says what was perhaps meant by words that a verb has no place for."""
+    parser: argparse.ArgumentParser = options.parser
+    word = rest[0]
+    known = [name for action in parser._actions for name in action.option_strings]
+    hint = f"{parser.prog} --help lists the options"
+    if word.startswith("-"):
+        name = word.partition("=")[0]
+        # `--size` is nearer to `--strip` in letters than to the option that ends with it.
+        close = [option for option in known if option.endswith(name.lstrip("-"))]
+        close += difflib.get_close_matches(name, known, 1)
+        if close:
+            hint = f"{close[0]}?"
+    elif options.run in (_encode, _decode, _view, _compare):
+        hint = f"{parser.prog} takes one file, or a folder with -o FOLDER"
+    parser.error(f"found {word!r}, which is too much: {hint}")
+
+
 # --- the verbs ------------------------------------------------------------------------------------
+
+
+class _StandardInput(io.BytesIO):
+    """All of it, under the name that messages have for it."""
+
+    name = "stdin"
+
+
+def _picture_of(source: Path) -> Any:
+    """What the functions of the package read a picture from."""
+    return _StandardInput(sys.stdin.buffer.read()) if source == _STDIO else source
 
 
 def _encode(options: argparse.Namespace) -> int:
@@ -536,9 +581,7 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
     import cwic
 
     start_s = time.perf_counter()
-    picture: Any = source
-    if source == _STDIO:
-        picture = io.BytesIO(sys.stdin.buffer.read())
+    picture = _picture_of(source)
     if options.max_pixels is not None:
         from PIL import Image
 
@@ -656,10 +699,11 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     from cwic.image import encode_image, save_image
     from cwic.view import overlay
 
-    data = _read(source)
-    if source.suffix.lower() != ".cwic":
+    if source.suffix.lower() == ".cwic":
+        data = _read(source)
+    else:
         data = cwic.encode(
-            io.BytesIO(data),
+            _picture_of(source),
             quality=options.quality,
             bpp=options.bpp,
             roi=options.roi,
@@ -683,6 +727,8 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    if options.input.suffix.lower() == ".cwic":
+        _usage_error(options, f"expected the picture as it was before, found {options.input}")
     return _for_each_file(options, _compare_file, _PICTURE_SUFFIXES, ".html")
 
 
@@ -691,8 +737,7 @@ def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> No
     from cwic.compare import compared, compared_page
     from cwic.image import read_picture, to_pil
 
-    data = _read(source)
-    picture = to_pil(read_picture(io.BytesIO(data), keep_metadata=False)).convert("RGB")
+    picture = to_pil(read_picture(_picture_of(source), keep_metadata=False)).convert("RGB")
     file = cwic.encode(
         picture,
         quality=options.quality,
@@ -822,6 +867,8 @@ def _info(options: argparse.Namespace) -> int:
     from cwic.image import Mode
 
     source: Path = options.input
+    if source.suffix.lower() in _PICTURE_SUFFIXES:
+        _usage_error(options, f"expected a .cwic file: cwic encode {source}?")
     data = _read(source)
     with _naming(source):
         header = _header(data)
@@ -1048,7 +1095,9 @@ def _check_target(target: Path, force: bool, source: Path | None = None) -> None
             raise CodecError("stdout is a terminal, expected a file or a pipe; -o FILE names one")
         return
     if not target.parent.is_dir():
-        raise CodecError(f"{target}: expected an existing folder, found no {target.parent}")
+        raise CodecError(
+            f"{target}: expected an existing folder, found none: mkdir -p {target.parent}?"
+        )
     if target.is_dir():
         raise CodecError(f"{target}: expected a file, found a folder")
     if source is not None and source.exists() and target.exists() and target.samefile(source):
