@@ -44,6 +44,13 @@ TABLE_NAME = "batch.csv"
 _PENDING_PER_WORKER = 4
 # Ray reports block by block: this many steps of the progress bar, or four for each worker.
 _RAY_BLOCKS = 256
+# Beside busy programs a Ray of this machine takes longer to begin than it waits for itself.
+_RAY_WAIT_S = 300
+_RAY_WAITS = (
+    "RAY_gcs_server_port_wait_time_s",
+    "RAY_raylet_start_wait_time_s",
+    "RAY_worker_register_timeout_seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -453,6 +460,8 @@ def _work_on_ray(
         jobs = min(jobs or _num_processors(), len(pairs))
         # One more for the tasks of Ray Data itself.
         where = {"num_cpus": jobs + 1, "include_dashboard": False}
+        for name in _RAY_WAITS:
+            os.environ.setdefault(name, str(_RAY_WAIT_S))
     try:
         _check_reachable(address)
         ray.init(**where, log_to_driver=False, logging_level="error")
