@@ -59,8 +59,8 @@ All of it happens on the machine that serves this page.
 # What can be asked for, as it stands on the page.
 _QUALITY, _BPP, _SIZE = "quality", "bits per pixel", "size in kB"
 
-# Above and below the body of a page in a frame.
-_FRAME_MARGINS_PX = 64
+# Above and below the body of a page in a frame, and a little more, lest a bar to scroll appear.
+_FRAME_MARGINS_PX = 72
 
 _COMPARED_AT_FIRST = ("jpeg", "webp", "avif")
 

@@ -133,6 +133,7 @@ pre { overflow-x: auto; background: #8881; padding: .6rem; }
 .plots svg { max-width: 100%; height: auto; background: white; }
 .choice { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .3rem 1rem;
   margin-bottom: .3rem; min-width: min(20rem, 100%); }
+.captions { margin-top: .6rem; }
 img.alone { max-width: 100%; height: auto; }
 .stage { position: relative; max-width: 100%; --cut: 50%; }
 .stage img { display: block; width: 100%; height: auto; }
