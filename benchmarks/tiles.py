@@ -75,8 +75,7 @@ def joined(tiles: list[CodedLatents], columns: int) -> CodedLatents:
         ]
         return np.concatenate(rows, axis=1)
 
-    names = ("decoded", "prior", "planes")
-    return tiles[0]._replace(**{name: whole(name) for name in names})
+    return tiles[0]._replace(decoded=whole("decoded"), prior=whole("prior"), planes=whole("planes"))
 
 
 def border_mse(original: Pixels, decoded: Pixels) -> float:

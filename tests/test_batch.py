@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+import types
 import zlib
 from pathlib import Path
 from typing import Any
@@ -405,6 +406,31 @@ def test_what_is_not_installed_is_named_with_the_extra(
     folder._file_system.cache_clear()
     with pytest.raises(NotBuiltError, match=r"pip install 'cwic\[ray\]'"):
         encode(**{"source": pictures, "target": tmp_path, **more})
+
+
+@pytest.mark.parametrize(("address", "tries"), [("local", 5), ("auto", 1)])
+def test_a_ray_of_this_machine_that_is_slow_to_begin_is_begun_again(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, tries: int
+) -> None:
+    begun: list[object] = []
+
+    class SlowRay(types.ModuleType):
+        def init(self, **options: object) -> None:
+            begun.append(options)
+            raise RuntimeError("The current node timed out during startup.")
+
+        def shutdown(self) -> None:
+            begun.append(None)
+
+    monkeypatch.setitem(sys.modules, "ray", SlowRay("ray"))
+    monkeypatch.setitem(sys.modules, "ray.data", types.ModuleType("ray.data"))
+    for name in batch._RAY_WAITS:
+        monkeypatch.setenv(name, "300")
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with pytest.raises(CodecError, match=f"no Ray at {address}: The current node timed out"):
+        encode(pictures, tmp_path, ray_address=address)
+    assert len(begun) == 2 * tries
+    assert begun[1::2] == [None] * tries
 
 
 @pytest.mark.slow
