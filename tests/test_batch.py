@@ -424,8 +424,6 @@ def test_a_ray_of_this_machine_that_is_slow_to_begin_is_begun_again(
 
     monkeypatch.setitem(sys.modules, "ray", SlowRay("ray"))
     monkeypatch.setitem(sys.modules, "ray.data", types.ModuleType("ray.data"))
-    for name in batch._RAY_WAITS:
-        monkeypatch.setenv(name, "300")
     monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
     with pytest.raises(CodecError, match=f"no Ray at {address}: The current node timed out"):
         encode(pictures, tmp_path, ray_address=address)

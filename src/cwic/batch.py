@@ -44,15 +44,9 @@ TABLE_NAME = "batch.csv"
 _PENDING_PER_WORKER = 4
 # Ray reports block by block: this many steps of the progress bar, or four for each worker.
 _RAY_BLOCKS = 256
-# Beside busy programs a Ray of this machine takes longer to begin than it waits for itself. Not all
-# of its waits can be set: 30 s for its first process cannot, so it is begun again.
+# Beside busy programs a Ray of this machine takes longer to begin than its processes wait for each
+# other: 15 to 30 s, which no setting changes. So it is begun again.
 _LOCAL_TRIES = 5
-_RAY_WAIT_S = 300
-_RAY_WAITS = (
-    "RAY_gcs_server_port_wait_time_s",
-    "RAY_raylet_start_wait_time_s",
-    "RAY_worker_register_timeout_seconds",
-)
 
 
 @dataclass(frozen=True)
@@ -462,8 +456,6 @@ def _work_on_ray(
         jobs = min(jobs or _num_processors(), len(pairs))
         # One more for the tasks of Ray Data itself.
         where = {"num_cpus": jobs + 1, "include_dashboard": False}
-        for name in _RAY_WAITS:
-            os.environ.setdefault(name, str(_RAY_WAIT_S))
     try:
         _check_reachable(address)
         _begin_ray(where, tries=_LOCAL_TRIES if address == "local" else 1)
