@@ -21,6 +21,7 @@ from PIL import Image
 import cwic
 from cwic import cli
 from cwic.errors import CodecWarning, TrainingError
+from cwic.image import encode_image
 from cwic.model_file import bundled_models
 from cwic.tiling import REDUCTIONS
 
@@ -318,6 +319,42 @@ def test_standard_streams_carry_the_data_and_messages_stay_out_of_it(
     assert code == 0
     with Image.open(io.BytesIO(data)) as picture:
         assert (picture.size, picture.format) == ((96, 64), "PNG")
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpg", "webp", "avif", "tiff", "ppm", "bmp"])
+def test_a_picture_of_any_format_comes_from_a_pipe_and_goes_into_one(
+    file_format: str, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def piped(data: bytes, *words: str) -> bytes:
+        out = _PipeStandIn()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", _PipeStandIn(data))
+            patch.setattr(sys, "stdout", out)
+            assert cli.main(list(words)) == 0
+        return out.getvalue()
+
+    with Image.open(photo) as picture:
+        data = encode_image(picture, file_format)
+    back = piped(
+        piped(data, "encode", "-", "-q", "90"), "decode", "-", "-o", "-", "--to", file_format
+    )
+    with Image.open(io.BytesIO(back)) as picture:
+        pillow_name = {"jpg": "JPEG"}.get(file_format, file_format.upper())
+        assert (picture.size, picture.format) == ((96, 64), pillow_name)
+        difference = np.asarray(picture.convert("RGB")).astype(int) - np.asarray(Image.open(photo))
+    assert np.abs(difference).mean() < 8
+
+
+def test_a_folder_of_files_becomes_pictures_of_the_format_that_is_named(
+    run: Run, encoded: Path, tmp_path: Path
+) -> None:
+    code, _, err = run("decode", tmp_path, "-o", tmp_path / "out", "--to", "webp")
+    assert (code, err) == (0, "")
+    with Image.open(tmp_path / "out" / "photo.webp") as picture:
+        assert picture.format == "WEBP"
+    code, _, err = run("decode", encoded, "-o", tmp_path / "x.png", "--to", "webp")
+    assert code == 2
+    assert "says the format itself" in err
 
 
 def test_data_is_not_thrown_at_a_terminal(
@@ -678,6 +715,8 @@ def test_a_checkpoint_that_is_not_there_is_named(run: Run, tmp_path: Path) -> No
         ["train", "c.toml"],
         ["train", "c.toml", "--data", "a", "--out", "b", "--threads", "0"],
         ["export", "checkpoint"],
+        ["serve", "--port", "99999"],
+        ["compare", "a.cwic"],
     ],
 )
 def test_wrong_usage_ends_with_two_and_a_hint(run: Run, words: list[str]) -> None:
@@ -695,6 +734,11 @@ def test_wrong_usage_ends_with_two_and_a_hint(run: Run, words: list[str]) -> Non
         (["frobnicate"], "cwic --help"),
         (["encode", "photo.cwic"], "cwic decode photo.cwic?"),
         (["decode", "photo.png"], "cwic encode photo.png?"),
+        (["info", "photo.png"], "cwic encode photo.png?"),
+        (["encode", "photo.png", "--size", "40kB"], "--target-size?"),
+        (["encode", "photo.png", "--qualty=5"], "--quality?"),
+        (["encode", "a.png", "b.png"], "takes one file, or a folder with -o FOLDER"),
+        (["encode", "s3://a/b.png"], "cwic batch takes URLs"),
     ],
 )
 def test_a_wrong_word_is_answered_with_the_likely_one(
@@ -747,7 +791,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         | rate
         | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"}
         | {"--max-pixels"},
-        "decode": output | {"--model", "--region", "--reduce", "--max-pixels"},
+        "decode": output | {"--to", "--model", "--region", "--reduce", "--max-pixels"},
         "view": output | {"-q", "--quality", "--bpp", "--roi", "--saliency", "--model"},
         "compare": output | rate | {"--strict", "--roi", "--saliency", "--model"},
         "batch": rate
@@ -764,13 +808,24 @@ def test_the_options_of_every_verb_are_frozen() -> None:
 
 
 def test_the_help_of_every_verb_ends_with_examples_that_are_true() -> None:
-    for name, verb in verb_parsers().items():
+    for name, verb in {"": cli._parser(), **verb_parsers()}.items():
         lines = verb.format_help().partition("examples:\n")[2].splitlines()
         assert lines
         for line in lines:
             command = re.split(r"  +|>", line.strip())[0].split()
-            assert command[:2] == ["cwic", name]
-            cli._parser().parse_args(command[1:])
+            assert command[:2] == ["cwic", name or command[1]]
+            if command[-1] != "--help":
+                cli._parser().parse_args(command[1:])
+
+
+def test_the_help_has_a_line_for_each_verb_and_none_breaks_on_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = cli._parser().format_help().splitlines()
+    for name in verb_parsers():
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert len(line.split()) > 2, line
 
 
 def test_the_command_page_describes_every_verb_and_option() -> None:

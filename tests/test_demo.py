@@ -41,6 +41,20 @@ def test_a_picture_is_encoded_as_the_controls_say(photo: Path) -> None:
     assert small == cwic.encode(photo, target_bytes=2500)
 
 
+def test_a_file_is_the_same_as_the_command_makes_of_it(tmp_path: Path) -> None:
+    """Alpha and metadata included."""
+    tags = Image.Exif()
+    tags[0x10F], tags[0x112] = "Make", 6
+    picture = Image.fromarray(seeded_picture(11))
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    path = tmp_path / "photo.png"
+    picture.save(path, exif=tags)
+    found = coded(path, Wish(), None)
+    assert found.data == cwic.encode(path)
+    assert found.original is not None
+    assert found.original.size == found.decoded.size == picture.size[::-1]
+
+
 def test_what_cannot_be_met_is_said(photo: Path) -> None:
     found = coded(photo, Wish("size in kB", 0.05), None)
     assert len(found.warnings) == 1

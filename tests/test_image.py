@@ -276,22 +276,51 @@ def test_an_unusable_cmyk_profile_is_dropped_with_a_warning() -> None:
     assert picture.metadata.icc is None
 
 
-def test_cmyk_goes_through_its_profile_which_is_then_dropped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # No free CMYK profile is small enough to stand here: what is checked is who converts what.
-    seen = []
+def profile_of_grey_inks(lightness: tuple[float, float, float, float]) -> bytes:
+    """A CMYK profile of a press whose inks are all grey: that of the darkest ink is what one sees.
 
-    def convert(image: Image.Image, profile: object, target: object, **options: str) -> Any:
-        seen.append((image.mode, options["outputMode"]))
-        return Image.new("RGB", image.size, (1, 2, 3))
+    Args:
+        lightness: L* of each ink alone, 0 to 100; paper has 100.
+    """
+    corners = []
+    for number in range(16):  # of the cube of the inks, the last changing fastest
+        inks = [value for bit, value in enumerate(lightness) if number >> (3 - bit) & 1]
+        corners += [round(min([100, *inks]) * 2.55), 128, 128]  # L*, a*, b*
+    straight = bytes(range(256))
+    identity = struct.pack(">9i", *(65536 * (place % 4 == 0) for place in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity
+    table += 4 * straight + bytes(corners) + 3 * straight
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    name = b"grey inks\0"
+    about = b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78)
+    tags = {b"A2B0": table, b"wtpt": white, b"desc": about, b"cprt": b"text" + bytes(4) + b"none\0"}
+    body, index = b"", struct.pack(">I", len(tags))
+    for kind, tag in tags.items():
+        index += struct.pack(">4sII", kind, 128 + 4 + 12 * len(tags) + len(body), len(tag))
+        body += tag + bytes(-len(tag) % 4)
+    illuminant = struct.pack(">3i", 63190, 65536, 54061)
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s28x12s", 128 + len(index + body), b"lcms", 0x02400000,
+        b"prtr", b"CMYK", b"Lab ", bytes(12), b"acsp", illuminant,
+    )  # fmt: skip
+    return header.ljust(128, b"\0") + index + body
 
-    monkeypatch.setattr(ImageCms, "profileToProfile", convert)
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    picture = read_picture(file_of(noise_image("CMYK"), "TIFF", icc_profile=profile))
-    assert seen == [("CMYK", "RGB")]
-    assert picture.pixels[0, 0].tolist() == [1, 2, 3]
-    assert picture.metadata.icc is None
+
+def test_cmyk_goes_through_its_profile_which_is_then_dropped() -> None:
+    image = Image.new("CMYK", (4, 1))
+    for x, inks in enumerate([(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (255, 0, 0, 255)]):
+        image.putpixel((x, 0), inks)
+    profile = profile_of_grey_inks((50, 75, 90, 0))
+    for file in (
+        file_of(image, "TIFF", icc_profile=profile),
+        file_of(image.resize((64, 16), Image.Resampling.NEAREST), "JPEG", icc_profile=profile),
+    ):
+        picture = read_picture(file)
+        shown = picture.pixels[0, picture.width // 8 :: picture.width // 4]
+        # sRGB of L* 100, 50, 75 and 0.
+        expected = np.repeat([[255], [119], [185], [0]], 3, axis=1)
+        assert np.abs(shown.astype(int) - expected).max() <= 3
+        assert picture.metadata.icc is None
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -320,6 +349,17 @@ def test_only_the_orientation_changes_in_the_exif_block() -> None:
     image = noise_image("RGB")
     picture = read_picture(file_of(image, "PNG", exif=exif_with(6) + b"maker note"))
     assert picture.metadata.exif == exif_with(1) + b"maker note"
+
+
+def test_an_icc_profile_of_megabytes_is_kept_and_one_beyond_the_container_left_out() -> None:
+    image = noise_image("RGB")
+    profile = noise(1, 5 * 2**20).tobytes()
+    file = file_of(image, "TIFF", icc_profile=profile)
+    assert read_picture(file).metadata.icc == profile
+    file = file_of(image, "TIFF", icc_profile=bytes(17 * 2**20))
+    with pytest.warns(CodecWarning, match="its ICC profile of 17825792 bytes is left out"):
+        picture = read_picture(file)
+    assert picture.metadata.icc is None
 
 
 def test_a_damaged_exif_block_is_left_out_with_a_warning() -> None:

@@ -44,6 +44,9 @@ TABLE_NAME = "batch.csv"
 _PENDING_PER_WORKER = 4
 # Ray reports block by block: this many steps of the progress bar, or four for each worker.
 _RAY_BLOCKS = 256
+# Beside busy programs a Ray of this machine takes longer to begin than its processes wait for each
+# other: 15 to 30 s, which no setting changes. So it is begun again.
+_LOCAL_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -455,7 +458,7 @@ def _work_on_ray(
         where = {"num_cpus": jobs + 1, "include_dashboard": False}
     try:
         _check_reachable(address)
-        ray.init(**where, log_to_driver=False, logging_level="error")
+        _begin_ray(where, tries=_LOCAL_TRIES if address == "local" else 1)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError and more
         raise CodecError(
             f"no Ray at {address}: {_reason(error)}; `ray start --head` begins a cluster"
@@ -479,6 +482,20 @@ def _work_on_ray(
             yield Outcome(**json.loads(row["outcome"]))
     finally:
         ray.shutdown()
+
+
+def _begin_ray(where: dict[str, Any], tries: int) -> None:
+    """Begins a Ray, or connects to one; raises what the last try raised."""
+    import ray
+
+    for further in reversed(range(tries)):
+        try:
+            ray.init(**where, log_to_driver=False, logging_level="error")
+            return
+        except Exception:  # Ray knows no kind for a start that took too long
+            ray.shutdown()
+            if not further:
+                raise
 
 
 def _check_reachable(address: str) -> None:

@@ -20,6 +20,7 @@ from enum import IntEnum
 from cwic.errors import BitstreamError
 
 __all__ = [
+    "ANY_SIZE",
     "IDENTITY_BYTES",
     "MAGIC",
     "MAX_Q",
@@ -89,6 +90,10 @@ class Limits:
     max_pixels: int = 2 * 89_478_485
     max_metadata_bytes: int = 16 * 2**20
     max_sections: int = 2**17
+
+
+# For a reader of headers who allocates no pixels, or leaves their number to another to judge.
+ANY_SIZE = Limits(max_pixels=MAX_SIDE_PX**2)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ Region = tuple[int, int, int, int]  # x, y, width, height
 _PORT = 7860
 _MAX_UPLOAD_BYTES = 100 * 10**6
 
-# What `batch --to` takes beside "cwic".
+# What `--to` takes, of `batch` beside "cwic".
 _PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -87,8 +87,15 @@ _DATASETS = ("kodak", "div2k-valid", "div2k-train", "clic")
 # So many failures of a batch are shown; its table has all.
 _SHOWN_FAILURES = 20
 
-# At the end of each verb's help; a test runs them through the parser.
+# At the end of the help of the command and of each verb; a test runs them through the parser.
 _EXAMPLES = {
+    "": """
+  cwic encode photo.png                        photo.cwic
+  cwic encode photo.png --target-size 40kB
+  cwic decode photo.cwic -o photo.jpg
+  cwic batch photos/ files/                    a folder and all folders in it
+  cwic compare photo.png                       a page: beside JPEG, WebP and AVIF
+  cwic encode --help                           options and more examples""",
     "encode": """
   cwic encode photo.png                        photo.cwic, quality 50
   cwic encode photo.png -o small.cwic --bpp 0.3
@@ -100,7 +107,8 @@ _EXAMPLES = {
   cwic decode photo.cwic -o photo.webp         the extension says the format
   cwic decode photo.cwic --region 0,0,640,480  no more is decoded than it takes
   cwic decode photo.cwic --reduce 8 -o small.png
-  cwic decode files/ -o pictures/""",
+  cwic decode files/ -o pictures/ --to jpg     a folder, not those in it
+  cwic decode - -o - --to webp                 from a pipe into a pipe""",
     "compare": """
   cwic compare photo.png --bpp 0.25            photo.html, open it in a browser""",
     "view": """
@@ -153,7 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             parser = _parser()
             _check_verb(parser, words)
-            options = parser.parse_args(words)
+            options, rest = parser.parse_known_args(words)
+            if rest:
+                _refuse_rest(options, rest)
         except SystemExit:
             sys.stdout.flush()  # see below
             raise
@@ -178,12 +188,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # --- the parser -----------------------------------------------------------------------------------
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves examples as they are, and the longest verb on the line of its help."""
+
+    def format_help(self) -> str:
+        # By which verbs are indented; argparse forgets it when it makes room for them.
+        self._action_max_length += self._indent_increment
+        return super().format_help()
+
+
 def _parser() -> argparse.ArgumentParser:
     from cwic import __version__
 
     parser = argparse.ArgumentParser(
         prog="cwic",
         description="Content-weighted image compression: pictures to small .cwic files and back.",
+        epilog=f"examples:{_EXAMPLES['']}",
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"cwic {__version__}")
@@ -211,6 +232,11 @@ def _parser() -> argparse.ArgumentParser:
         "--model", metavar="NAME|PATH", help="only for files of a model that did not come with cwic"
     )
     verb.add_argument(
+        "--to",
+        choices=_PICTURE_FORMATS,
+        help="format of the picture where no extension says it: of a folder's, of stdout's",
+    )
+    verb.add_argument(
         "--region", type=_region, metavar="X,Y,W,H", help="a part of the picture, in pixels"
     )
     verb.add_argument(
@@ -218,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         choices=_REDUCTIONS,
         default=1,
-        help="smaller by; 8 is a quick preview",
+        help="so many pixels a side become one; 8 is a quick preview",
     )
     _add_max_pixels(verb)
 
@@ -226,8 +252,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("input", type=_input, metavar="PICTURE", help="a picture or a .cwic file")
     _add_output(verb, "a picture, or a folder (default NAME.map.png)")
     rate = verb.add_mutually_exclusive_group()
-    rate.add_argument("-q", "--quality", type=_quality, metavar="0..100", help="of a picture")
-    rate.add_argument("--bpp", type=_positive, metavar="X", help="bits per pixel of a picture")
+    rate.add_argument(
+        "-q", "--quality", type=_quality, metavar="0..100", help="that a picture is encoded with"
+    )
+    rate.add_argument("--bpp", type=_positive, metavar="X", help="bits per pixel, of a picture")
     verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
     verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
     verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
@@ -269,7 +297,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="to listen on (default: this machine)",
     )
-    verb.add_argument("--port", type=_count, default=_PORT, metavar="N", help=f"(default: {_PORT})")
+    verb.add_argument(
+        "--port", type=_port, default=_PORT, metavar="N", help=f"of the page (default: {_PORT})"
+    )
     verb.add_argument(
         "--max-upload",
         type=_size_bytes,
@@ -358,7 +388,7 @@ def _add_verb(
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=f"examples:{_EXAMPLES[name]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     verb.set_defaults(run=run, parser=verb)
@@ -390,7 +420,10 @@ def _add_rate(verb: argparse.ArgumentParser) -> None:
 
 def _add_max_pixels(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--max-pixels", type=_count, metavar="N", help="of a larger picture (default: 179 million)"
+        "--max-pixels",
+        type=_count,
+        metavar="N",
+        help="a picture of more is refused (default: 179 million)",
     )
 
 
@@ -402,12 +435,17 @@ def _input(text: str) -> Path:
     """A path; an empty one is a shell variable that was not set, and not this folder."""
     if not text:
         raise argparse.ArgumentTypeError("expected a file, a folder or -, found nothing")
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"expected a file, a folder or -, found {text}: cwic batch takes URLs of folders"
+        )
     return Path(text)
 
 
 def _location(text: str) -> str:
     """A folder by path or URL; as text, because a Path would fold the slashes of a URL."""
-    _input(text)
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder or a URL, found nothing")
     return text
 
 
@@ -449,6 +487,13 @@ def _count(text: str) -> int:
     return int(value)
 
 
+def _port(text: str) -> int:
+    value = _count(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"expected 1 to 65535, found {text}")
+    return value
+
+
 def _region(text: str) -> Region:
     try:
         x, y, width, height = (int(number) for number in text.split(","))
@@ -474,9 +519,12 @@ def _size_bytes(text: str) -> int:
 
 
 def _check_verb(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Says what was perhaps meant by a first word that is no verb."""
+    """Says what was perhaps meant by a first word that is no verb, and all there is without one."""
     verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
-    if not words or words[0].startswith("-") or words[0] in verbs:
+    if not words:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    if words[0].startswith("-") or words[0] in verbs:
         return
     word = words[0]
     close = difflib.get_close_matches(word, verbs, 1)
@@ -489,7 +537,36 @@ def _check_verb(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     parser.error(f"expected a verb, found {word!r}: {hint}")
 
 
+def _refuse_rest(options: argparse.Namespace, rest: Sequence[str]) -> NoReturn:
+    """Says what was perhaps meant by words that a verb has no place for."""
+    parser: argparse.ArgumentParser = options.parser
+    word = rest[0]
+    known = [name for action in parser._actions for name in action.option_strings]
+    hint = f"{parser.prog} --help lists the options"
+    if word.startswith("-"):
+        name = word.partition("=")[0]
+        # `--size` is nearer to `--strip` in letters than to the option that ends with it.
+        close = [option for option in known if option.endswith(name.lstrip("-"))]
+        close += difflib.get_close_matches(name, known, 1)
+        if close:
+            hint = f"{close[0]}?"
+    elif options.run in (_encode, _decode, _view, _compare):
+        hint = f"{parser.prog} takes one file, or a folder with -o FOLDER"
+    parser.error(f"found {word!r}, which is too much: {hint}")
+
+
 # --- the verbs ------------------------------------------------------------------------------------
+
+
+class _StandardInput(io.BytesIO):
+    """All of it, under the name that messages have for it."""
+
+    name = "stdin"
+
+
+def _picture_of(source: Path) -> Any:
+    """What the functions of the package read a picture from."""
+    return _StandardInput(sys.stdin.buffer.read()) if source == _STDIO else source
 
 
 def _encode(options: argparse.Namespace) -> int:
@@ -504,9 +581,7 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
     import cwic
 
     start_s = time.perf_counter()
-    picture: Any = source
-    if source == _STDIO:
-        picture = io.BytesIO(sys.stdin.buffer.read())
+    picture = _picture_of(source)
     if options.max_pixels is not None:
         from PIL import Image
 
@@ -564,28 +639,29 @@ def _reached_psnr_db(picture: Any, data: bytes, options: argparse.Namespace) -> 
 
 
 def _header(data: bytes) -> "Header":
-    """Of a file of any size: to say what it is takes no memory."""
-    from cwic import bitstream
+    """Of a picture of any size: to say what it is takes no memory."""
+    from cwic.bitstream import ANY_SIZE, read_header
 
-    return bitstream.read_header(data, bitstream.Limits(max_pixels=bitstream.MAX_SIDE_PX**2))
+    return read_header(data, ANY_SIZE)
 
 
 def _decode(options: argparse.Namespace) -> int:
     if options.input.suffix.lower() in _PICTURE_SUFFIXES:
         _usage_error(options, f"expected a .cwic file: cwic encode {options.input}?")
-    return _for_each_file(options, _decode_file, frozenset({".cwic"}), ".png")
+    suffix = Path(options.output or "").suffix.lower()
+    if options.to is not None and suffix in _PICTURE_SUFFIXES:
+        _usage_error(options, f"{options.output} says the format itself, found --to {options.to}")
+    return _for_each_file(options, _decode_file, frozenset({".cwic"}), f".{options.to or 'png'}")
 
 
 def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> None:
-    from cwic.image import encode_image, save_image
+    from cwic.image import encode_image
 
     start_s = time.perf_counter()
     data = _read(source)
     picture = _decoded(data, options.model, options.max_pixels, options.region, options.reduce)
-    if target == _STDIO:
-        _write(encode_image(picture, "PNG"), target)
-    else:
-        save_image(picture, target)
+    file_format = options.to or ("png" if target == _STDIO else target.suffix)
+    _write(encode_image(picture, file_format), target)
     seconds = time.perf_counter() - start_s
     _say_result(
         f"{_shown(source)} -> {_shown(target, 'stdout')} {picture.width}x{picture.height}",
@@ -623,10 +699,11 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     from cwic.image import encode_image, save_image
     from cwic.view import overlay
 
-    data = _read(source)
-    if source.suffix.lower() != ".cwic":
+    if source.suffix.lower() == ".cwic":
+        data = _read(source)
+    else:
         data = cwic.encode(
-            io.BytesIO(data),
+            _picture_of(source),
             quality=options.quality,
             bpp=options.bpp,
             roi=options.roi,
@@ -650,6 +727,8 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    if options.input.suffix.lower() == ".cwic":
+        _usage_error(options, f"expected the picture as it was before, found {options.input}")
     return _for_each_file(options, _compare_file, _PICTURE_SUFFIXES, ".html")
 
 
@@ -658,8 +737,7 @@ def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> No
     from cwic.compare import compared, compared_page
     from cwic.image import read_picture, to_pil
 
-    data = _read(source)
-    picture = to_pil(read_picture(io.BytesIO(data), keep_metadata=False)).convert("RGB")
+    picture = to_pil(read_picture(_picture_of(source), keep_metadata=False)).convert("RGB")
     file = cwic.encode(
         picture,
         quality=options.quality,
@@ -789,6 +867,8 @@ def _info(options: argparse.Namespace) -> int:
     from cwic.image import Mode
 
     source: Path = options.input
+    if source.suffix.lower() in _PICTURE_SUFFIXES:
+        _usage_error(options, f"expected a .cwic file: cwic encode {source}?")
     data = _read(source)
     with _naming(source):
         header = _header(data)
@@ -1015,7 +1095,9 @@ def _check_target(target: Path, force: bool, source: Path | None = None) -> None
             raise CodecError("stdout is a terminal, expected a file or a pipe; -o FILE names one")
         return
     if not target.parent.is_dir():
-        raise CodecError(f"{target}: expected an existing folder, found no {target.parent}")
+        raise CodecError(
+            f"{target}: expected an existing folder, found none: mkdir -p {target.parent}?"
+        )
     if target.is_dir():
         raise CodecError(f"{target}: expected a file, found a folder")
     if source is not None and source.exists() and target.exists() and target.samefile(source):

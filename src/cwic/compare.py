@@ -4,6 +4,7 @@ Leaves the page to :mod:`cwic.evaluation.report` and the other codecs to
 :mod:`cwic.evaluation.anchors`.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic.errors import CodecError
+from cwic.errors import CodecError, NotBuiltError
 from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.report import Comparison, Version, comparison, page
 from cwic.rate_control import search_offset
 
-__all__ = ["CODECS", "compared", "compared_page", "of_size"]
+__all__ = ["CODECS", "compared", "compared_page", "installed", "of_size"]
 
 CODECS = ("jpeg", "jpeg2000", "webp", "avif")
 
@@ -25,6 +26,15 @@ CODECS = ("jpeg", "jpeg2000", "webp", "avif")
 _STEPS = {"quality": (1.0, 0, 95), "bpp": (0.01, 1, 2400)}
 
 _TOLERANCE = 0.01  # of a size
+
+
+def installed() -> list[Contestant]:
+    """Those of `CODECS` that are here."""
+    found = []
+    for name in CODECS:
+        with contextlib.suppress(NotBuiltError):
+            found.append(contestant(name))
+    return found
 
 
 def of_size(codec: Contestant, image: Image.Image, target_bytes: int) -> bytes:

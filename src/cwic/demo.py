@@ -21,7 +21,7 @@ from PIL import Image
 
 from cwic import bitstream, model_file
 from cwic.codec import DEFAULT_QUALITY, Codec, loaded, loaded_for
-from cwic.compare import CODECS, compared, compared_page
+from cwic.compare import compared, compared_page, installed
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 from cwic.evaluation import report
 from cwic.image import encode_image, read_picture, to_pil
@@ -46,8 +46,23 @@ MAX_UPLOAD_BYTES = 100 * 10**6
 
 TITLE = "cwic: pictures small, and good where it matters"
 
+_BEGIN = """
+### Drop a picture to begin
+
+- It is encoded and shown beside other codecs at the same size. Move the quality, or ask for a size.
+- Paint over what matters and press *encode*: bits move there, the size stays.
+- Download the `.cwic` file. Dropped here, it becomes a picture again.
+
+All of it happens on the machine that serves this page.
+"""
+
 # What can be asked for, as it stands on the page.
 _QUALITY, _BPP, _SIZE = "quality", "bits per pixel", "size in kB"
+
+# Above and below the body of a page in a frame, and a little more, lest a bar to scroll appear.
+_FRAME_MARGINS_PX = 72
+
+_COMPARED_AT_FIRST = ("jpeg", "webp", "avif")
 
 # A picture to paint on needs no more.
 _CANVAS_PX = 640
@@ -93,13 +108,13 @@ def coded(path: str | os.PathLike[str], wish: Wish, mask: npt.NDArray[np.bool_] 
     codec = loaded(wish.model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CodecWarning)
-        picture = to_pil(read_picture(path)).convert("RGB")
+        picture = to_pil(read_picture(path))
         roi = None
         if mask is not None and mask.any():
             roi = np.asarray(Image.fromarray(mask).resize(picture.size))
         start_s = time.perf_counter()
         data = codec.encode(
-            path,
+            picture,
             roi=roi,
             roi_strength=wish.strength,
             saliency=wish.by_itself,
@@ -107,7 +122,8 @@ def coded(path: str | os.PathLike[str], wish: Wish, mask: npt.NDArray[np.bool_] 
         )
         seconds = time.perf_counter() - start_s
     said = tuple(str(warning.message) for warning in caught)
-    return _decoded(codec, data, f"{Path(path).name} encoded in {seconds:.2f} s", picture, said)
+    done = f"{Path(path).name} encoded in {seconds:.2f} s"
+    return _decoded(codec, data, done, picture.convert("RGB"), said)
 
 
 def opened(path: str | os.PathLike[str]) -> Coded:
@@ -165,8 +181,9 @@ def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
             compared(name, found.original, found.data, found.decoded, codecs, largest_px=_SHOWN_PX)
         )
     return (
-        '<iframe title="comparison" class="comparison" onload="this.style.height = '
-        "this.contentDocument.documentElement.scrollHeight + 'px'\" "
+        '<iframe title="comparison" class="comparison" onload="'
+        "const body = this.contentDocument.body; new ResizeObserver(() => { "
+        f"this.style.height = body.offsetHeight + {_FRAME_MARGINS_PX} + 'px' }}).observe(body)\" "
         f'srcdoc="{escape(html)}"></iframe>'
     )
 
@@ -178,7 +195,7 @@ def page(models: Sequence[str]) -> Any:
         models: to choose from, names or paths; the first is chosen.
     """
     gr = _gradio()
-    labels = {"jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP", "avif": "AVIF"}
+    others = [(codec.label, codec.name) for codec in installed()]
     # Uploads and results are forgotten after an hour.
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
@@ -186,7 +203,7 @@ def page(models: Sequence[str]) -> Any:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=120)
+                dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
                 aim = gr.Radio([_QUALITY, _BPP, _SIZE], value=_QUALITY, label="ask for")
                 quality = gr.Slider(
                     0, 100, DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality"
@@ -211,13 +228,13 @@ def page(models: Sequence[str]) -> Any:
                     )
                 model = gr.Dropdown(list(models), value=models[0], label="model")
                 against = gr.CheckboxGroup(
-                    [(labels[name], name) for name in CODECS],
-                    value=["jpeg", "webp", "avif"],
+                    others,
+                    value=[name for _, name in others if name in _COMPARED_AT_FIRST],
                     label="compare with, at the same size",
                 )
                 again = gr.Button("encode", variant="primary")
             with gr.Column(scale=3):
-                said = gr.Markdown("Drop a picture to begin.", elem_id="report")
+                said = gr.Markdown(_BEGIN, elem_id="report")
                 shown = gr.HTML(elem_id="shown")
                 download = gr.DownloadButton("download", visible=False, elem_id="download")
                 bits = gr.Image(
@@ -256,7 +273,7 @@ def page(models: Sequence[str]) -> Any:
         ) -> Iterator[list[Any]]:
             if path is None:
                 nothing = gr.update(visible=False)
-                yield ["Drop a picture to begin.", "", nothing, nothing]
+                yield [_BEGIN, "", nothing, nothing]
                 return
             name = Path(path).name
             # Gradio copies what is given for a download before it asks for more.

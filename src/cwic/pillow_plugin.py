@@ -44,8 +44,6 @@ _METADATA_OPTIONS = ("exif", "icc_profile", "xmp")
 _FIRST_READ_BYTES = 4096
 # The longest header: a section takes at most 9 bytes of its table.
 _MAX_HEADER_BYTES = 16 * bitstream.Limits.max_sections
-# Pillow checks the size that `_open` finds against its own limit, which its users may have moved.
-_PILLOW_DECIDES = bitstream.Limits(max_pixels=bitstream.MAX_SIDE_PX**2)
 
 
 def register() -> None:
@@ -130,7 +128,8 @@ def _read_header(file: IO[bytes]) -> bitstream.Header:
     while True:
         data += file.read(size_bytes - len(data))
         try:
-            return bitstream.read_header(data, _PILLOW_DECIDES)
+            # Pillow checks the size against its own limit, which its users may have moved.
+            return bitstream.read_header(data, bitstream.ANY_SIZE)
         except BitstreamError:
             if len(data) < size_bytes or size_bytes >= _MAX_HEADER_BYTES:
                 raise

@@ -175,7 +175,8 @@ details { margin: .8rem 0; } summary { cursor: pointer; color: var(--accent); }
   gap: 1rem; }
 .plots svg { width: 100%; height: auto; background: white; border-radius: 6px; }
 .comparison { margin-bottom: 2.5rem; }
-.choice { display: flex; justify-content: space-between; margin-bottom: .4rem; }
+.choice { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .3rem 1rem;
+  margin-bottom: .4rem; min-width: min(20rem, 100%); }
 select { font: inherit; padding: .1rem .3rem; }
 img.alone { max-width: 100%; height: auto; }
 .stage { position: relative; max-width: 100%; --cut: 50%; border-radius: 6px; overflow: hidden; }
@@ -187,8 +188,11 @@ img.alone { max-width: 100%; height: auto; }
 .stage .edge::after { content: "\\2194"; position: absolute; top: 50%; left: 1px; width: 2rem;
   height: 2rem; margin: -1rem; border-radius: 50%; background: white; color: #333;
   font: 1.2rem/1.9rem system-ui, sans-serif; text-align: center; box-shadow: 0 0 4px #0008; }
-.stage input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0;
-  cursor: ew-resize; }
+/* Wider than the picture by a thumb, so that the edge is where the pointer is. */
+.stage input { position: absolute; inset: 0 -8px; width: calc(100% + 16px); height: 100%; margin: 0;
+  opacity: 0; cursor: ew-resize; touch-action: pan-y; appearance: none; }
+.stage input::-webkit-slider-thumb { appearance: none; width: 16px; height: 100%; }
+.stage input::-moz-range-thumb { border: 0; width: 16px; height: 100%; }
 .stage:focus-within { outline: 2px solid Highlight; outline-offset: 2px; }
 .captions { margin-top: .5rem; }
 """
