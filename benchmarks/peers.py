@@ -334,7 +334,7 @@ def main() -> None:
     parser.add_argument("--compressai-python", help="interpreter of an environment with compressai")
     parser.add_argument("--model", nargs="+", default=[None, "cvpr2018"])
     parser.add_argument("--whole", action="store_true", help="whole processes and their memory")
-    parser.add_argument("--pictures", type=int, default=1, help="how many, evenly chosen")
+    parser.add_argument("--pictures", type=int, default=2, help="how many, evenly chosen")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--slow", action="store_true", help="cheng2020-anchor too")
     options = parser.parse_args()
