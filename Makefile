@@ -9,7 +9,7 @@ SOURCES := $(shell find src -type f -not -path '*/__pycache__/*')
 help:
 	@echo 'make demo   set up .venv (no torch), encode and decode the sample pictures'
 	@echo 'make test   set up .venv-dev, run every check and the tests'
-	@echo 'make results KODAK=FOLDER   measure every number of README and docs again'
+	@echo 'make results KODAK=FOLDER [COMPRESSAI=PYTHON]   measure every number of README and docs again'
 	@echo 'make clean  remove both environments and what the tools left behind'
 
 demo: .venv/stamp

@@ -14,7 +14,7 @@ time, see `compressai_worker.py`; without `--compressai-python` its rows are lef
 In process: uint8 array to bytes and back, warm. The codecs take turns, five rounds on each picture;
 ratios are taken round by round. With `--whole`: processes from the start of an interpreter to the
 written file, three rounds on the first picture, and the most memory that one of them took. Either
-takes less than four minutes on two slow cores.
+takes about two minutes on two slow cores.
 """
 
 import argparse
@@ -190,7 +190,10 @@ def saved(picture: Pixels, kind: str) -> bytes:
 
 
 def contestants(
-    names: list[str | None], python: str | None, threads: int, slow: bool
+    names: list[str | None],
+    python: str | None,
+    threads: int,
+    architectures: Sequence[tuple[str, int, str]],
 ) -> tuple[dict[str, Codec], dict[str, str], dict[str, Peer], list[Row], str]:
     """Ours, Pillow's and CompressAI's by their labels, their rows in this order, and versions."""
     codecs, kinds, peers, rows = {}, {}, {}, []
@@ -207,7 +210,7 @@ def contestants(
             rows.append(Row(f"Pillow {kind}", bytes=pillow_bytes))
     facts = "CompressAI was not measured: no `--compressai-python`"
     if python is not None:
-        for architecture, quality, label in ARCHITECTURES + (SLOW_ARCHITECTURES if slow else ()):
+        for architecture, quality, label in architectures:
             peers[label] = Peer(python, architecture, quality, threads)
             found = peers[label].ask(do="facts")
             rows.append(Row(label, found["kmacs"], found["bytes"]))
@@ -334,15 +337,19 @@ def main() -> None:
     parser.add_argument("--compressai-python", help="interpreter of an environment with compressai")
     parser.add_argument("--model", nargs="+", default=[None, "cvpr2018"])
     parser.add_argument("--whole", action="store_true", help="whole processes and their memory")
-    parser.add_argument("--pictures", type=int, default=2, help="how many, evenly chosen")
+    parser.add_argument("--pictures", type=int, default=1, help="how many, evenly chosen")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--slow", action="store_true", help="cheng2020-anchor too")
     options = parser.parse_args()
     launcher = Launcher()
     paths = sorted(options.kodak.glob("*.png"))
     paths = paths[:: -(-len(paths) // options.pictures)]
+    # A whole process of the first is as long as one of the second.
+    architectures = ARCHITECTURES[1:] if options.whole else ARCHITECTURES
+    if options.slow:
+        architectures += SLOW_ARCHITECTURES
     codecs, kinds, peers, rows, facts = contestants(
-        options.model, options.compressai_python, options.threads, options.slow
+        options.model, options.compressai_python, options.threads, architectures
     )
     if options.whole:
         paths = paths[:1]

@@ -4,7 +4,7 @@
 
 Within a process, warm, the least of two for pictures of less than a megapixel, once for larger
 ones, which are made of the others. CompressAI's mbt2018-mean (N = 128, see `peers.py`) goes along
-up to 1.6 megapixels; above it takes gigabytes.
+up to the size of a Kodak picture; at 24 megapixels it would take tens of gigabytes.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from cwic import Codec
 QUALITY = 50
 SIZES = ((64, 64), (256, 256), (512, 768), (1024, 1536), (4000, 6000))
 REPEATED_PIXELS = 1_000_000
-PEER_PIXELS = 1_600_000
+PEER_PIXELS = 400_000
 THREADS = (1, 2)
 
 Pixels = npt.NDArray[np.uint8]
