@@ -11,6 +11,7 @@ help:
 	@echo 'make test   set up .venv-dev, run every check and the tests'
 	@echo 'make results KODAK=FOLDER   measure every number and plot of README and docs again'
 	@echo '             TRAIN=FOLDER   and train the small networks of the questions again'
+	@echo '             COMPRESSAI=PYTHON   and beside CompressAI, in an environment of its own'
 	@echo 'make clean  remove both environments and what the tools left behind'
 
 demo: .venv/stamp
@@ -20,7 +21,8 @@ test: .venv-dev/stamp
 	PATH="$(CURDIR)/.venv-dev/bin:$$PATH" scripts/check
 
 results: .venv-dev/stamp
-	.venv-dev/bin/python scripts/results "$(KODAK)" $(if $(TRAIN),--train "$(TRAIN)")
+	.venv-dev/bin/python scripts/results "$(KODAK)" $(if $(TRAIN),--train "$(TRAIN)") \
+		$(if $(COMPRESSAI),--compressai "$(COMPRESSAI)")
 
 # Not editable: the demo shows what a person gets who installs the package.
 .venv/stamp: pyproject.toml constraints.txt $(SOURCES)

@@ -71,18 +71,23 @@ def whole_processes(path: Path, model: str | None) -> None:
     print(f"| whole processes, {path.stem} | {encode_s:.2f} s | {decode_s:.2f} s | | |")
 
 
-def large(pictures: list[npt.NDArray[np.uint8]], model: str | None, threads: int | None) -> None:
-    """Prints time and memory of 24 megapixels, each way in a process of its own."""
+def wall(pictures: list[npt.NDArray[np.uint8]], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A picture of any size, made of others."""
     upright = [p if p.shape[0] < p.shape[1] else p.transpose(1, 0, 2) for p in pictures]
-    columns = -(-LARGE_WIDTH // upright[0].shape[1])
-    rows = -(-LARGE_HEIGHT // upright[0].shape[0])
-    wall = np.concatenate(
+    columns = -(-width // upright[0].shape[1])
+    rows = -(-height // upright[0].shape[0])
+    whole = np.concatenate(
         [
             np.concatenate([upright[(x + y) % len(upright)] for x in range(columns)], axis=1)
             for y in range(rows)
         ]
     )
-    picture = np.ascontiguousarray(wall[:LARGE_HEIGHT, :LARGE_WIDTH])
+    return np.ascontiguousarray(whole[:height, :width])
+
+
+def large(pictures: list[npt.NDArray[np.uint8]], model: str | None, threads: int | None) -> None:
+    """Prints time and memory of 24 megapixels, each way in a process of its own."""
+    picture = wall(pictures, LARGE_HEIGHT, LARGE_WIDTH)
     with tempfile.TemporaryDirectory() as folder:
         pixels, file = Path(folder, "pixels.npy"), Path(folder, "large.cwic")
         np.save(pixels, picture)

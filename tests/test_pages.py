@@ -58,11 +58,13 @@ def test_results_puts_what_commands_print_in_place_and_trains_only_if_asked(
     trained = f"{counted} TRAIN"
     blocks = (f"<!-- results: {command} -->\nold\n<!-- end -->" for command in (counted, trained))
     page.write_text("before\n" + "\nbetween\n".join(blocks) + "\nafter\n")
-    results.__dict__["renew"](page, str(tmp_path), "", "")
+    given = {"KODAK": str(tmp_path), "TRAIN": ""}
+    results.__dict__["renew"](page, tuple(given.items()), "")
     text = page.read_text()
     assert f"<!-- results: {counted} -->\n\n    {counted}\n\n1\n\n<!-- end -->" in text
     assert text.count("old") == 1
-    results.__dict__["renew"](page, str(tmp_path), str(tmp_path), "")
+    given["TRAIN"] = str(tmp_path)
+    results.__dict__["renew"](page, tuple(given.items()), "")
     text = page.read_text()
     assert f"    {trained}\n\n2\n\n" in text
     assert text.startswith("before\n")
