@@ -7,6 +7,7 @@ Leaves the page to :mod:`cwic.evaluation.report` and the other codecs to
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +25,36 @@ CODECS = ("jpeg", "jpeg2000", "webp", "avif")
 # Settings that are tried: steps of an anchor's own setting, and how far they go.
 _STEPS = {"quality": (1.0, 0, 95), "bpp": (0.01, 1, 2400)}
 
+# How much the logarithm of a size rises with a step, about.
+_SLOPES = {"quality": 0.035}
+
 _TOLERANCE = 0.01  # of a size
 
 
-def of_size(codec: Contestant, image: Image.Image, target_bytes: int) -> bytes:
-    """The file of a codec whose size comes nearest to a target."""
+class OfSize(NamedTuple):
+    """A file and the setting that made it."""
+
+    data: bytes
+    setting: float
+
+
+def of_size(
+    codec: Contestant,
+    image: Image.Image,
+    target_bytes: int,
+    *,
+    start: float | None = None,
+    tolerance: float = _TOLERANCE,
+) -> OfSize:
+    """The file of a codec whose size comes nearest to a target.
+
+    Args:
+        codec: with a setting "quality" or "bpp".
+        image: RGB.
+        target_bytes: of the whole file.
+        start: the first setting to try; a good guess saves most of the time.
+        tolerance: share of the target that is near enough.
+    """
     step, low, high = _STEPS[codec.setting_name]
     files: dict[int, bytes] = {}
 
@@ -36,8 +62,18 @@ def of_size(codec: Contestant, image: Image.Image, target_bytes: int) -> bytes:
         files[offset] = codec.encode(image, offset * step)
         return float(len(files[offset]))
 
-    result = search_offset(size, target_bytes, low=low, high=high, tolerance=_TOLERANCE)
-    return files[result.offset]
+    if codec.setting_name == "bpp":
+        start = 8 * target_bytes / (image.width * image.height)
+    result = search_offset(
+        size,
+        target_bytes,
+        low=low,
+        high=high,
+        tolerance=tolerance,
+        start=None if start is None else round(start / step),
+        slope=_SLOPES.get(codec.setting_name),
+    )
+    return OfSize(files[result.offset], result.offset * step)
 
 
 def compared(
@@ -65,7 +101,7 @@ def compared(
     for name in codecs:
         try:
             codec = contestant(name)
-            file = of_size(codec, picture, len(data))
+            file = of_size(codec, picture, len(data)).data
         except (CodecError, OSError, ValueError):  # not installed, or not for such a picture
             continue
         files.append((codec.label, file, np.asarray(codec.decode(file).convert("RGB"))))
