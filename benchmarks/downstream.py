@@ -1,11 +1,11 @@
 """How much of what networks see in a picture is left in its compressed file.
 
-    python benchmarks/downstream.py KODAK --nets NETS [--held-out FOLDER ...] [--cache FILE]
+    python benchmarks/downstream.py KODAK --nets NETS [--held-out FOLDER ...] [--cache FILE] [-j 2]
 
-A segmentation network (DeepLabV3, 21 classes of PASCAL VOC) and a detector (NanoDet-m, 80 classes of
-COCO) look at the original and at what each codec makes of it at equal size. Their results on the
-original stand for the truth, so the numbers are agreement of a network with itself, and neither COCO
-AP nor the PASCAL score: no labels take part.
+A segmentation network (DeepLabV3, 21 classes of PASCAL VOC) and a detector (NanoDet-m, 80 classes
+of COCO) look at the original and at what each codec makes of it at equal size. Their results on the
+original stand for the truth, so the numbers are agreement of a network with itself, and neither
+COCO AP nor the PASCAL score: no labels take part.
 
 - mean IoU: of every class that the network finds in the originals, over all their pixels.
 - F1: boxes of score 0.35 and more on both sides, matched one to one, best score first, where the
@@ -13,19 +13,21 @@ AP nor the PASCAL score: no labels take part.
 - Intervals: 95 % of 2,000 bootstrap draws of whole pictures. Where those of two codecs overlap, no
   verdict is given.
 
-NETS holds `deeplabv3_mnv2_pascal_quant.tflite` (google-coral/test_data) and `nanodet_m_ncnn.param` and
-`nanodet_m_ncnn_fp16.bin` (nihui/ncnn-assets). Needs: pip install --no-deps ai-edge-litert ncnn, and the
-extras `evaluate` and `saliency`. Points are kept in a file, by all that they depend on: a new model
-only measures its own. With --held-out, the last tenth of the sorted pictures of these folders, which
-training has not seen, make a second table.
+NETS holds `deeplabv3_mnv2_pascal_quant.tflite` (google-coral/test_data), `nanodet_m_ncnn.param` and
+`nanodet_m_ncnn_fp16.bin` (nihui/ncnn-assets). Needs `pip install --no-deps ai-edge-litert ncnn` and
+the extras `evaluate` and `saliency`. Points are kept in a file, by all that they depend on: a new
+model only measures its own. With --held-out, the last tenth of the sorted pictures of these
+folders, which training has not seen, make a second table.
 """
 
 import argparse
 import hashlib
 import json
+import multiprocessing
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -229,6 +231,7 @@ class Store:
     """Points by their keys in a file of JSON lines; only ever appended to."""
 
     def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._points: dict[str, Point] = {}
         if path.exists():
@@ -247,7 +250,8 @@ class Store:
         """Keeps a point."""
         self._points[key] = point
         with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" * (file.tell() == 0) + json.dumps([key, point]) + "\n")
+            # The newline before it ends a line that was interrupted.
+            file.write("\n" + json.dumps([key, point]) + "\n")
 
 
 class Networks:
@@ -290,33 +294,79 @@ def agreement(
     )
 
 
-def measured(
-    paths: Sequence[Path],
-    codecs: Sequence[Compressor],
-    rates_bpp: Sequence[float],
-    networks: Networks,
-    store: Store,
-) -> dict[tuple[str, float], list[Point]]:
-    """Points of all pictures, for each codec and rate."""
-    points: dict[tuple[str, float], list[Point]] = {}
-    for path in tqdm(paths, unit="picture"):
+class Bench:
+    """All codecs and networks of a run; every process has its own."""
+
+    def __init__(self, models: Sequence[str], nets: Path):
+        self.codecs = [anchor(name) for name in ANCHORS]
+        self.codecs += [
+            ours(name, saliency=saliency) for name in models for saliency in (False, True)
+        ]
+        self._networks = Networks(nets)
+
+    def keys(self, path: Path, rates_bpp: Sequence[float]) -> dict[tuple[str, float], str]:
+        """For each codec and rate, what a point of a picture depends on."""
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        keys = {}
+        for codec in self.codecs:
+            for bpp in rates_bpp:
+                facts = [METHOD, digest, codec.facts, codec.label, bpp, self._networks.facts]
+                keys[codec.label, bpp] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return keys
+
+    def points(
+        self, path: Path, missing: Sequence[tuple[str, float]]
+    ) -> Iterator[tuple[tuple[str, float], Point]]:
+        """The points of a picture by these codecs at these rates."""
         pixels = pixels_of(path)
         image = Image.fromarray(pixels)
-        original = None
-        for codec in codecs:
-            for bpp in rates_bpp:
-                identity = [METHOD, digest, codec.facts, codec.label, bpp, networks.facts]
-                key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-                point = store.get(key)
-                if point is None:
-                    original = original or networks.see(pixels)
-                    data = codec.encode(image, bpp)
-                    decoded = networks.see(np.asarray(codec.decode(data).convert("RGB")))
-                    rate_bpp = 8 * len(data) / (image.width * image.height)
-                    point = agreement(original, decoded, rate_bpp)
-                    store.add(key, point)
-                points.setdefault((codec.label, bpp), []).append(point)
+        original = self._networks.see(pixels)
+        codecs = {codec.label: codec for codec in self.codecs}
+        for label, bpp in missing:
+            data = codecs[label].encode(image, bpp)
+            decoded = self._networks.see(np.asarray(codecs[label].decode(data).convert("RGB")))
+            rate_bpp = 8 * len(data) / (image.width * image.height)
+            yield (label, bpp), agreement(original, decoded, rate_bpp)
+
+
+_bench: Bench | None = None  # of a process
+
+
+def _begin(models: Sequence[str], nets: Path) -> None:
+    global _bench
+    _bench = Bench(models, nets)
+
+
+def _measure(
+    path: Path, missing: Sequence[tuple[str, float]]
+) -> list[tuple[tuple[str, float], Point]]:
+    assert _bench is not None
+    return list(_bench.points(path, missing))
+
+
+def measured(
+    paths: Sequence[Path],
+    bench: Bench,
+    rates_bpp: Sequence[float],
+    store: Store,
+    pool: ProcessPoolExecutor,
+) -> dict[tuple[str, float], list[Point]]:
+    """Points of all pictures, for each codec and rate."""
+    keys = {path: bench.keys(path, rates_bpp) for path in paths}
+    pending = {}
+    for path, of_path in keys.items():
+        missing = [what for what, key in of_path.items() if store.get(key) is None]
+        if missing:
+            pending[pool.submit(_measure, path, missing)] = path
+    for done in tqdm(as_completed(pending), total=len(pending), unit="picture"):
+        for what, point in done.result():
+            store.add(keys[pending[done]][what], point)
+    points: dict[tuple[str, float], list[Point]] = {}
+    for of_path in keys.values():
+        for what, key in of_path.items():
+            point = store.get(key)
+            assert point is not None
+            points.setdefault(what, []).append(point)
     return points
 
 
@@ -371,9 +421,9 @@ def report(
     points: dict[tuple[str, float], list[Point]],
     codecs: Sequence[Compressor],
     rates_bpp: Sequence[float],
-    engineered: Sequence[str],
 ) -> None:
     """Prints a table, and of each of our models what can be said against the engineered codecs."""
+    engineered = [codec.label for codec in codecs[: len(ANCHORS)]]
     some = next(iter(points.values()))
     classes = int((np.array([point.original for point in some]).sum(axis=0) > 0).sum())
     print(
@@ -432,13 +482,10 @@ def main() -> None:
     )
     parser.add_argument("--model", nargs="+", default=MODELS, metavar="NAME|PATH")
     parser.add_argument("--bpp", type=float, nargs="+", default=RATES_BPP)
-    parser.add_argument("--cache", type=Path, default=Path("downstream.jsonl"))
+    parser.add_argument("--cache", type=Path, default=Path("results/downstream.jsonl"))
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="processes")
     options = parser.parse_args()
-    networks = Networks(options.nets)
-    engineered = [anchor(name) for name in ANCHORS]
-    codecs = engineered + [
-        ours(name, saliency=saliency) for name in options.model for saliency in (False, True)
-    ]
+    bench = Bench(options.model, options.nets)
     store = Store(options.cache)
     models = [Codec.load(name) for name in options.model]
     print(
@@ -451,11 +498,19 @@ def main() -> None:
     sets = {"Kodak": sorted(options.kodak.glob("*.png"))}
     if options.held_out:
         sets["Held-out pictures"] = held_out(options.held_out)
-    for title, paths in sets.items():
-        if not paths:
-            sys.exit(f"{title}: expected pictures, found none")
-        points = measured(spread(paths, options.limit), codecs, options.bpp, networks, store)
-        report(title, points, codecs, options.bpp, [codec.label for codec in engineered])
+    # A fork would inherit the locks of ONNX Runtime's threads.
+    with ProcessPoolExecutor(
+        options.jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(options.model, options.nets),
+    ) as pool:
+        for title, paths in sets.items():
+            if not paths:
+                sys.exit(f"{title}: expected pictures, found none")
+            chosen = spread(paths, options.limit)
+            points = measured(chosen, bench, options.bpp, store, pool)
+            report(title, points, bench.codecs, options.bpp)
 
 
 if __name__ == "__main__":

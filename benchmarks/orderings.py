@@ -8,14 +8,14 @@ which one is plainly worse:
 - quality: the same codec, the next lower of its four qualities. Every sensible metric knows most of
   these; they are here to show what that costs.
 - codec: another codec that is no newer, at a third of the size or less.
-- change: one of the lower two qualities of a codec against the highest of one whose picture was then
-  moved by one pixel, made a little brighter or darker, or given a little more or less contrast.
+- change: one of the lower two qualities of a codec against the highest of one whose picture was
+  then moved by one pixel, made a little brighter or darker, or given a little more or less contrast.
 - unseen: the same with changes that the weights were not trained on: turned by 0.5 degrees,
   enlarged by 1.5 %, a gamma of 0.88, a warmer white.
 
 The weights of `FeatureDistance` are trained on the first three kinds on the pictures that training
-uses, without WebP (--train writes them into the package); all counts are of the held-out tenth, with
-WebP. Nobody has looked at these pairs: they say what a metric must not do, not that it agrees with
+uses, without WebP (--train writes them into the package); all counts are of the held-out tenth,
+with WebP. Nobody has looked at these pairs: they say what a metric must not do, not that it agrees with
 people. Needs the extras `train` and `evaluate`, and SqueezeNet v1.1 as `FeatureDistance.load` says.
 """
 
@@ -41,8 +41,8 @@ from cwic.evaluation.perceptual import WEIGHTS_FILE, FeatureDistance, trunk_dige
 from cwic.training.data import PictureFile, PictureStore, list_pictures
 
 CROP_PX = 192
-# Older to newer; a codec's pictures at a third of the size are worse than those of an equal or newer
-# one.
+# Older to newer; a codec's pictures at a third of the size are worse than those of a codec that is
+# no older.
 GENERATIONS = {
     "jpeg": 0,
     "jpeg2000": 1,

@@ -139,7 +139,9 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
             found = np.asarray(session.run(None, {inputs[0].name: planes})[0], np.float32)
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"{name}: failed on a picture of {width}x{height}: {reason}") from error
+            raise ModelError(
+                f"{name}: failed on a picture of {width}x{height}: {reason}"
+            ) from error
         while found.ndim > 2 and found.shape[0] == 1:
             found = found[0]
         if found.ndim == 2 and found.size:

@@ -3,8 +3,8 @@
 All take pictures (B, 3, H, W), R, G, B in [0, 255], and may weigh places. HaarPSI needs no trained
 weights (Reisenhofer, Bosse, Kutyniok and Wiegand, Signal Processing: Image Communication 61, 2018,
 arXiv 1607.06140). :class:`FeatureDistance` has the form of LPIPS (Zhang et al., CVPR 2018, arXiv
-1801.03924) over a trunk that is given as a file. It is another distance than LPIPS, which is that of
-the package `lpips` only. Other metrics are in :mod:`cwic.evaluation.metrics`.
+1801.03924) over a trunk that is given as a file. It is another distance than LPIPS, which is that
+of the package `lpips` only. Other metrics are in :mod:`cwic.evaluation.metrics`.
 """
 
 import hashlib
@@ -33,6 +33,10 @@ __all__ = [
 ]
 
 # --- HaarPSI --------------------------------------------------------------------------------------
+
+# Channel weights of :class:`FeatureDistance`, little-endian float16; benchmarks/orderings.py trains
+# and writes them.
+WEIGHTS_FILE = "feature_weights.f16"
 
 _C = 30.0  # of the similarity of two coefficients, eq. 3
 _ALPHA = 4.2  # slope of the logistic function, eq. 10
@@ -325,12 +329,9 @@ def bundled_weights() -> npt.NDArray[np.float32]:
     return weights
 
 
-WEIGHTS_FILE = "feature_weights.f16"
-
-
 def trunk_digest(path: str | os.PathLike[str]) -> str:
-    """The first 16 digits of the hash of a trunk's file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    """The first 12 digits of the hash of a trunk's file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 
 def _unit(tap: Tensor) -> Tensor:
