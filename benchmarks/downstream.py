@@ -100,7 +100,7 @@ class Detector:
     """NanoDet-m in ncnn: (H, W, 3) uint8 -> boxes."""
 
     _SIDE_PX = 320
-    _BLOBS = {8: ("792", "795"), 16: ("814", "817"), 32: ("836", "839")}  # stride: classes, sides
+    _BLOBS = ((8, "792", "795"), (16, "814", "817"), (32, "836", "839"))  # stride, classes, sides
     _MEAN = (103.53, 116.28, 123.675)  # B, G, R
     _GAIN = (0.017429, 0.017507, 0.017125)
     _NMS_IOU = 0.5
@@ -130,7 +130,7 @@ class Detector:
         extractor = self._net.create_extractor()
         extractor.input("input.1", image)
         corners, scores, classes = [], [], []
-        for stride, (class_blob, side_blob) in self._BLOBS.items():
+        for stride, class_blob, side_blob in self._BLOBS:
             score = np.array(extractor.extract(class_blob)[1], np.float64)  # (cells, 80)
             bins = np.array(extractor.extract(side_blob)[1], np.float64)  # (cells, 4 * 8)
             best = score.argmax(axis=1)

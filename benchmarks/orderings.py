@@ -9,14 +9,16 @@ which one is plainly worse:
   these; they are here to show what that costs.
 - codec: another codec that is no newer, at a third of the size or less.
 - change: one of the lower two qualities of a codec against the highest of one whose picture was
-  then moved by one pixel, made a little brighter or darker, or given a little more or less contrast.
+  then moved by one pixel, made a little brighter or darker, or given a little more or less
+  contrast.
 - unseen: the same with changes that the weights were not trained on: turned by 0.5 degrees,
   enlarged by 1.5 %, a gamma of 0.88, a warmer white.
 
 The weights of `FeatureDistance` are trained on the first three kinds on the pictures that training
 uses, without WebP (--train writes them into the package); all counts are of the held-out tenth,
-with WebP. Nobody has looked at these pairs: they say what a metric must not do, not that it agrees with
-people. Needs the extras `train` and `evaluate`, and SqueezeNet v1.1 as `FeatureDistance.load` says.
+with WebP. Nobody has looked at these pairs: they say what a metric must not do, not that it agrees
+with people. Needs the extras `train` and `evaluate`, and SqueezeNet v1.1 as `FeatureDistance.load`
+says.
 """
 
 import argparse

@@ -95,9 +95,9 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
 
     Its graph takes one float32 array (1, 3, H, W), the picture in R, G, B, in [0, 1]. Where the
     graph fixes H and W the picture is resized to them. Its first output is the map, values in
-    [0, 1], of shape (h, w), or with ones before that, of any size; it covers the whole picture. What
-    else a network wants, such as a mean to be subtracted, belongs into the graph. Only operators of
-    `onnx_check.DETECTOR_OPERATORS` are taken, and no file beside the graph.
+    [0, 1], of shape (h, w), or with ones before that, of any size; it covers the whole picture.
+    What else a network wants, such as a mean to be subtracted, belongs into the graph. Only
+    operators of `onnx_check.DETECTOR_OPERATORS` are taken, and no file beside the graph.
 
     Raises:
         ModelError: the file cannot be read, or its graph is none of this kind.

@@ -1,8 +1,8 @@
 """Where a crop stands out, for losses: nothing but torch, on any device, a batch at a time.
 
 The spectral residual of Hou and Zhang (CVPR 2007): what is left of the log amplitude of a small
-picture's spectrum once its local mean is taken away, with the phases as they were. The detector that
-`cwic encode --saliency` uses is another one, in :mod:`cwic.saliency`.
+picture's spectrum once its local mean is taken away, with the phases as they were. The detector
+that `cwic encode --saliency` uses is another one, in :mod:`cwic.saliency`.
 """
 
 import torch
