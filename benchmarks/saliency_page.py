@@ -2,10 +2,10 @@
 
     python benchmarks/saliency_page.py KODAK [--model cwic-visual] [--bpp 0.2] [--out docs/saliency]
 
-For each of six pictures one sheet: the original with a frame, its saliency map, and inside the frame,
-pixel by pixel, JPEG 2000, AVIF, ours without and with saliency, all of equal size. One more sheet
-shows where the bits go without a region of interest and with one. Needs the extras `evaluate` and
-`saliency`.
+For each of six pictures one sheet: the original with a frame, its saliency map, and inside the
+frame, pixel by pixel, JPEG 2000, AVIF, ours without and with saliency, all of equal size. One more
+sheet shows where the bits go without a region of interest and with one. Needs the extras `evaluate`
+and `saliency`.
 """
 
 import argparse
@@ -93,9 +93,8 @@ def main() -> None:
         f"{codec.name} {codec.identity.hex()}, {options.bpp} bpp. PSNR of the whole picture, PSNR "
         "with every pixel counted by its saliency, HaarPSI.\n"
     )
-    print(
-        "| picture | codec | size | PSNR dB | salient PSNR dB | HaarPSI |\n|---|---|---|---|---|---|"
-    )
+    print("| picture | codec | size | PSNR dB | salient PSNR dB | HaarPSI |")
+    print("|---" * 6 + "|")
     starts: dict[str, float] = {}
     for name in PICTURES:
         with Image.open(options.kodak / f"{name}.png") as file:

@@ -1,11 +1,12 @@
 """A saliency map from a segmentation network: people, animals and vehicles get the bits.
 
     pip install --no-deps ai-edge-litert
-    python examples/saliency_from_network.py PHOTO OUT.cwic --network deeplabv3_mnv2_pascal_quant.tflite
+    python examples/saliency_from_network.py PHOTO OUT.cwic --network FILE.tflite
 
-The network is DeepLabV3 for the 21 classes of PASCAL VOC, uint8 pictures in, classes out, from
-google-coral/test_data on GitHub (Apache-2.0); it is not part of this package. Any other detector does
-as well: what `saliency=` takes is a function of the pixels. The decoder needs none of it.
+FILE is DeepLabV3 for the 21 classes of PASCAL VOC, uint8 pictures in, classes out:
+deeplabv3_mnv2_pascal_quant.tflite of google-coral/test_data on GitHub (Apache-2.0), no part of this
+package. Any other detector does as well: what `saliency=` takes is a function of the pixels. The
+decoder needs none of it.
 """
 
 import argparse
