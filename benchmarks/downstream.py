@@ -1,6 +1,6 @@
 """How much of what networks see in a picture is left in its compressed file.
 
-    python benchmarks/downstream.py KODAK --nets NETS [--held-out FOLDER ...] [--cache FILE] [-j 2]
+    python benchmarks/downstream.py KODAK [--nets NETS] [--held-out FOLDER ...] [--cache FILE] [-j 2]
 
 A segmentation network (DeepLabV3, 21 classes of PASCAL VOC) and a detector (NanoDet-m, 80 classes
 of COCO) look at the original and at what each codec makes of it at equal size. Their results on the
@@ -13,7 +13,7 @@ COCO AP nor the PASCAL score: no labels take part.
 - Intervals: 95 % of 2,000 bootstrap draws of whole pictures. Where those of two codecs overlap, no
   verdict is given.
 
-NETS holds `deeplabv3_mnv2_pascal_quant.tflite` (google-coral/test_data), `nanodet_m_ncnn.param` and
+NETS, or what the variable CWIC_NETS names, holds `deeplabv3_mnv2_pascal_quant.tflite` (google-coral/test_data), `nanodet_m_ncnn.param` and
 `nanodet_m_ncnn_fp16.bin` (nihui/ncnn-assets). Needs `pip install --no-deps ai-edge-litert ncnn` and
 the extras `evaluate` and `saliency`. Points are kept in a file, by all that they depend on: a new
 model only measures its own. With --held-out, the last tenth of the sorted pictures of these
@@ -24,6 +24,7 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cwic import Codec
-from cwic.compare import of_size
+from cwic.compare import nearest_file
 from cwic.errors import CodecWarning
 from cwic.evaluation.anchors import contestant
 from cwic.evaluation.measurement import pixels_of
@@ -193,7 +194,9 @@ def anchor(name: str) -> Compressor:
 
     def encode(image: Image.Image, bpp: float) -> bytes:
         target_bytes = round(bpp * image.width * image.height / 8)
-        found = of_size(codec, image, target_bytes, start=starts.get(bpp), tolerance=SIZE_TOLERANCE)
+        found = nearest_file(
+            codec, image, target_bytes, start=starts.get(bpp), tolerance=SIZE_TOLERANCE
+        )
         starts[bpp] = found.setting
         return found.data
 
@@ -475,7 +478,7 @@ def main() -> None:
     """Prints a Markdown table for each set of pictures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("kodak", type=Path, help="folder of PNG pictures")
-    parser.add_argument("--nets", type=Path, required=True, help="folder of the networks")
+    parser.add_argument("--nets", type=Path, default=os.environ.get("CWIC_NETS"))
     parser.add_argument("--held-out", type=Path, nargs="+", default=[], metavar="FOLDER")
     parser.add_argument(
         "--limit", type=int, help="at most so many pictures of a set, evenly spread"
@@ -485,6 +488,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("results/downstream.jsonl"))
     parser.add_argument("-j", "--jobs", type=int, default=1, help="processes")
     options = parser.parse_args()
+    if options.nets is None:
+        parser.error("expected --nets or the variable CWIC_NETS, the folder of the networks")
     bench = Bench(options.model, options.nets)
     store = Store(options.cache)
     models = [Codec.load(name) for name in options.model]

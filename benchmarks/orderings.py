@@ -1,6 +1,6 @@
 """How often metrics break orders of pictures that are known without asking anyone.
 
-    python benchmarks/orderings.py FOLDER ... --trunk FILE [--train] [--other-weights FILE]
+    python benchmarks/orderings.py FOLDER ... [--nets NETS] [--train]
 
 Of crops of training pictures, files of several codecs at four qualities each, and pairs of them of
 which one is plainly worse:
@@ -17,11 +17,14 @@ which one is plainly worse:
 The weights of `FeatureDistance` are trained on the first three kinds on the pictures that training
 uses, without WebP (--train writes them into the package); all counts are of the held-out tenth,
 with WebP. Nobody has looked at these pairs: they say what a metric must not do, not that it agrees
-with people. Needs the extras `train` and `evaluate`, and SqueezeNet v1.1 as `FeatureDistance.load`
-says.
+with people. Needs the extras `train` and `evaluate`. NETS, or what the variable CWIC_NETS names,
+holds SqueezeNet v1.1 as `FeatureDistance.load` says, `squeezenet_v1.1_caffe_bgr_fp32.pt`. If LPIPS'
+channel weights for its own SqueezeNet, `lpips_v0.1_squeeze.pth`, are there too, they get a row; over
+this trunk they are not LPIPS.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +45,8 @@ from cwic.evaluation.metrics import measure
 from cwic.evaluation.perceptual import WEIGHTS_FILE, FeatureDistance, trunk_digest
 from cwic.training.data import PictureFile, PictureStore, list_pictures
 
+TRUNK = "squeezenet_v1.1_caffe_bgr_fp32.pt"
+PUBLISHED = "lpips_v0.1_squeeze.pth"
 CROP_PX = 192
 # Older to newer; a codec's pictures at a third of the size are worse than those of a codec that is
 # no older.
@@ -278,36 +283,39 @@ def main() -> None:
     """Prints a Markdown table with a row for each metric."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="training pictures")
-    parser.add_argument("--trunk", type=Path, required=True, help="weights of SqueezeNet v1.1")
+    parser.add_argument("--nets", type=Path, default=os.environ.get("CWIC_NETS"))
     parser.add_argument("--train", action="store_true", help="train and save the weights first")
-    parser.add_argument("--crops", type=int, default=24, help="held-out crops")
-    parser.add_argument("--training-crops", type=int, default=40)
-    parser.add_argument("--other-weights", type=Path, help="LPIPS' v0.1 squeeze weights")
+    parser.add_argument("--crops", type=int, default=16, help="held-out crops")
+    parser.add_argument("--training-crops", type=int, default=24)
     options = parser.parse_args()
+    if options.nets is None:
+        parser.error("expected --nets or the variable CWIC_NETS, the folder of the networks")
+    trunk = Path(options.nets) / TRUNK
     torch.set_num_threads(1)
     split = list_pictures(options.folders, 0.1)
     codecs = [contestant(name) for name in GENERATIONS]
     uniform = np.ones(sum(FeatureDistance.CHANNELS), np.float32)
-    distance = FeatureDistance.load(options.trunk, uniform)
+    distance = FeatureDistance.load(trunk, uniform)
     if options.train:
         seen = [codec for codec in codecs if codec.name != LEFT_OUT]
         weights = train(distance, split.training, seen, options.training_crops)
         file = resources.files("cwic.evaluation") / WEIGHTS_FILE
         Path(str(file)).write_bytes(weights.astype("<f2").tobytes())
     heads = {"features, even weights": distance.weights}
-    if options.other_weights:
-        other = torch.load(options.other_weights, map_location="cpu", weights_only=True)
+    published = Path(options.nets) / PUBLISHED
+    if published.exists():
+        other = torch.load(published, map_location="cpu", weights_only=True)
         heads["features, LPIPS' weights of another trunk"] = torch.cat(
             [other[f"lin{index}.model.1.weight"].flatten() for index in range(7)]
         )
-    heads["features, trained weights"] = FeatureDistance.load(options.trunk).weights
+    heads["features, trained weights"] = FeatureDistance.load(trunk).weights
     wrong, total = broken(distance, heads, split.held_out, codecs, options.crops)
     models = (Codec.load(name.partition(":")[2]) for name in GENERATIONS if ":" in name)
     print(
         f"Known orders broken, of {sum(total.values())} pairs of {options.crops} held-out crops of "
         f"{CROP_PX}x{CROP_PX}. "
         + ", ".join(f"{codec.name} {codec.identity.hex()}" for codec in models)
-        + f"; trunk {trunk_digest(options.trunk)}.\n"
+        + f"; trunk {trunk_digest(trunk)}.\n"
     )
     print("| metric | " + " | ".join(f"{kind}, of {total[kind]}" for kind in KINDS) + " | all |")
     print("|---" * (len(KINDS) + 2) + "|")

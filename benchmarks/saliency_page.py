@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from cwic import Codec
-from cwic.compare import of_size, psnr_db
+from cwic.compare import nearest_file, psnr_db
 from cwic.evaluation.anchors import contestant
 from cwic.evaluation.perceptual import haarpsi
 from cwic.saliency import detect
@@ -104,7 +104,7 @@ def main() -> None:
         without = codec.encode(picture, bpp=options.bpp)
         files = []
         for anchor in anchors:
-            found = of_size(anchor, picture, len(without), start=starts.get(anchor.name))
+            found = nearest_file(anchor, picture, len(without), start=starts.get(anchor.name))
             starts[anchor.name] = found.setting
             decoded = np.asarray(anchor.decode(found.data).convert("RGB"))
             files.append((anchor.label, found.data, decoded))

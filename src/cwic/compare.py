@@ -18,7 +18,7 @@ from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.report import Comparison, Version, comparison, page
 from cwic.rate_control import search_offset
 
-__all__ = ["CODECS", "compared", "compared_page", "of_size"]
+__all__ = ["CODECS", "compared", "compared_page", "nearest_file", "of_size"]
 
 CODECS = ("jpeg", "jpeg2000", "webp", "avif")
 
@@ -31,22 +31,27 @@ _SLOPES = {"quality": 0.035}
 _TOLERANCE = 0.01  # of a size
 
 
-class OfSize(NamedTuple):
+class NearestFile(NamedTuple):
     """A file and the setting that made it."""
 
     data: bytes
     setting: float
 
 
-def of_size(
+def of_size(codec: Contestant, image: Image.Image, target_bytes: int) -> bytes:
+    """The file of a codec whose size comes nearest to a target."""
+    return nearest_file(codec, image, target_bytes).data
+
+
+def nearest_file(
     codec: Contestant,
     image: Image.Image,
     target_bytes: int,
     *,
     start: float | None = None,
     tolerance: float = _TOLERANCE,
-) -> OfSize:
-    """The file of a codec whose size comes nearest to a target.
+) -> NearestFile:
+    """The file of a codec whose size comes nearest to a target, and its setting.
 
     Args:
         codec: with a setting "quality" or "bpp".
@@ -73,7 +78,7 @@ def of_size(
         start=None if start is None else round(start / step),
         slope=_SLOPES.get(codec.setting_name),
     )
-    return OfSize(files[result.offset], result.offset * step)
+    return NearestFile(files[result.offset], result.offset * step)
 
 
 def compared(
@@ -101,7 +106,7 @@ def compared(
     for name in codecs:
         try:
             codec = contestant(name)
-            file = of_size(codec, picture, len(data)).data
+            file = of_size(codec, picture, len(data))
         except (CodecError, OSError, ValueError):  # not installed, or not for such a picture
             continue
         files.append((codec.label, file, np.asarray(codec.decode(file).convert("RGB"))))
