@@ -1,6 +1,6 @@
 """How much of what networks see in a picture is left in its compressed file.
 
-    python benchmarks/downstream.py KODAK [--nets NETS] [--held-out FOLDER ...] [--cache FILE] [-j 2]
+    python benchmarks/downstream.py KODAK [--nets NETS] [--held-out FOLDER ...] [-j 2]
 
 A segmentation network (DeepLabV3, 21 classes of PASCAL VOC) and a detector (NanoDet-m, 80 classes
 of COCO) look at the original and at what each codec makes of it at equal size. Their results on the
@@ -13,11 +13,12 @@ COCO AP nor the PASCAL score: no labels take part.
 - Intervals: 95 % of 2,000 bootstrap draws of whole pictures. Where those of two codecs overlap, no
   verdict is given.
 
-NETS, or what the variable CWIC_NETS names, holds `deeplabv3_mnv2_pascal_quant.tflite` (google-coral/test_data), `nanodet_m_ncnn.param` and
-`nanodet_m_ncnn_fp16.bin` (nihui/ncnn-assets). Needs `pip install --no-deps ai-edge-litert ncnn` and
-the extras `evaluate` and `saliency`. Points are kept in a file, by all that they depend on: a new
-model only measures its own. With --held-out, the last tenth of the sorted pictures of these
-folders, which training has not seen, make a second table.
+NETS, or what the variable CWIC_NETS names, holds `deeplabv3_mnv2_pascal_quant.tflite`
+(google-coral/test_data), `nanodet_m_ncnn.param` and `nanodet_m_ncnn_fp16.bin` (nihui/ncnn-assets).
+Needs `pip install --no-deps ai-edge-litert ncnn` and the extras `evaluate` and `saliency`. Points
+are kept in a file, by all that they depend on: a new model only measures its own. With --held-out,
+the last tenth of the sorted pictures of these folders, which training has not seen, make a second
+table.
 """
 
 import argparse

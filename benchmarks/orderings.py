@@ -18,9 +18,9 @@ The weights of `FeatureDistance` are trained on the first three kinds on the pic
 uses, without WebP (--train writes them into the package); all counts are of the held-out tenth,
 with WebP. Nobody has looked at these pairs: they say what a metric must not do, not that it agrees
 with people. Needs the extras `train` and `evaluate`. NETS, or what the variable CWIC_NETS names,
-holds SqueezeNet v1.1 as `FeatureDistance.load` says, `squeezenet_v1.1_caffe_bgr_fp32.pt`. If LPIPS'
-channel weights for its own SqueezeNet, `lpips_v0.1_squeeze.pth`, are there too, they get a row; over
-this trunk they are not LPIPS.
+holds SqueezeNet v1.1 as `FeatureDistance.load` says, `squeezenet_v1.1_caffe_bgr_fp32.pt`. If
+LPIPS' channel weights for its own SqueezeNet, `lpips_v0.1_squeeze.pth`, are there too, they get a
+row; over this trunk they are not LPIPS.
 """
 
 import argparse
