@@ -123,9 +123,9 @@ def main() -> None:
                 f"{haarpsi(original, decoded):.4f} |"
             )
         save(sheet(panels, 2), options.out / f"{name}.webp")
-    region = np.zeros(original.shape[:2], bool)
-    height, width = (round(REGION_SHARE * side) for side in region.shape)
-    top, left = (region.shape[0] - height) // 2, (region.shape[1] - width) // 2
+    region = np.zeros((picture.height, picture.width), bool)
+    height, width = round(REGION_SHARE * picture.height), round(REGION_SHARE * picture.width)
+    top, left = (picture.height - height) // 2, (picture.width - width) // 2
     region[top : top + height, left : left + width] = True
     panels = []
     for caption, roi in (("no region", None), ("region in the middle", region)):

@@ -18,6 +18,7 @@ Trains on crops of the training part, measures on the held-out tenth. Needs the 
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,7 +110,8 @@ class MaskedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, h, w) -> (B, out, h, w)."""
-        return self._conv_forward(x, self.weight * self.mask, self.bias)
+        result: Tensor = self._conv_forward(x, self.weight * self.mask, self.bias)
+        return result
 
 
 class Prior(nn.Module):
@@ -149,6 +151,7 @@ class Prior(nn.Module):
         self.hidden = MaskedConv(WIDTH, WIDTH, 1, among[..., None, None])
         self.leave = MaskedConv(WIDTH, 2 * latents, 1, leaves[..., None, None])
         nn.init.zeros_(self.leave.weight)
+        assert self.leave.bias is not None
         nn.init.zeros_(self.leave.bias)
 
     def bits(self, latents: Latents, noise: bool) -> Tensor:
@@ -227,12 +230,12 @@ def main() -> None:
         prior = Prior(config, spread, hyper=hyper, serial=serial)
         trained(
             list(prior.parameters()),
-            lambda part, prior=prior: prior.bits(part, noise=True),
+            partial(prior.bits, noise=True),
             latents,
             options.steps,
             name,
         )
-        rows[name] = lambda part, prior=prior: prior.bits(part, noise=False)
+        rows[name] = partial(prior.bits, noise=False)
         if hyper:
             with_hyper.add(name)
 

@@ -306,7 +306,7 @@ class FeatureDistance(nn.Module):
 
     def forward(self, reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
         """See :class:`PerceptualDistance`; pictures of at least 35 px a side."""
-        of_channels = self.weights.split(self.CHANNELS)
+        of_channels = torch.split(self.weights, self.CHANNELS)
         total = reference.new_zeros(len(reference))
         differences = self._of_places(reference, decoded)
         for channels, difference in zip(of_channels, differences, strict=True):
@@ -349,7 +349,7 @@ def _mean_over_places(values: Tensor, weight: Tensor | None) -> Tensor:
 
 def _resized(weight: Tensor, like: Tensor) -> Tensor:
     """(B, 1, h, w) -> (B, 1, H, W) of another tensor."""
-    size = like.shape[2:]
+    size = (like.shape[2], like.shape[3])
     if weight.shape[2] >= size[0] and weight.shape[3] >= size[1]:
         return nn.functional.adaptive_avg_pool2d(weight, size)
     return nn.functional.interpolate(weight, size=size, mode="bilinear", align_corners=False)
