@@ -306,7 +306,7 @@ class FeatureDistance(nn.Module):
 
     def forward(self, reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
         """See :class:`PerceptualDistance`; pictures of at least 35 px a side."""
-        of_channels = torch.split(self.weights, self.CHANNELS)
+        of_channels = torch.split(self.weights, list(self.CHANNELS))
         total = reference.new_zeros(len(reference))
         differences = self._of_places(reference, decoded)
         for channels, difference in zip(of_channels, differences, strict=True):
