@@ -48,7 +48,7 @@ def runtime_modules() -> list[str]:
         for path in paths
         if "training" not in path.parts
         and path.name != "__main__.py"
-        and path.parts[-2:] != ("evaluation", "metrics.py")
+        and path.parts[-2:] not in (("evaluation", "metrics.py"), ("evaluation", "perceptual.py"))
     )
 
 

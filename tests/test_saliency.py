@@ -11,8 +11,8 @@ from conftest import seeded_picture
 from PIL import Image
 
 from cwic.codec import Codec
-from cwic.errors import ImageError, NotBuiltError
-from cwic.saliency import detect, offset_of_cells, read_mask
+from cwic.errors import ImageError, ModelError, NotBuiltError
+from cwic.saliency import detect, load_detector, offset_of_cells, read_mask
 
 
 @pytest.fixture(params=["cvpr2018", "cwic"])
@@ -136,3 +136,86 @@ def test_without_its_library_the_builtin_detector_names_the_extra(
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(NotBuiltError, match=r"cwic\[saliency\]"):
         detect(seeded_picture(1))
+
+
+# --- detectors as ONNX files ----------------------------------------------------------------------
+
+
+def write_detector(
+    path: Path,
+    shape: tuple[Any, ...] = (1, 3, "h", "w"),
+    operator: str = "MaxPool",
+    input_type: int = 1,
+) -> Path:
+    """Writes a graph whose map is how red a place is, at a quarter of the size."""
+    onnx = pytest.importorskip("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    weight = np.zeros((1, 3, 1, 1), np.float32)
+    weight[0, 0] = 1
+    attributes = {"kernel_shape": [4, 4], "strides": [4, 4]} if operator == "MaxPool" else {}
+    nodes = [
+        helper.make_node("Conv", ["picture", "weight"], ["red"]),
+        helper.make_node(operator, ["red"], ["map"], **attributes),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "detector",
+        [helper.make_tensor_value_info("picture", input_type, shape)],
+        [helper.make_tensor_value_info("map", 1, (1, 1, "y", "x"))],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def red_corner() -> np.ndarray:
+    pixels = np.full((64, 96, 3), 20, np.uint8)
+    pixels[:32, :48, 0] = 255
+    return pixels
+
+
+@pytest.mark.parametrize("shape", [(1, 3, "h", "w"), ("n", 3, None, None), (1, 3, 32, 32)])
+def test_an_onnx_file_finds_what_its_graph_finds(tmp_path: Path, shape: tuple[Any, ...]) -> None:
+    detector = load_detector(write_detector(tmp_path / "red.onnx", shape))
+    found = detect(red_corner(), detector)
+    assert found.shape == (64, 96)
+    assert found[4:24, 4:36].min() > 0.9
+    assert found[40:, 60:].max() < 0.1
+
+
+def test_encode_takes_the_path_of_an_onnx_file(codec: Codec, tmp_path: Path) -> None:
+    path = write_detector(tmp_path / "red.onnx")
+    pixels = red_corner()
+    by_path = codec.encode(pixels, saliency=path)
+    assert by_path == codec.encode(pixels, saliency=str(path))
+    assert by_path == codec.encode(pixels, saliency=load_detector(path))
+    assert by_path != codec.encode(pixels)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"shape": (1, 1, "h", "w")}, r"expected one input tensor\(float\) \[1, 3, H, W\]"),
+        ({"shape": (4, 3, "h", "w")}, "expected one input"),
+        ({"operator": "RandomNormalLike"}, "RandomNormalLike"),
+    ],
+)
+def test_a_graph_that_is_no_detector_is_refused(
+    tmp_path: Path, keywords: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_detector(write_detector(tmp_path / "red.onnx", **keywords))
+
+
+def test_files_that_are_no_graph_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    for name in ("empty.onnx", "nowhere.onnx"):
+        with pytest.raises(ModelError, match=name):
+            load_detector(tmp_path / name)
+
+
+def test_a_map_outside_0_to_1_is_refused(tmp_path: Path) -> None:
+    path = write_detector(tmp_path / "red.onnx", operator="Exp")
+    with pytest.raises(ImageError, match="numbers in"):
+        detect(red_corner(), load_detector(path))

@@ -1,6 +1,7 @@
 """The `cwic` family in training: exact scales, centred maps, and a run through the one trainer."""
 
 import csv
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -28,7 +29,12 @@ from cwic.training.data import (  # noqa: E402
     list_pictures,
 )
 from cwic.training.flagship import draw, random_map  # noqa: E402
-from cwic.training.loss import grid_variation, shrunk_to_preview  # noqa: E402
+from cwic.training.loss import (  # noqa: E402
+    flagship_distortion,
+    grid_variation,
+    multiscale_similarity,
+    shrunk_to_preview,
+)
 from cwic.training.model.flagship import (  # noqa: E402
     PRESETS,
     FlagshipConfig,
@@ -50,6 +56,7 @@ from cwic.training.model.flagship_entropy import (  # noqa: E402
 from cwic.training.model.integer_layers import IntegerWeights  # noqa: E402
 from cwic.training.model.logistic import logistic_bits  # noqa: E402
 from cwic.training.optimizer import Muon, is_matrix  # noqa: E402
+from cwic.training.saliency import saliency_shares, spectral_residual  # noqa: E402
 from cwic.training.trainer import train  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -655,6 +662,94 @@ def test_ten_steps_lower_the_loss(
     run(config, picture_folder, tmp_path / "run")
     losses = [float(row["loss"]) for row in rows(tmp_path / "run" / "log.csv")]
     assert len(losses) == 10
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+# --- saliency and perception ----------------------------------------------------------------------
+
+
+def two_pictures() -> "tuple[torch.Tensor, torch.Tensor]":
+    """A dark ground with a bright spot, in [-0.5, 0.5], and the same with errors."""
+    generator = torch.Generator().manual_seed(4)
+    x = 0.02 * torch.randn((2, 3, 64, 64), generator=generator) - 0.3
+    x[:, :, 8:20, 40:52] = 0.4
+    return x, x + 0.05 * torch.randn(x.shape, generator=generator)
+
+
+def test_what_stands_out_is_salient_and_counts_for_more() -> None:
+    x, _ = two_pictures()
+    found = spectral_residual(x)
+    assert found.shape == (2, 1, 64, 64)
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    spot, ground = found[..., 8:20, 40:52].mean(), found[..., 40:, :20].mean()
+    assert float(spot) > 2 * float(ground)
+    shares = saliency_shares(x, 0.6)
+    assert torch.allclose(shares.mean(dim=(1, 2, 3)), torch.ones(2), atol=1e-4)
+    assert float(shares.min()) >= 0.4 - 1e-4
+    assert float(shares.max()) <= 0.4 + 0.6 * 4 * 2
+
+
+def test_a_flat_picture_has_finite_shares() -> None:
+    shares = saliency_shares(torch.zeros(1, 3, 64, 64), 1.0)
+    assert torch.isfinite(shares).all()
+
+
+def test_errors_on_what_stands_out_cost_more_with_a_saliency_weight() -> None:
+    x, noisy = two_pictures()
+    on_spot, off_spot = x.clone(), x.clone()
+    on_spot[..., 8:20, 40:52] = noisy[..., 8:20, 40:52]
+    off_spot[..., 40:52, 8:20] = noisy[..., 40:52, 8:20]
+    plain = FlagshipStage(name="one", steps=1, ssim_weight=5.0, perceptual_weight=5.0)
+    salient = dataclasses.replace(plain, saliency_weight=0.8)
+
+    def ratio(stage: FlagshipStage) -> float:
+        on, off = (flagship_distortion(x, y, stage).sum() for y in (on_spot, off_spot))
+        return float(on / off)
+
+    assert ratio(salient) > 1.2 * ratio(plain)
+
+
+@pytest.mark.parametrize("scales", [1, 5])
+def test_ms_ssim_with_even_shares_is_that_of_the_library(scales: int) -> None:
+    generator = torch.Generator().manual_seed(8)
+    x = torch.rand((1, 3, 192, 192), generator=generator) - 0.5
+    x = torch.nn.functional.avg_pool2d(x, 5, 1, 2)
+    y = x + 0.03 * torch.randn(x.shape, generator=generator)
+    plain = multiscale_similarity(x, y, None, scales)
+    even = multiscale_similarity(x, y, torch.full((1, 1, 192, 192), 0.7), scales)
+    assert torch.allclose(plain, even, atol=1e-5)
+    assert float(plain) < 0.99
+
+
+def test_weights_of_0_load_nothing_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("asked for with a weight of 0")
+
+    monkeypatch.setattr("cwic.training.loss.saliency_shares", refused)
+    monkeypatch.setattr("cwic.training.loss._distance", refused)
+    x, y = two_pictures()
+    stage = FlagshipStage(name="one", steps=1, mse_weight=100.0, perceptual="no such file")
+    expected = 100 * (x - y).square().mean(dim=(1, 2, 3))
+    assert torch.allclose(flagship_distortion(x, y, stage), expected)
+
+
+@pytest.mark.parametrize(
+    "line", ["saliency_weight = 1.5", "perceptual_weight = -1.0", "saliency_weight = -0.1"]
+)
+def test_weights_out_of_range_are_refused(line: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=line.partition(" ")[0]):
+        load_config(recipe(tmp_path, f'[[stages]]\nname = "one"\nsteps = 1\n{line}\n'))
+
+
+def test_a_run_with_saliency_and_perception_lowers_its_loss(
+    picture_folder: Path, tmp_path: Path
+) -> None:
+    stage = (
+        '[[stages]]\nname = "one"\nsteps = 10\nbatch = 4\nlearning_rate = 5e-3\n'
+        "saliency_weight = 0.5\nperceptual_weight = 3.0\n"
+    )
+    run(recipe(tmp_path, stage), picture_folder, tmp_path / "run")
+    losses = [float(row["loss"]) for row in rows(tmp_path / "run" / "log.csv")]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 
 

@@ -55,7 +55,7 @@ def encode(
         psnr_db: peak signal-to-noise ratio of the decoded picture in dB.
         roi: picture or array, white where it matters: bits move there, the size stays.
         roi_strength: of the region of interest, 0 to 4.
-        saliency: True, a mask, or a function of the pixels that gives one.
+        saliency: True, a mask, or a function of the pixels that gives one, or its ONNX file.
         model: name of a bundled model or path of a model file; None is the default.
         strict: a file never larger (or a picture never worse) than asked, or TargetError.
         keep_metadata: ICC, EXIF and XMP go into the file.

@@ -26,7 +26,15 @@ from cwic.errors import (
 from cwic.family import Allocation, Analyzed, Family, Offset, shrunk
 from cwic.image import MAX_PIXELS, Metadata, Mode, Picture, Source, read_picture, to_pil
 from cwic.rate_control import search_offset
-from cwic.saliency import Detector, Mask, detect, offset_of_cells, read_mask
+from cwic.saliency import (
+    Detector,
+    Mask,
+    detect,
+    is_detector,
+    load_detector,
+    offset_of_cells,
+    read_mask,
+)
 from cwic.tiling import REDUCTIONS, Rectangle, Tiling
 
 # Families by name; a model file names its own.
@@ -120,8 +128,9 @@ class Codec:
                 uint8 or floats in [0, 1]; of any size with the picture's ratio of sides. The file
                 has the size that it would have without; only where the bits go changes.
             roi_strength: of the region of interest, 0 to 4.
-            saliency: True for the built-in detector (extra `saliency`), a mask as of `roi`, or a
-                function of the (H, W, 3) uint8 pixels that returns one.
+            saliency: True for the built-in detector (extra `saliency`), a mask as of `roi`, a
+                function of the (H, W, 3) uint8 pixels that returns one, or the path of such a
+                function as an ONNX file (.onnx; what it must be is at `saliency.load_detector`).
             strict: a file never larger (or a picture never worse) than asked, or none; none as
                 well if the model cannot come as far as what was asked for.
             keep_metadata: ICC, EXIF and XMP go into the file.
@@ -271,6 +280,8 @@ class Codec:
                 found = detect(picture.pixels)
             elif callable(saliency):
                 found = detect(picture.pixels, saliency)
+            elif isinstance(saliency, str | os.PathLike) and is_detector(saliency):
+                found = detect(picture.pixels, load_detector(saliency))
             else:
                 found = read_mask(saliency, picture.width, picture.height)
             total = found if total is None else total + found

@@ -8,6 +8,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,15 @@ from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.report import Comparison, Version, comparison, page
 from cwic.rate_control import search_offset
 
-__all__ = ["CODECS", "compared", "compared_page", "installed", "of_size"]
+__all__ = ["CODECS", "compared", "compared_page", "installed", "nearest_file", "of_size"]
 
 CODECS = ("jpeg", "jpeg2000", "webp", "avif")
 
 # Settings that are tried: steps of an anchor's own setting, and how far they go.
 _STEPS = {"quality": (1.0, 0, 95), "bpp": (0.01, 1, 2400)}
+
+# How much the logarithm of a size rises with a step, about.
+_SLOPES = {"quality": 0.035}
 
 _TOLERANCE = 0.01  # of a size
 
@@ -37,8 +41,35 @@ def installed() -> list[Contestant]:
     return found
 
 
+class NearestFile(NamedTuple):
+    """A file and the setting that made it."""
+
+    data: bytes
+    setting: float
+
+
 def of_size(codec: Contestant, image: Image.Image, target_bytes: int) -> bytes:
     """The file of a codec whose size comes nearest to a target."""
+    return nearest_file(codec, image, target_bytes).data
+
+
+def nearest_file(
+    codec: Contestant,
+    image: Image.Image,
+    target_bytes: int,
+    *,
+    start: float | None = None,
+    tolerance: float = _TOLERANCE,
+) -> NearestFile:
+    """The file of a codec whose size comes nearest to a target, and its setting.
+
+    Args:
+        codec: with a setting "quality" or "bpp".
+        image: RGB.
+        target_bytes: of the whole file.
+        start: the first setting to try; a good guess saves most of the time.
+        tolerance: share of the target that is near enough.
+    """
     step, low, high = _STEPS[codec.setting_name]
     files: dict[int, bytes] = {}
 
@@ -46,8 +77,18 @@ def of_size(codec: Contestant, image: Image.Image, target_bytes: int) -> bytes:
         files[offset] = codec.encode(image, offset * step)
         return float(len(files[offset]))
 
-    result = search_offset(size, target_bytes, low=low, high=high, tolerance=_TOLERANCE)
-    return files[result.offset]
+    if codec.setting_name == "bpp":
+        start = 8 * target_bytes / (image.width * image.height)
+    result = search_offset(
+        size,
+        target_bytes,
+        low=low,
+        high=high,
+        tolerance=tolerance,
+        start=None if start is None else round(start / step),
+        slope=_SLOPES.get(codec.setting_name),
+    )
+    return NearestFile(files[result.offset], result.offset * step)
 
 
 def compared(

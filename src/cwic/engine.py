@@ -19,6 +19,21 @@ onnxruntime.set_default_logger_severity(3)
 onnxruntime.disable_telemetry_events()
 
 
+def new_session(graph: bytes, threads: int | None = None) -> Any:
+    """A session on the processor; whatever is wrong with the graph is ONNX Runtime's exception.
+
+    Args:
+        graph: checked by :mod:`cwic.onnx_check`.
+        threads: of one call; None leaves the choice to ONNX Runtime (all cores).
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
 class Engine:
     """Sessions of one model; each is made when it is first needed. Safe to share among threads."""
 
@@ -59,17 +74,10 @@ class Engine:
     def _session(self, graph: str) -> Any:
         with self._lock:
             if graph not in self._sessions:
-                options = onnxruntime.SessionOptions()
-                options.log_severity_level = 3
-                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-                if self._threads is not None:
-                    options.intra_op_num_threads = self._threads
                 if graph not in self._graphs:
                     raise ModelError(f"model {self._name}: expected a graph {graph}, found none")
                 try:
-                    self._sessions[graph] = onnxruntime.InferenceSession(
-                        self._graphs[graph], options, providers=["CPUExecutionProvider"]
-                    )
+                    self._sessions[graph] = new_session(self._graphs[graph], self._threads)
                 except Exception as error:  # ONNX Runtime's exceptions share no public base
                     raise ModelError(f"model {self._name}: bad {graph} graph: {error}") from error
             return self._sessions[graph]

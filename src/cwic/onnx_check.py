@@ -5,15 +5,23 @@ files to read weights from, bring functions and loops, or ask for operators of o
 module reads just enough of the protocol buffer to refuse all of that before the runtime sees it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
-__all__ = ["OPERATORS", "check_graph"]
+__all__ = ["DETECTOR_OPERATORS", "OPERATORS", "check_graph"]
 
 # Of the standard ONNX domain. None of them reads files, keeps state, loops, or draws at random.
 OPERATORS = frozenset(
     "Add Cast Clip Concat Constant Conv ConvTranspose DepthToSpace Div Expand Floor Gather "
     "Identity LeakyRelu Max Min Mul Pad Pow Relu Reshape Round Shape Sigmoid Slice SpaceToDepth "
     "Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze".split()
+)
+# What networks of others that find what matters in a picture are made of besides.
+DETECTOR_OPERATORS = OPERATORS | frozenset(
+    "Abs And ArgMax AveragePool BatchNormalization ConstantOfShape DequantizeLinear Equal Erf Exp "
+    "Flatten Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GroupNormalization HardSigmoid "
+    "HardSwish InstanceNormalization LayerNormalization Less Log MatMul MaxPool Mish Neg Not "
+    "PRelu QuantizeLinear Range ReduceMax ReduceMean ReduceMin ReduceSum Resize Softmax Softplus "
+    "Sum Tile Upsample Where".split()
 )
 _DOMAINS = (b"", b"ai.onnx")
 
@@ -29,11 +37,12 @@ _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
 _MAX_VARINT_BYTES = 10
 
 
-def check_graph(data: bytes) -> None:
+def check_graph(data: bytes, operators: Set[str] = OPERATORS) -> None:
     """Accept an ONNX model, or say what is wrong with it.
 
     Args:
         data: a serialized `ModelProto`.
+        operators: that it may use.
 
     Raises:
         ValueError: it is damaged, or asks for what no graph of ours needs.
@@ -46,22 +55,22 @@ def check_graph(data: bytes) -> None:
             _check_domains(_message(value), _OPSET_DOMAIN)
         if field == _MODEL_GRAPH:
             graphs += 1
-            _check_nodes(_message(value))
+            _check_nodes(_message(value), operators)
     if graphs != 1:
         raise ValueError(f"expected one graph, found {graphs}")
 
 
-def _check_nodes(graph: memoryview) -> None:
+def _check_nodes(graph: memoryview, operators: Set[str]) -> None:
     for field, value in _fields(graph):
         if field == _GRAPH_SPARSE:
             raise ValueError("expected dense weights, found sparse ones")
         if field == _GRAPH_INITIALIZER:
             _check_tensor(_message(value))
         if field == _GRAPH_NODE:
-            _check_node(_message(value))
+            _check_node(_message(value), operators)
 
 
-def _check_node(node: memoryview) -> None:
+def _check_node(node: memoryview, operators: Set[str]) -> None:
     _check_domains(node, _NODE_DOMAIN)
     operator = ""
     for field, value in _fields(node):
@@ -73,7 +82,7 @@ def _check_node(node: memoryview) -> None:
                     raise ValueError(f"expected plain operators, found {_ATTRIBUTE_REFUSED[kind]}")
                 if kind in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
                     _check_tensor(_message(content))
-    if operator not in OPERATORS:
+    if operator not in operators:
         raise ValueError(f"expected operators that networks here have, found {operator[:40]!r}")
 
 

@@ -8,16 +8,19 @@ import os
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic.errors import CodecWarning, ImageError, NotBuiltError
+from cwic.engine import new_session
+from cwic.errors import CodecWarning, ImageError, ModelError, NotBuiltError
 from cwic.image import Source, pad_to_multiple, read_picture
+from cwic.onnx_check import DETECTOR_OPERATORS, check_graph
 
-__all__ = ["Detector", "Mask", "detect", "offset_of_cells", "read_mask"]
+__all__ = ["Detector", "Mask", "detect", "load_detector", "offset_of_cells", "read_mask"]
 
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1], the larger the more it matters
 
@@ -80,6 +83,72 @@ def detect(pixels: npt.NDArray[np.uint8], detector: Detector | None = None) -> M
     if found.ndim != 2:
         raise ImageError(f"found a saliency map of shape {found.shape}, expected (H, W)")
     return read_mask(found, width, height)
+
+
+def is_detector(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is that of a detector and not of a mask."""
+    return Path(path).suffix.lower() == ".onnx"
+
+
+def load_detector(path: str | os.PathLike[str]) -> Detector:
+    """A detector from an ONNX file.
+
+    Its graph takes one float32 array (1, 3, H, W), the picture in R, G, B, in [0, 1]. Where the
+    graph fixes H and W the picture is resized to them. Its first output is the map, values in
+    [0, 1], of shape (h, w), or with ones before that, of any size; it covers the whole picture.
+    What else a network wants, such as a mean to be subtracted, belongs into the graph. Only
+    operators of `onnx_check.DETECTOR_OPERATORS` are taken, and no file beside the graph.
+
+    Raises:
+        ModelError: the file cannot be read, or its graph is none of this kind.
+    """
+    name = os.fspath(path)
+    try:
+        graph = Path(path).read_bytes()
+        check_graph(graph, DETECTOR_OPERATORS)
+    except OSError as error:
+        raise ModelError(f"{name}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{name}: {error}") from error
+    try:
+        session = new_session(graph)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        raise ModelError(f"{name}: no graph that can be run: {error}") from error
+    inputs = session.get_inputs()
+    shape = inputs[0].shape if inputs else []
+    fits = (
+        len(inputs) == 1
+        and inputs[0].type == "tensor(float)"
+        and len(shape) == 4
+        and shape[1] == 3
+        and (shape[0] == 1 or not isinstance(shape[0], int))
+    )
+    if not fits:
+        found = ", ".join(f"{entry.type} {entry.shape}" for entry in inputs)
+        raise ModelError(f"{name}: expected one input tensor(float) [1, 3, H, W], found {found}")
+
+    def detector(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        image = Image.fromarray(pixels)
+        height, width = (
+            wanted if isinstance(wanted, int) else side
+            for wanted, side in zip(shape[2:], pixels.shape[:2], strict=True)
+        )
+        resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+        planes = np.ascontiguousarray(resized.transpose(2, 0, 1)[None]) / 255
+        try:
+            found = np.asarray(session.run(None, {inputs[0].name: planes})[0], np.float32)
+        except Exception as error:  # ONNX Runtime's exceptions share no public base
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"{name}: failed on a picture of {width}x{height}: {reason}"
+            ) from error
+        while found.ndim > 2 and found.shape[0] == 1:
+            found = found[0]
+        if found.ndim == 2 and found.size:
+            found = np.asarray(Image.fromarray(found).resize(image.size, Image.Resampling.BILINEAR))
+        return found
+
+    return detector
 
 
 def offset_of_cells(mask: Mask, cell_px: int) -> npt.NDArray[np.float32]:

@@ -64,13 +64,20 @@ class FlagshipStage(StageConfig):
     low_frequency_weight: float = 0.0  # weight of the error of the pictures shrunk by 16
     preview_weight: float = 0.0  # weight of the error of previews, at 1/8 of the pictures' size
     grid_weight: float = 0.0  # weight of what repeats every 8 pixels, whatever q
+    saliency_weight: float = 0.0  # share of the distortion that counts by saliency, see loss
+    perceptual_weight: float = 0.0  # weight of the perceptual distance
+    perceptual: str = "haarpsi"  # or "lpips", the package, or a path of SqueezeNet v1.1's weights
     random_maps: float = 0.3  # share of pictures with a random offset on their importance map
     hard: bool = False  # rates of rounded values in place of noise
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.random_maps <= 1:
-            raise ValueError(f"random_maps must lie in [0, 1], found {self.random_maps}")
+        for name in ("random_maps", "saliency_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], found {getattr(self, name)}")
+        for name in ("low_frequency_weight", "preview_weight", "grid_weight", "perceptual_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
 
 
 # What `network` and `stages` hold in the configuration of each family.

@@ -1,6 +1,7 @@
 """What training minimises: distortions, the thresholded rate loss of the paper, and the grid."""
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -9,11 +10,16 @@ from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor, nn
 
 from cwic.evaluation.metrics import line_gradients
+from cwic.evaluation.perceptual import PerceptualDistance, load_distance
 from cwic.flagship_coder import PREVIEW_PX
 from cwic.training.config import FlagshipStage, StageConfig
 from cwic.training.model.flagship import FlagshipOutput
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Output
 from cwic.training.model.transforms import DOWNSAMPLING
+from cwic.training.saliency import saliency_shares
+
+# Of the five scales, from fine to coarse: Wang, Simoncelli and Bovik, 2003.
+_MS_SSIM_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def mean_squared_error(reference: Tensor, decoded: Tensor) -> Tensor:
@@ -123,10 +129,64 @@ def cvpr2018_objective(
     return Objective(loss, mse.detach(), kept_bpp.detach())
 
 
+def multiscale_similarity(
+    reference: Tensor, decoded: Tensor, shares: Tensor | None, scales: int = 5
+) -> Tensor:
+    """MS-SSIM of each picture (Wang, Simoncelli and Bovik, 2003), mean over the channels.
+
+    Args:
+        reference: (B, 3, H, W) in [-0.5, 0.5].
+        decoded: same shape.
+        shares: (B, 1, H, W), at least 0, how much a place counts; None: all alike.
+        scales: 5, for sides above 160 px, or 1, which is SSIM.
+
+    Returns:
+        (B,)
+    """
+    x, y = reference + 0.5, decoded + 0.5
+    if shares is None:
+        of_library = ms_ssim if scales == 5 else ssim
+        result: Tensor = of_library(x, y, data_range=1, size_average=False)
+        return result
+    line = torch.arange(11, device=x.device, dtype=x.dtype) - 5
+    window = torch.exp(-line.square() / (2 * 1.5**2))
+    window = (window / window.sum()).view(1, 1, 1, -1).expand(x.shape[1], 1, 1, -1)
+
+    def blurred(planes: Tensor) -> Tensor:
+        for kernel in (window, window.transpose(2, 3)):
+            planes = nn.functional.conv2d(planes, kernel, groups=planes.shape[1])
+        return planes
+
+    exponents = _MS_SSIM_EXPONENTS if scales == 5 else (1.0,)
+    total = x.new_ones(x.shape[:2])
+    for scale, exponent in enumerate(exponents):
+        mean_x, mean_y = blurred(x), blurred(y)
+        variances = blurred(x * x) - mean_x.square() + blurred(y * y) - mean_y.square()
+        covariance = blurred(x * y) - mean_x * mean_y
+        local = (2 * covariance + 0.03**2) / (variances + 0.03**2)
+        if scale == len(exponents) - 1:
+            square = mean_x.square() + mean_y.square()
+            local = local * (2 * mean_x * mean_y + 0.01**2) / (square + 0.01**2)
+        here = shares[:, :, 5:-5, 5:-5]
+        mean = (local * here).sum(dim=(2, 3)) / here.sum(dim=(2, 3)).clamp(min=1e-6)
+        total = total * (mean.relu() if scales > 1 else mean) ** exponent
+        x, y, shares = (nn.functional.avg_pool2d(planes, 2) for planes in (x, y, shares))
+    return total.mean(dim=1)
+
+
+@cache
+def _distance(name: str, device: torch.device) -> PerceptualDistance:
+    """Kept: a trunk is read once a run."""
+    return load_distance(name, device)
+
+
 def flagship_distortion(
     reference: Tensor, decoded: Tensor, stage: FlagshipStage, weight: Tensor | None = None
 ) -> Tensor:
     """Weighted distortion of each picture at q = 0.
+
+    With `saliency_weight`, places that stand out count for more in the squared error, in SSIM,
+    MS-SSIM and the perceptual distance; the mean over a picture of what they count stays 1.
 
     Args:
         reference: (B, 3, H, W) float32 in [-0.5, 0.5].
@@ -137,7 +197,12 @@ def flagship_distortion(
     Returns:
         (B,)
     """
+    shares = None
+    if stage.saliency_weight:
+        shares = saliency_shares(reference, stage.saliency_weight)
     error = (reference - decoded).square()
+    if shares is not None:
+        error = error * shares
     if weight is None:
         mse = error.mean(dim=(1, 2, 3))
     else:
@@ -145,13 +210,15 @@ def flagship_distortion(
         mse = (nn.functional.avg_pool2d(error, side) * weight).mean(dim=(1, 2, 3))
     total = stage.mse_weight * mse
     if stage.ssim_weight:
-        total = total + stage.ssim_weight * (
-            1 - ssim(reference + 0.5, decoded + 0.5, data_range=1, size_average=False)
-        )
+        similarity = multiscale_similarity(reference, decoded, shares, scales=1)
+        total = total + stage.ssim_weight * (1 - similarity)
     if stage.ms_ssim_weight:
-        total = total + stage.ms_ssim_weight * (
-            1 - ms_ssim(reference + 0.5, decoded + 0.5, data_range=1, size_average=False)
-        )
+        similarity = multiscale_similarity(reference, decoded, shares)
+        total = total + stage.ms_ssim_weight * (1 - similarity)
+    if stage.perceptual_weight:
+        distance = _distance(stage.perceptual, reference.device)
+        of_bytes = (255 * (reference + 0.5), 255 * (decoded + 0.5))
+        total = total + stage.perceptual_weight * distance(*of_bytes, shares)
     if stage.low_frequency_weight:
         shrunk = nn.functional.avg_pool2d(reference - decoded, 16).square().mean(dim=(1, 2, 3))
         total = total + stage.low_frequency_weight * shrunk

@@ -1,0 +1,164 @@
+"""Perceptual distances: against another implementation, as losses, and what is no trunk."""
+
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference_haarpsi
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from cwic.errors import CodecError, NotBuiltError  # noqa: E402
+from cwic.evaluation.perceptual import (  # noqa: E402
+    FeatureDistance,
+    HaarDistance,
+    PerceptualDistance,
+    _SqueezeNet,
+    bundled_weights,
+    haarpsi,
+    load_distance,
+)
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+def noisy(shape: tuple[int, ...], seed: int) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """A soft picture and one with errors, in [0, 255]."""
+    generator = torch.Generator().manual_seed(seed)
+    x = 255 * torch.rand(shape, generator=generator)
+    x = torch.nn.functional.avg_pool2d(x, 5, 1, 2)
+    return x, (x + 12 * torch.randn(shape, generator=generator)).clamp(0, 255)
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of SqueezeNet that nobody trained."""
+    path = tmp_path_factory.mktemp("trunk") / "squeezenet.pt"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        torch.save(_SqueezeNet().state_dict(), path)
+    return path
+
+
+@pytest.fixture(params=["haarpsi", "features"])
+def distance(request: pytest.FixtureRequest, trunk: Path) -> PerceptualDistance:
+    return load_distance("haarpsi" if request.param == "haarpsi" else str(trunk))
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(2, 40), width=st.integers(2, 40), seed=st.integers(0, 99))
+def test_haarpsi_is_that_of_an_implementation_by_running_sums(
+    height: int, width: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    a = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    b = (a // 2 + rng.integers(0, 128, a.shape)).astype(np.uint8)
+    assert haarpsi(a, b) == pytest.approx(reference_haarpsi.haarpsi(a, b), abs=1e-9)
+
+
+def test_two_black_pictures_are_alike() -> None:
+    black = np.zeros((32, 32, 3), np.uint8)
+    assert haarpsi(black, black) == pytest.approx(1)
+
+
+def test_equal_pictures_have_no_distance_and_worse_ones_more(distance: PerceptualDistance) -> None:
+    x, y = noisy((2, 3, 64, 64), 1)
+    worse = (x + 3 * (y - x)).clamp(0, 255)
+    near, far = distance(x, y), distance(x, worse)
+    assert near.shape == (2,)
+    assert torch.allclose(distance(x, x), torch.zeros(2), atol=1e-5)
+    assert (near > 1e-4).all()
+    assert (far > near).all()
+
+
+def test_a_step_down_the_gradient_brings_a_picture_nearer(distance: PerceptualDistance) -> None:
+    x, y = noisy((1, 3, 64, 64), 2)
+    y.requires_grad_()
+    before = distance(x, y).sum()
+    before.backward()
+    gradient = y.grad
+    assert torch.isfinite(gradient).all()
+    with torch.no_grad():
+        after = distance(x, y - 20 * gradient / gradient.abs().max())
+    assert float(after) < float(before.detach())
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    x, y = (t.double() for t in noisy((1, 3, 16, 16), 3))
+    y.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: HaarDistance()(x, z), (y,), eps=1e-4, atol=1e-5)
+
+
+def test_an_even_weight_is_none_and_a_place_of_weight_0_does_not_count(
+    distance: PerceptualDistance,
+) -> None:
+    x, y = noisy((2, 3, 128, 128), 4)
+    plain = distance(x, y)
+    assert torch.allclose(distance(x, y, torch.full((2, 1, 8, 8), 0.3)), plain, rtol=1e-3)
+    right = torch.zeros(2, 1, 8, 8)
+    right[..., 4:] = 1
+    only_left = torch.cat([y[..., :32], x[..., 32:]], dim=3)
+    assert (distance(x, only_left, right) < 0.05 * distance(x, only_left)).all()
+
+
+def test_the_bundled_weights_are_2240_and_none_is_negative() -> None:
+    weights = bundled_weights()
+    assert weights.shape == (2240,)
+    assert weights.min() >= 0
+    assert np.count_nonzero(weights) > 50
+
+
+def test_a_distance_is_the_sum_of_its_channels_differences(trunk: Path) -> None:
+    x, y = noisy((2, 3, 64, 64), 5)
+    distance = FeatureDistance.load(trunk)
+    assert torch.allclose(distance(x, y), distance.differences(x, y) @ distance.weights, rtol=1e-4)
+
+
+def test_negative_weights_are_refused(trunk: Path) -> None:
+    with pytest.raises(CodecError, match="none negative"):
+        FeatureDistance.load(trunk, np.full(2240, -1, np.float32))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", None])
+def test_what_is_no_trunk_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "trunk.pt"
+    if content is None:
+        torch.save({"features.0.weight": torch.zeros(3)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CodecError, match=r"trunk\.pt: expected weights of SqueezeNet"):
+        load_distance(str(path))
+
+
+def test_a_trunk_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CodecError, match=r"nowhere\.pt: cannot be read"):
+        load_distance(str(tmp_path / "nowhere.pt"))
+
+
+def test_the_real_lpips_is_used_where_its_package_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Network(torch.nn.Module):
+        def __init__(self, net: str, spatial: bool, verbose: bool):
+            super().__init__()
+            assert (net, spatial, verbose) == ("alex", True, False)
+
+        def forward(self, x: "torch.Tensor", y: "torch.Tensor") -> "torch.Tensor":
+            assert x.min() >= -1
+            assert x.max() <= 1
+            return (x - y).square().mean(dim=1, keepdim=True)
+
+    package = types.ModuleType("lpips")
+    package.LPIPS = Network  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lpips", package)
+    x, y = noisy((2, 3, 16, 16), 6)
+    expected = ((x - y) / 127.5).square().mean(dim=(1, 2, 3))
+    assert torch.allclose(load_distance("lpips")(x, y), expected)
+
+
+def test_without_its_package_lpips_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(NotBuiltError, match="expected the package lpips"):
+        load_distance("lpips")
