@@ -345,7 +345,7 @@ def main() -> None:
     paths = sorted(options.kodak.glob("*.png"))
     paths = paths[:: -(-len(paths) // options.pictures)]
     # A whole process of the first is as long as one of the second.
-    architectures = ARCHITECTURES[1:] if options.whole else ARCHITECTURES
+    architectures = ARCHITECTURES[1 if options.whole else 0 :]
     if options.slow:
         architectures += SLOW_ARCHITECTURES
     codecs, kinds, peers, rows, facts = contestants(

@@ -60,7 +60,7 @@ def means_of(images: list[Image.Image], kind: str, **options: object) -> dict[st
 
 @pytest.mark.parametrize(
     "row",
-    csv.DictReader(CROPS.read_text().splitlines()),
+    list(csv.DictReader(CROPS.read_text().splitlines())),
     ids=lambda row: f"{row['codec']}-{row['setting']}",
 )
 def test_the_anchors_on_the_authors_crops_have_the_published_numbers(row: dict[str, str]) -> None:
