@@ -139,7 +139,7 @@ def _file(data: bytes) -> tuple[bytes, Codec]:
 class _InMemory:
     """What `cwic info` needs of a path."""
 
-    name = "input.cwic"
+    name, suffix = "input.cwic", ".cwic"
 
     def __init__(self, data: bytes):
         self._data = data

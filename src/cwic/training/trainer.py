@@ -138,9 +138,9 @@ class _Trainer:
                     f"batch of stage {stage.name!r} must be a multiple of the {process.world} "
                     f"processes, found {stage.batch}"
                 )
-        if config.bf16 and not has_bfloat16(process.device):
-            config = replace(config, bf16=False)
         self.config = config
+        # What a run is does not depend on the machine that goes on with it; its precision does.
+        self.computing = replace(config, bf16=config.bf16 and has_bfloat16(process.device))
         self.family = family = FAMILIES[config.family]
         self.process = process
         self.run_dir = run_dir
@@ -383,7 +383,7 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         pixels = torch.as_tensor(batch).to(self.process.device)
-        result = self.family.objective(self.model, pixels, config, stage, place)
+        result = self.family.objective(self.model, pixels, self.computing, stage, place)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()  # type: ignore[no-untyped-call]
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm))
