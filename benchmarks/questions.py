@@ -166,7 +166,7 @@ def bits(pictures: Sequence[tuple[str, Pixels]]) -> None:
     """Where the bits go, in numbers and over one picture."""
     codecs = [Codec.load("cvpr2018"), Codec.load("cwic-visual")]
     print(
-        ", ".join(f"{codec.name} {codec.identity.hex()}" for codec in codecs)
+        _named(codecs)
         + f", {len(pictures)} pictures. Blocks of {BLOCK_PX}x{BLOCK_PX}, busy by their mean luma "
         "gradient: the share of the bits that the busiest and the calmest quarter take, and the "
         "rank correlation of a block's gradient and bits.\n"
@@ -205,7 +205,7 @@ def low(pictures: Sequence[tuple[str, Pixels]]) -> None:
     """SSIM and artefacts beside JPEG and JPEG 2000 at a low rate."""
     ours = [Codec.load("cvpr2018"), Codec.load("cwic-visual")]
     print(
-        ", ".join(f"{codec.name} {codec.identity.hex()}" for codec in ours)
+        _named(ours)
         + f", {len(pictures)} pictures at {LOW_BPP} bpp. Grid: the gradient across every eighth "
         "line over that across the others, 1 where no blocks show. Block colour: the largest error "
         "of the mean colour of a 64x64 block, of 255, mean over the pictures.\n"
@@ -242,6 +242,11 @@ def low(pictures: Sequence[tuple[str, Pixels]]) -> None:
     if shown:
         save_sheet([shown], PICTURES / "low-rate.jpg")
         print(f"\n![A part of {SHOWN} at {LOW_BPP} bpp](pictures/low-rate.jpg)")
+
+
+def _named(codecs: Iterable[Codec]) -> str:
+    """Names and identities, as a test of the pages wants them."""
+    return ", ".join(f"{codec.name} {codec.identity.hex()}" for codec in codecs)
 
 
 def _encoded(codec: Codec, pixels: Pixels, bpp: float) -> bytes:

@@ -1,7 +1,7 @@
 """How near a decoded picture is to its original, in numbers that other people can reproduce.
 
-The only module outside training that needs torch, so it is imported where something is measured
-and not before. Pictures are compared after rounding to 8 bits. Luma is 0.299 R + 0.587 G + 0.114 B,
+Needs torch, as :mod:`.perceptual` does, so it is imported where something is measured and not
+before. Pictures are compared after rounding to 8 bits. Luma is 0.299 R + 0.587 G + 0.114 B,
 not rounded. SSIM has a Gaussian window of 11x11, sigma 1.5, and no padding; MS-SSIM its five scales
 with the weights of Wang et al. 2003. All is computed in double precision: in flat areas the
 variances of SSIM are small differences of large numbers, and single precision was seen to err by

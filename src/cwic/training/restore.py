@@ -93,7 +93,8 @@ def _graph_weights(model: model_file.ModelFile) -> dict[str, Tensor]:
         for tensor in onnx.load_model_from_string(data).graph.initializer:
             name = tensor.name.removesuffix("_half")
             # A graph of one module of the network names its weights without it.
-            whole = name.removeprefix("network.") if "network." in name else f"{graph_name}.{name}"
+            inside = name.removeprefix("network.")
+            whole = inside if inside != name else f"{graph_name}.{name}"
             found[whole] = torch.from_numpy(numpy_helper.to_array(tensor).astype(np.float32))
     return found
 
