@@ -120,7 +120,8 @@ class Codec:
 
         Args:
             image: path, PIL image, or (H, W), (H, W, 1..4) array.
-            quality: in [0, 100]; 50 if nothing else is asked for.
+            quality: in [0, 100]; 50 if nothing else is asked for. Busy pictures, which hide errors,
+                get coarser steps at one quality than calm ones.
             bpp: bits of the whole file per picture pixel, above 0.
             target_bytes: size of the whole file, above 0.
             psnr_db: peak signal-to-noise ratio of the decoded picture in dB, above 0.
@@ -164,7 +165,8 @@ class Codec:
         elif psnr_db is not None:
             q = self._search_psnr(picture, analyzed, offset, psnr_db, strict)
         else:
-            q = self._family.rates.of_quality(DEFAULT_QUALITY if quality is None else quality)
+            quality = DEFAULT_QUALITY if quality is None else quality
+            q = self._family.q_of_quality(quality, picture.pixels)
             if offset is not None:
                 q = self._search_same_size(analyzed, q, offset)
         coded = analyzed.code(q, offset)

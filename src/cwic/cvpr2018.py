@@ -88,6 +88,10 @@ class Cvpr2018:
         analysis = analyze(self.engine, pad_to_multiple(pixels, CELL_PX))
         return _Analyzed(self, analysis, height, width)
 
+    def q_of_quality(self, quality: float, pixels: Pixels) -> int:  # noqa: ARG002
+        """The same for all pictures: the map itself keeps more of the busy ones."""
+        return self.rates.of_quality(quality)
+
     def tile_px(self, height: int, width: int) -> int | None:
         """None: this family has no tiles."""
         if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE_PX:

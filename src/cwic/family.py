@@ -25,9 +25,9 @@ class RateRange(NamedTuple):
     min_q: int  # quality 0
     max_q: int  # quality 100
 
-    def of_quality(self, quality: float) -> int:
-        """The offset of a quality in [0, 100]."""
-        return round(self.min_q + quality / 100 * (self.max_q - self.min_q))
+    def of_quality(self, quality: float, finer: float = 0.0) -> int:
+        """The offset of a quality in [0, 100] for an ordinary picture, `finer` in its units."""
+        return round(self.min_q + quality / 100 * (self.max_q - self.min_q) + finer)
 
 
 class Allocation(NamedTuple):
@@ -82,6 +82,10 @@ class Family(Protocol):
     cell_px: int  # side of a cell of the importance map
     log_size_per_q: float  # about how much the logarithm of a size rises with q
     psnr_db_per_q: float
+
+    def q_of_quality(self, quality: float, pixels: Pixels) -> int:
+        """The rate offset of a quality in [0, 100] for a picture, (H, W, 3) uint8."""
+        ...
 
     def tile_px(self, height: int, width: int) -> int | None:
         """Side of the tiles that a picture is coded in; None: it is not divided.

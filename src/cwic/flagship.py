@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cwic.activity import activity
 from cwic.arithmetic_coder import BitCounter
 from cwic.engine import Engine
 from cwic.errors import BitstreamError, ModelError
@@ -46,6 +47,13 @@ _MAX_KEPT_PIXELS = 2**27
 
 _MAX_GROUPS = 5
 
+# A quarter octave of the step size for each doubling of a picture's typical variance; where
+# pictures of the training folders lie; the share of the qualities, at either end, over which the
+# difference between pictures fades (docs/experiments.md).
+_Q_PER_ACTIVITY = 64
+_ORDINARY_ACTIVITY = 3.0
+_ACTIVITY_RAMP = 0.15
+
 # Quarter octaves of the step size that a mask of contrast 1 adds to the importance map. Networks
 # are trained with random maps of up to 6.
 _MASK_LEVELS = 6.0
@@ -78,6 +86,17 @@ class Flagship:
         self._engine = Engine(model, threads)
         # Tiles are worked on side by side, each by one thread.
         self._engine_of_tiles = Engine(model, 1)
+
+    def q_of_quality(self, quality: float, pixels: Pixels) -> int:
+        """Coarser for a busy picture, finer for a calm one, the same for both at 0 and 100.
+
+        The step size rises with the root of a picture's typical contrast, within a range that
+        leaves q rising with quality.
+        """
+        most = _ACTIVITY_RAMP * (self.rates.max_q - self.rates.min_q)
+        calmer = _Q_PER_ACTIVITY * (_ORDINARY_ACTIVITY - activity(pixels))
+        share = min(1.0, min(quality, 100 - quality) / 100 / _ACTIVITY_RAMP)
+        return self.rates.of_quality(quality, share * min(max(calmer, -most), most))
 
     def tile_px(self, height: int, width: int) -> int | None:
         """Pictures are divided where one piece would take much memory."""
