@@ -1,8 +1,8 @@
 """From a model file back to weights, so that a training can go on from a bundled model.
 
 Undoes :mod:`.export`, as far as it can be undone: weights come back as they were rounded, the
-statistics of hyper-latents are fitted to their tables. The importance net, which a model without a
-map leaves out, and the six statistics of levels keep the values that they have.
+statistics of hyper-latents and of levels are fitted to their tables. The importance net, which a
+model without a map leaves out, keeps the values that it has.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cwic import cvpr2018, flagship, model_file
 from cwic.arithmetic_coder import FREQUENCY_TOTAL
 from cwic.errors import TrainingError
+from cwic.flagship_coder import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL
 from cwic.integer_net import SUM_BITS, WEIGHT_BITS
 from cwic.step_network import MAX_HYPER
 from cwic.training.model.flagship import FlagshipNetwork
@@ -31,7 +32,7 @@ _ARRAY_MODULES = {
 }
 
 # What a model file need not hold.
-_LEFT_AS_IT_IS = ("importance_net.", "level_model.")
+_LEFT_AS_IT_IS = "importance_net."
 
 _FIT_STEPS = 400
 
@@ -72,6 +73,7 @@ def restore_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
         found[f"{module}.{rest}"] = value.float()
     if isinstance(network, FlagshipNetwork):
         found |= _hyper_statistics(model.arrays["hyper_tables"], network)
+        found |= _level_statistics(model.arrays["level_tables"])
     weights = {}
     for name, parameter in network.named_parameters():
         if name not in found and not name.startswith(_LEFT_AS_IT_IS):
@@ -125,3 +127,12 @@ def _hyper_statistics(tables: np.ndarray, network: FlagshipNetwork) -> dict[str,
         "hyper_model.class_mean": mean,
         "hyper_model.class_log_scale": log_scale,
     }
+
+
+def _level_statistics(tables: np.ndarray) -> dict[str, Tensor]:
+    """Scales of the levels' tables, from how likely a level is that was predicted."""
+    # Of each context the table of a prediction without a fraction.
+    predicted = tables[::LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL] / FREQUENCY_TOTAL
+    # A logistic law of scale s has a mass of tanh(1 / 4s) within half a step.
+    scale = 1 / (4 * np.arctanh(predicted))
+    return {"level_model.log_scale": torch.from_numpy(np.log(scale) / STATISTICS_GAIN).float()}
