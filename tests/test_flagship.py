@@ -1,6 +1,7 @@
 """The `cwic` family at run time: exact tables, one traversal, and the seam to torch."""
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -421,3 +422,17 @@ def test_a_model_of_damaged_groups_is_refused(tiny_flagship_path: Path) -> None:
         )
         with pytest.raises(ModelError, match="groups"):
             Codec(broken)
+
+
+def test_a_network_that_no_coder_knows_is_not_exported(
+    tiny_flagship_network: "FlagshipNetwork",
+) -> None:
+    from cwic.errors import TrainingError
+    from cwic.training.export_flagship import build_model
+    from cwic.training.model.flagship import FlagshipNetwork
+
+    sizes = tiny_flagship_network.config
+    for other in ({"context_px": 1}, {"analysis_sees_q": True}):
+        network = FlagshipNetwork(dataclasses.replace(sizes, **other))
+        with pytest.raises(TrainingError, match="expected a network"):
+            build_model(network, "other")

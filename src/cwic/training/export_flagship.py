@@ -80,6 +80,11 @@ def build_model(
     config = network.config
     if config.analysis_sees_q:
         raise TrainingError("expected a network whose analysis does not see q, found one that does")
+    if config.context_px != 3:
+        raise TrainingError(
+            f"expected a network with context_px 3, the one that a coder knows, "
+            f"found {config.context_px}"
+        )
     height, width = HYPER_LATENTS, 2 * HYPER_LATENTS
 
     def example(name: str, channels: int) -> Input:

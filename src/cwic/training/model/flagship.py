@@ -73,6 +73,7 @@ class FlagshipConfig:
     hyper_width: int = 64  # hidden channels of the way from and to the hyper-latents
     mean_width: int = 128  # state of the mean network
     scale_width: int = 96  # state of the scale network, which is evaluated in integers
+    context_px: int = 3  # side of what a latent is told of decoded ones; 1: of no neighbour
     analysis_sees_q: bool = False  # True: a search for a size must rerun the analysis
     importance_map: bool = True
     min_q: float = -11.0  # quarter octaves of the step size that the network is trained for:
@@ -94,6 +95,8 @@ class FlagshipConfig:
                 f"detail_channels must be fewer than the {self.latent_channels} of all groups, "
                 f"found {self.detail_channels}"
             )
+        if self.context_px not in (1, 3):
+            raise ValueError(f"context_px must be 1 or 3, found {self.context_px}")
         if not -12 <= self.min_q < self.max_q <= 12:
             raise ValueError(
                 f"min_q must lie below max_q, both in [-12, 12], "
@@ -200,9 +203,14 @@ class FlagshipNetwork(nn.Module):
             CONDITION_CHANNELS,
             config.mean_width,
             config.groups,
+            config.context_px,
         )
         self.scale_network = ScaleNetwork(
-            config.hyper_channels, config.hyper_width, config.scale_width, config.groups
+            config.hyper_channels,
+            config.hyper_width,
+            config.scale_width,
+            config.groups,
+            config.context_px,
         )
         self.synthesis = Synthesis(
             config.edge_channels,

@@ -122,6 +122,7 @@ class StepNetwork(nn.Module):
         plane_channels: int,
         width: int,
         groups: tuple[int, ...],
+        context_px: int,
     ):
         """Sizes.
 
@@ -132,6 +133,7 @@ class StepNetwork(nn.Module):
             plane_channels: of what is told of q and the levels.
             width: of the state.
             groups: channels of each group of latents.
+            context_px: side of the convolutions of what is decoded.
         """
         super().__init__()
         self.hyper_64 = layer(hyper_channels, hyper_width, 3)
@@ -139,7 +141,7 @@ class StepNetwork(nn.Module):
         self.hyper_32 = layer(hyper_width, hyper_width, 3)
         self.to_16 = layer(hyper_width, 4 * width, 1)
         self.from_planes = layer(plane_channels, width, 1)
-        self.absorb_group = nn.ModuleList(layer(channels, width, 3) for channels in groups)
+        self.absorb_group = nn.ModuleList(layer(channels, width, context_px) for channels in groups)
         self.hidden = nn.ModuleList(layer(width, width, 1) for _ in range(2 * len(groups)))
         self.head = nn.ModuleList(
             layer(width, channels, 1) for channels in groups for _ in range(2)
@@ -188,13 +190,16 @@ class MeanNetwork(StepNetwork):
         plane_channels: int,
         width: int,
         groups: tuple[int, ...],
+        context_px: int,
     ):
         """As of :class:`StepNetwork`."""
 
         def layer(in_channels: int, out_channels: int, size: int) -> nn.Conv2d:
             return nn.Conv2d(in_channels, out_channels, size, padding=size // 2)
 
-        super().__init__(layer, hyper_channels, hyper_width, plane_channels, width, groups)
+        super().__init__(
+            layer, hyper_channels, hyper_width, plane_channels, width, groups, context_px
+        )
 
     def activate(self, x: Tensor) -> Tensor:
         """Leaky ReLU."""
@@ -208,9 +213,16 @@ class ScaleNetwork(StepNetwork):
     are magnitudes log2(1 + |symbol|) on the grid of activations.
     """
 
-    def __init__(self, hyper_channels: int, hyper_width: int, width: int, groups: tuple[int, ...]):
+    def __init__(
+        self,
+        hyper_channels: int,
+        hyper_width: int,
+        width: int,
+        groups: tuple[int, ...],
+        context_px: int,
+    ):
         """As of :class:`StepNetwork`."""
-        super().__init__(IntegerConv2d, hyper_channels, hyper_width, 2, width, groups)
+        super().__init__(IntegerConv2d, hyper_channels, hyper_width, 2, width, groups, context_px)
 
     def activate(self, x: Tensor) -> Tensor:
         """Shift, round, ReLU, clip."""
