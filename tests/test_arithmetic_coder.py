@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from reference_range_coder import ReferenceDecoder, ReferenceEncoder
 
 from cwic.arithmetic_coder import (
     FREQUENCY_TOTAL,
@@ -18,42 +19,6 @@ from cwic.errors import BitstreamError
 
 seeds = st.integers(0, 2**32 - 1)
 payloads = st.binary(max_size=60).map(lambda data: data.rstrip(b"\0"))
-
-
-class ReferenceEncoder:
-    """The range coder of `docs/format.md`, from Python integers alone."""
-
-    def __init__(self) -> None:
-        self.low = 0
-        self.range = 2**64 - 1
-        self.num_shifts = 0
-
-    def code(self, left: int, right: int) -> None:
-        scale = self.range >> 24
-        self.low += scale * left
-        self.range = scale * (right - left)
-        if self.range < 2**32:
-            self.low <<= 32
-            self.range <<= 32
-            self.num_shifts += 1
-
-    def code_bit(self, bit: int, k: int) -> None:
-        self.code_symbol(bit, [FREQUENCY_TOTAL - k, k])
-
-    def code_symbol(self, symbol: int, frequencies: list[int]) -> None:
-        def cumulative(index: int) -> int:
-            if index == len(frequencies):
-                return 2**24
-            return (sum(frequencies[:index]) * (2**24 - len(frequencies)) >> 16) + index
-
-        self.code(cumulative(symbol), cumulative(symbol + 1))
-
-    def finish(self) -> bytes:
-        if self.range == 2**64 - 1:
-            return b""
-        # The smallest multiple of 2^32 in [low, low + range), without its 32 zero bits.
-        number = (self.low + 2**32 - 1) >> 32
-        return number.to_bytes(4 * (self.num_shifts + 1), "big").rstrip(b"\0")
 
 
 def random_bits(seed: int, num_bits: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -115,7 +80,11 @@ def test_bits_agree_with_a_coder_of_integers_only(seed: int, num_bits: int) -> N
     encoder.code(bits, p_one)
     for bit, k in zip(bits.tolist(), p_one.tolist(), strict=True):
         reference.code_bit(bit, k)
-    assert encoder.finish() == reference.finish()
+    payload = encoder.finish()
+    assert payload == reference.finish()
+    decoder = ReferenceDecoder(payload)
+    assert decoder.code(np.zeros(num_bits), p_one).tolist() == bits.tolist()
+    decoder.finish()
 
 
 @given(seeds, st.integers(0, 60), st.integers(1, 5), st.integers(2, 70))
@@ -132,7 +101,12 @@ def test_symbols_agree_with_a_coder_of_integers_only(
     for table in range(num_tables):
         for position in np.flatnonzero(index == table):
             reference.code_symbol(int(symbols[position]), tables[table].tolist())
-    assert encoder.finish() == reference.finish()
+    payload = encoder.finish()
+    assert payload == reference.finish()
+    decoder = ReferenceDecoder(payload)
+    decoded = decoder.code_symbols(np.zeros(num_coded), SymbolTables(tables), index)
+    assert decoded.tolist() == symbols.tolist()
+    decoder.finish()
 
 
 @given(seeds, st.lists(st.integers(0, 300), max_size=6))

@@ -1,4 +1,4 @@
-"""`docs/format.md` is enough: a reader of the container written from that page alone.
+"""`docs/format.md` is enough: readers of the container and of the coder, written from that page alone.
 
 Nothing of `cwic` is used to read; its own reader is only what the result is compared with.
 """
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from reference_range_coder import ReferenceDecoder
+from test_golden import expected_hashes, hashes
 
 import cwic
 from cwic.bitstream import pack
@@ -121,6 +123,14 @@ def test_a_golden_file_is_what_the_page_says(path: Path) -> None:
     assert len(file.of(TILE)) == header.num_tiles
     for body, section in zip(file.of(TILE), header.tiles, strict=True):
         assert body == data[section.offset : section.offset + section.length]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_payload_is_coded_as_the_page_says(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range coder of Python integers in place of the library's reads the same symbols."""
+    monkeypatch.setattr("cwic.cvpr2018_coder.BitDecoder", ReferenceDecoder)
+    monkeypatch.setattr("cwic.flagship_coder.BitDecoder", ReferenceDecoder)
+    assert hashes(path) == expected_hashes(path)
 
 
 @pytest.mark.parametrize("form", ["smooth", "noise", "even", "rows", "columns"])
