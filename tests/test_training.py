@@ -279,6 +279,31 @@ def test_what_a_killed_run_logged_beyond_its_checkpoint_is_done_again(
     assert_same_run(tmp_path / "unbroken", killed)
 
 
+def test_a_log_that_a_full_disk_cut_short_anywhere_does_not_keep_a_run_from_going_on(
+    write_config: WriteConfig, picture_folder: Path, tmp_path: Path
+) -> None:
+    config, log = write_config(), tmp_path / "run" / "log.csv"
+    for _ in range(2):
+        run(config, picture_folder, log.parent, max_seconds=ONE_STEP_S)
+    whole = log.read_bytes()
+    head, first, _ = whole.splitlines(keepends=True)
+    for length, steps in ((0, ""), (7, ""), (len(head), ""), (len(head + first) + 1, "1")):
+        log.write_bytes(whole[:length])
+        progress = run(config, picture_folder, log.parent, max_seconds=ONE_STEP_S)
+        assert [row["step"] for row in log_rows(log)] == [*steps, str(progress.step)]
+
+
+def test_what_was_logged_before_the_first_checkpoint_is_begun_again(
+    write_config: WriteConfig, picture_folder: Path, tmp_path: Path
+) -> None:
+    config = write_config()
+    for _ in range(2):
+        run(config, picture_folder, tmp_path / "run", max_seconds=ONE_STEP_S)
+        (tmp_path / "run" / CHECKPOINT).unlink()
+    run(config, picture_folder, tmp_path / "run", max_seconds=ONE_STEP_S)
+    assert [row["step"] for row in log_rows(tmp_path / "run" / "log.csv")] == ["1"]
+
+
 def test_a_finished_run_is_left_as_it_is(
     write_config: WriteConfig, picture_folder: Path, tmp_path: Path
 ) -> None:

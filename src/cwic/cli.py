@@ -157,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: from the parser: 0 after `--help` and `--version`, 2 for wrong usage.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _fill_closed_streams()
     try:
         try:
             parser = _parser()
@@ -177,12 +178,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say_error("interrupted")
         return 130
     except BrokenPipeError:
-        # The interpreter flushes once more at its end, and must not fail there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_what_is_not_taken()
         return 1
     except (CodecError, OSError, MemoryError) as error:
         _say_error(_reason(error))
+        _drop_what_is_not_taken()
         return 1
+
+
+def _fill_closed_streams() -> None:
+    """Puts something in place of each standard stream that the caller has closed.
+
+    The next file to be opened would get its number, and with it whatever is printed there. Reading
+    and writing fail there as they would on a closed stream; messages are lost.
+    """
+    for name, access, mode in (
+        ("stdin", os.O_WRONLY, "r"),
+        ("stdout", os.O_RDONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    ):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, access), mode))
+
+
+def _drop_what_is_not_taken() -> None:
+    """The interpreter flushes standard output once more at its end, and must not fail there."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- the parser -----------------------------------------------------------------------------------
@@ -1119,7 +1143,9 @@ def _write(data: bytes, target: Path) -> None:
     from cwic.atomic_file import write_file
 
     if target == _STDIO:
-        sys.stdout.buffer.write(data)
+        rest = memoryview(data)
+        while rest:  # with PYTHONUNBUFFERED it takes what there is room for, and says how much
+            rest = rest[sys.stdout.buffer.write(rest) :]
         sys.stdout.buffer.flush()
     else:
         write_file(target, data)
@@ -1199,6 +1225,8 @@ def _reason(error: BaseException) -> str:
         return f"{error.filename}: no such file"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return _one_line(str(error) or type(error).__name__)
 
 

@@ -163,6 +163,10 @@ class _Trainer:
             self._resume(run_dir / CHECKPOINT_NAME)
         elif init_from is not None:
             self._start_from(init_from)
+        if process.rank == 0:
+            step = self.progress.step
+            _drop_rows_after(run_dir / LOG_NAME, self._log_columns, step)
+            _drop_rows_after(run_dir / VALIDATION_NAME, self._validation_columns, step)
         split = list_pictures(folders, config.data.held_out)
         largest_px = max(config.data_of(stage).crop_px for stage in config.stages)
         self.store: PictureStore | DeviceStore
@@ -220,8 +224,6 @@ class _Trainer:
                     )
                 self.optimizer.state[parameter][key.rpartition("/")[2]] = _like(value, parameter)
         self.progress = progress
-        _drop_rows_after(self.run_dir / LOG_NAME, self._log_columns, progress.step)
-        _drop_rows_after(self.run_dir / VALIDATION_NAME, self._validation_columns, progress.step)
 
     def _start_from(self, path: Path) -> None:
         """Take the averaged weights of another run, or those of a model, and nothing else."""
@@ -480,7 +482,10 @@ def _tensorboard_writer(run_dir: Path) -> Any:
 
 
 def _drop_rows_after(path: Path, columns: list[str], step: int) -> None:
-    """Forget log rows of steps that the checkpoint resumed from does not have."""
+    """Forget log rows of steps that the checkpoint resumed from does not have.
+
+    So too a last row, or head of the table, that a kill or a full disk cut short.
+    """
     if not path.exists():
         return
     text = io.StringIO()
@@ -488,7 +493,8 @@ def _drop_rows_after(path: Path, columns: list[str], step: int) -> None:
     table.writeheader()
     try:
         with path.open(newline="") as file:
-            table.writerows(row for row in csv.DictReader(file) if int(row["step"]) <= step)
+            whole = (line for line in file if line.endswith("\n"))
+            table.writerows(row for row in csv.DictReader(whole) if int(row["step"]) <= step)
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise TrainingError(
             f"{path}: expected the log of this run with columns {', '.join(columns)}, "
