@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cwic import model_file
+from cwic.engine import new_session
 from cwic.errors import ModelError
 from cwic.model_file import ModelFile
 from cwic.onnx_check import check_graph
@@ -85,6 +86,38 @@ def without_a_graph() -> "onnx.ModelProto":
     model = plain()
     model.ClearField("graph")
     return model
+
+
+def field(number: int, content: bytes, *, beyond: int = 0) -> bytes:
+    """A field of bytes, as in a protocol buffer; `beyond` stands above the 32 bits of its key."""
+
+    def varint(value: int) -> bytes:
+        low, rest = value & 127, value >> 7
+        return bytes([low | 128]) + varint(rest) if rest else bytes([low])
+
+    return varint(beyond << 32 | number << 3 | 2) + varint(len(content)) + content
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 7])
+def test_an_operator_is_not_hidden_by_a_key_that_the_runtime_shortens(beyond: int) -> None:
+    model = plain()
+    node = model.graph.node[0].SerializeToString() + field(4, b"RandomNormal", beyond=beyond)
+    parts = [field(1, node), *(field(5, w.SerializeToString()) for w in model.graph.initializer)]
+    model.ClearField("graph")
+    data = model.SerializeToString() + field(7, b"".join(parts))
+    with pytest.raises(ValueError, match="at most 32 bits" if beyond else "RandomNormal"):
+        check_graph(data)
+
+
+def test_what_was_checked_is_what_runs_though_it_looks_like_the_format_of_the_runtime() -> None:
+    """That format is told by four bytes, which may stand in a comment of an ONNX graph."""
+    model = plain()
+    model.ir_version = 8
+    data = field(6, b"ORTM" + bytes(2**17)) + model.SerializeToString()
+    assert data[4:8] == b"ORTM"
+    check_graph(data)
+    (output,) = new_session(data).run(None, {"x": np.full(1, 7, np.float32)})
+    assert output.tolist() == [7]
 
 
 def test_plain_arithmetic_is_taken() -> None:

@@ -35,6 +35,7 @@ _ATTRIBUTE_REFUSED = {6: "a subgraph", 11: "subgraphs", 22: "a sparse tensor", 2
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
 
 _MAX_VARINT_BYTES = 10
+_MAX_KEY_BITS = 32
 
 
 def check_graph(data: bytes, operators: Set[str] = OPERATORS) -> None:
@@ -110,6 +111,9 @@ def _fields(message: memoryview) -> "Iterator[tuple[int, int | memoryview]]":
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
+        if key >> _MAX_KEY_BITS:
+            # Other readers drop the bits beyond and would see another field than is seen here.
+            raise ValueError(f"damaged: expected a key of at most {_MAX_KEY_BITS} bits")
         field, kind = key >> 3, key & 7
         value: int | memoryview
         if kind == 0:
