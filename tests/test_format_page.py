@@ -1,4 +1,4 @@
-"""`docs/format.md` is enough: readers of the container and of the coder, written from that page alone.
+"""`docs/format.md` is enough: readers of container and coder, written from that page alone.
 
 Nothing of `cwic` is used to read; its own reader is only what the result is compared with.
 """

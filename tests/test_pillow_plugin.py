@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 
 import cwic
 from cwic import bitstream
-from cwic.errors import CodecWarning
+from cwic.errors import BitstreamError, CodecWarning
 
 from conftest import seeded_picture  # isort: skip
 
@@ -38,7 +38,7 @@ def saved(photo: Image.Image, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(data: bytes, *, reduce: int = 1) -> Image.Image:
+    def decode(data: bytes, **_: object) -> Image.Image:
         raise AssertionError("decoded")
 
     monkeypatch.setattr(cwic, "decode", decode)
@@ -192,6 +192,19 @@ def test_the_limit_on_pixels_is_pillows(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", num_pixels // 2 - 1)
     with pytest.raises(Image.DecompressionBombError):
         Image.open(file)
+
+
+def test_a_limit_that_was_lifted_in_pillow_is_lifted(
+    photo: Image.Image, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, *others = bitstream.Limits.__init__.__defaults__ or ()
+    monkeypatch.setattr(bitstream.Limits.__init__, "__defaults__", (1, *others))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(BitstreamError, match="expected at most 1"):
+        cwic.decode(saved.read_bytes())
+    with Image.open(saved) as image:
+        image.load()
+        assert image.size == photo.size
 
 
 def test_a_header_that_promises_too_many_pixels_is_a_bomb_to_pillow(no_decoding: None) -> None:

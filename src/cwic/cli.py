@@ -198,7 +198,7 @@ def _fill_closed_streams() -> None:
         ("stderr", os.O_WRONLY, "w"),
     ):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.open(os.devnull, access), mode))
+            setattr(sys, name, os.fdopen(os.open(os.devnull, access), mode))
 
 
 def _drop_what_is_not_taken() -> None:

@@ -107,7 +107,10 @@ class CwicImageFile(ImageFile.ImageFile):
             assert self.fp is not None
             self.fp.seek(0)
             with _errors_of_pillow():
-                decoded = cwic.decode(self.fp.read(), reduce=self._reduce)
+                # How many pixels are too many was Pillow's to say, when it opened the file.
+                decoded = cwic.decode(
+                    self.fp.read(), reduce=self._reduce, limits=bitstream.ANY_SIZE
+                )
             if self._exclusive_fp:
                 self.fp.close()
             self.fp = io.BytesIO(decoded.tobytes())
