@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_every_bundled_model_has_numbers() -> None:
     assert {info.identity.hex() for info in bundled_models()} <= set(IDENTITY.findall(text))
 
 
+def readme_commands() -> list[list[str]]:
+    """The words after `cwic` of every command of the README, one after the other."""
+    lines = re.findall(
+        r"^    (cwic .*?)(?:  +#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def trains(words: list[str]) -> bool:
+    return words[0] in ("train", "export") or "mine.cwicmodel" in words
+
+
 def test_the_commands_of_the_readme_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,20 +101,58 @@ def test_the_commands_of_the_readme_run(
     mask[40:120, 60:200] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     monkeypatch.chdir(tmp_path)
-    lines = re.findall(
-        r"^    (cwic .*?)(?:  +#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE
-    )
-    assert len(lines) >= 10
     ran = 0
-    for line in lines:
-        words = shlex.split(line)[1:]
-        if words[0] in ("train", "export", "evaluate", "data") or "mine.cwicmodel" in words:
-            # Takes hours, or what takes hours: only that there are such options.
-            cli._parser().parse_args(words)
+    for words in readme_commands():
+        if trains(words) or words[0] == "evaluate":  # those have tests of their own
             continue
-        assert cli.main(words) == 0, (line, capsys.readouterr().err)
+        assert cli.main(words) == 0, (words, capsys.readouterr().err)
         ran += 1
-    assert ran >= 8
+    assert ran >= 10
+
+
+@pytest.mark.slow
+def test_the_training_of_the_readme_runs_with_its_recipe_made_small(
+    tmp_path: Path,
+    picture_folder: Path,
+    one_torch_thread: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").symlink_to(picture_folder)
+    shutil.copy(picture_folder / "picture00.png", tmp_path / "photo.png")
+    commands = [words for words in readme_commands() if trains(words)]
+    assert [words[0] for words in commands] == ["train", "export", "encode", "decode"]
+    small = {"steps": 2, "warmup_steps": 1, "batch": 2, "crop_px": 64, "groups": [2, 3]}
+    small |= {"validation_crop_px": 64, "validation_count": 2, "validate_every": 2}
+    small |= {"edge_channels": 4, "width_8": 8, "width_16": 8, "detail_channels": 2}
+    small |= {"hyper_channels": 4, "hyper_width": 4, "mean_width": 6, "scale_width": 5}
+    recipe = Path(commands[0][1])
+    text = (ROOT / recipe).read_text()
+    for key, value in small.items():
+        text, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
+        assert count, key
+    recipe.parent.mkdir()
+    recipe.write_text(text)
+    for words in commands:
+        assert cli.main(words) == 0, (words, capsys.readouterr().err)
+    with Image.open("photo.png") as photo, Image.open("mine.png") as decoded:
+        assert decoded.size == photo.size
+
+
+@pytest.mark.slow
+def test_the_evaluation_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("scipy")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "KODAK").mkdir()
+    with Image.open(ROOT / "examples" / "samples" / "coffee.png") as sample:
+        sample.convert("RGB").resize((192, 170)).save(tmp_path / "KODAK" / "one.png")
+    (words,) = (words for words in readme_commands() if words[0] == "evaluate")
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert (tmp_path / "results" / "report.html").stat().st_size > 10_000
 
 
 def test_the_picture_of_the_readme_is_made_by_the_command_beside_it(tmp_path: Path) -> None:
