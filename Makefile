@@ -11,6 +11,7 @@ help:
 	@echo 'make test   set up .venv-dev, run every check and the tests'
 	@echo 'make results KODAK=FOLDER   measure every number and plot of README and docs again'
 	@echo '             TRAIN=FOLDER   and train the small networks of the questions again'
+	@echo '             NETS=FOLDER   with it, and ask networks what is left for them in the files'
 	@echo '             COMPRESSAI=PYTHON   and beside CompressAI, in an environment of its own'
 	@echo 'make clean  remove both environments and what the tools left behind'
 
@@ -22,6 +23,7 @@ test: .venv-dev/stamp
 
 results: .venv-dev/stamp
 	.venv-dev/bin/python scripts/results "$(KODAK)" $(if $(TRAIN),--train "$(TRAIN)") \
+		$(if $(NETS),--nets "$(NETS)") \
 		$(if $(COMPRESSAI),--compressai "$(COMPRESSAI)")
 
 # Not editable: the demo shows what a person gets who installs the package.
