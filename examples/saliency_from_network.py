@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 import cwic
 
@@ -39,8 +39,7 @@ class ObjectMask:
         side = int(self._input["shape"][1])
         image = Image.fromarray(pixels)
         # The longer side fills the network's square; the rest of it is grey.
-        inside = image.copy()
-        inside.thumbnail((side, side))
+        inside = ImageOps.contain(image, (side, side))
         square = Image.new("RGB", (side, side), (128, 128, 128))
         square.paste(inside)
         self._interpreter.set_tensor(self._input["index"], np.asarray(square)[None])
