@@ -23,11 +23,35 @@ __all__ = ["CODECS", "compared", "compared_page", "installed", "nearest_file", "
 
 CODECS = ("jpeg", "jpeg2000", "webp", "avif")
 
-# Settings that are tried: steps of an anchor's own setting, and how far they go.
-_STEPS = {"quality": (1.0, 0, 95), "bpp": (0.01, 1, 2400)}
 
-# How much the logarithm of a size rises with a step, about.
-_SLOPES = {"quality": 0.035}
+class _Ladder(NamedTuple):
+    """The settings of an anchor that are tried, by rising size."""
+
+    settings: tuple[float, ...]
+    slope: float | None = None  # how much the logarithm of a size rises with one, about
+
+    def nearest(self, setting: float) -> int:
+        """The place of the setting that is nearest to another."""
+        return min(range(len(self.settings)), key=lambda k: abs(self.settings[k] - setting))
+
+
+# Several qualities are one to libavif (1.4.2; found by trying them all), and a search among equals
+# costs seconds: the highest of each. Where another version groups them otherwise, a few are missed.
+_AVIF_QUALITIES = tuple(
+    float(quality)
+    for quality in (
+        *(2, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 34, 36, 38, 39, 41, 43, 44),
+        *(46, 48, 49, 51, 53, 54, 55, 57, 58, 59, 61, 62, 63, 65, 66, 67, 69, 70, 71, 73, 74, 75),
+        *(77, 78, 79, 81, 82, 83, 85, 86, 87, 89, 90, 91, 93, 94, 95),
+    )
+)
+
+# By the name of a codec, or of its setting.
+_LADDERS = {
+    "quality": _Ladder(tuple(float(quality) for quality in range(96)), slope=0.035),
+    "bpp": _Ladder(tuple(step / 100 for step in range(1, 2401))),
+    "avif": _Ladder(_AVIF_QUALITIES, slope=0.056),
+}
 
 _TOLERANCE = 0.01  # of a size
 
@@ -70,11 +94,11 @@ def nearest_file(
         start: the first setting to try; a good guess saves most of the time.
         tolerance: share of the target that is near enough.
     """
-    step, low, high = _STEPS[codec.setting_name]
+    ladder = _LADDERS.get(codec.name) or _LADDERS[codec.setting_name]
     files: dict[int, bytes] = {}
 
     def size(offset: int) -> float:
-        files[offset] = codec.encode(image, offset * step)
+        files[offset] = codec.encode(image, ladder.settings[offset])
         return float(len(files[offset]))
 
     if codec.setting_name == "bpp":
@@ -82,13 +106,13 @@ def nearest_file(
     result = search_offset(
         size,
         target_bytes,
-        low=low,
-        high=high,
+        low=0,
+        high=len(ladder.settings) - 1,
         tolerance=tolerance,
-        start=None if start is None else round(start / step),
-        slope=_SLOPES.get(codec.setting_name),
+        start=None if start is None else ladder.nearest(start),
+        slope=ladder.slope,
     )
-    return NearestFile(files[result.offset], result.offset * step)
+    return NearestFile(files[result.offset], ladder.settings[result.offset])
 
 
 def compared(
