@@ -21,8 +21,10 @@ def photo() -> Image.Image:
     return Image.fromarray(seeded_picture(17)).resize((192, 128))
 
 
-@pytest.mark.parametrize("name", ["jpeg", "jpeg2000", "webp"])
+@pytest.mark.parametrize("name", CODECS)
 def test_a_codec_comes_near_a_size(name: str, photo: Image.Image) -> None:
+    if name not in (codec.name for codec in installed()):
+        pytest.skip(f"this Pillow lacks {name}")
     codec = contestant(name)
     for wanted in (1500, 4000):
         assert len(of_size(codec, photo, wanted)) == pytest.approx(wanted, rel=0.08)
