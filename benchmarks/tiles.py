@@ -134,7 +134,7 @@ def measured(family: Flagship, mosaics: list[Pixels], qualities: list[float]) ->
             return of_tiles(np.square(picture.astype(np.float64) - shown).sum(axis=2))
 
         for quality in qualities:
-            q = family.rates.of_quality(quality)
+            q = family.q_of_quality(quality, picture)
             whole, divided, finely = (analysis.code(q) for analysis in analyses)
             counters, latents = zip(
                 *(divided.tile(number) for number in range(len(tiles.tiles))), strict=True

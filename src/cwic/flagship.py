@@ -305,7 +305,9 @@ class FlagshipAnalysis:
         pixels = self.tiling.pixels(self._picture, window)
         latents, importance = self.family.engine(self.tiling).run("analysis", pixels[None])
         rows, columns = core.slices(window, LATENT_PX)
-        return latents[0][:, rows, columns], importance[0, 0, rows, columns]
+        # A view of a part would keep the halo in memory.
+        own = np.ascontiguousarray(latents[0][:, rows, columns])
+        return own, importance[0, 0, rows, columns]
 
     def latents(self, number: int) -> npt.NDArray[np.float32]:
         """(M, h, w) of a tile, its padding included."""
