@@ -390,6 +390,30 @@ def test_a_url_is_a_folder_like_any_other(pictures: Path, tmp_path: Path) -> Non
     assert encode(pictures, (tmp_path / "files").as_uri()).num_skipped == 3
 
 
+def test_a_store_that_fsspec_needs_one_more_package_for_is_reached_through_pyarrow(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    pytest.importorskip("pyarrow")
+
+    def needs_more(url: str) -> None:
+        raise ImportError(f"install a package for {url}")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", needs_more)
+    source, target = (
+        folder.UrlFolder(path.as_uri()) for path in (pictures, tmp_path / "there" / "files")
+    )
+    names = ["a.png", "deep/c.JPG", "deep/er/b.png", "notes.txt"]
+    assert list(source.files(lambda name, error: None)) == names
+    data = source.read("a.png")
+    assert data == (pictures / "a.png").read_bytes()
+    assert source.size_bytes("a.png") == len(data)
+    assert not target.exists("deep/a.png")
+    target.write("deep/a.png", data)
+    assert target.exists("deep/a.png")
+    assert contents(tmp_path / "there") == {"files/deep/a.png": data}
+
+
 def test_a_url_of_an_unknown_kind_is_named(pictures: Path) -> None:
     pytest.importorskip("fsspec")
     with pytest.raises(CodecError, match="nonsense://out"):

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,34 @@ def test_the_page_is_served_and_loads_nothing_from_elsewhere(address: str) -> No
     assert demo.TITLE in html
     loaded = re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?(https?:[^"' >]+)""", html)
     assert [url for url in loaded if not url.startswith(address)] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="all of 127.0.0.0/8 is this machine on Linux")
+def test_the_page_listens_on_one_address_alone(address: str) -> None:
+    port = int(address.rstrip("/").rpartition(":")[2])
+    socket.create_connection(("127.0.0.1", port), timeout=20).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=20)
+
+
+def test_an_upload_beyond_the_limit_is_refused(address: str) -> None:
+    def upload(size_bytes: int) -> int:
+        edge = b"--edge"
+        about = b'Content-Disposition: form-data; name="files"; filename="photo.png"'
+        body = edge + b"\r\n" + about + b"\r\n\r\n" + bytes(size_bytes) + b"\r\n" + edge + b"--\r\n"
+        request = urllib.request.Request(
+            f"{address.rstrip('/')}/gradio_api/upload",
+            body,
+            {"Content-Type": "multipart/form-data; boundary=edge"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert upload(900_000) == 200
+    assert upload(1_100_000) == 413
 
 
 @pytest.mark.slow

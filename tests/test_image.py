@@ -235,6 +235,28 @@ def test_other_16_bit_files_are_read_with_a_warning(file_format: str) -> None:
     np.testing.assert_array_equal(picture.pixels[:, :, 0], noise(0, 7, 13))
 
 
+def test_a_colour_ppm_of_16_bits_is_read_with_a_warning() -> None:
+    samples = np.array([65535, 0, 0x8080, 257, 514, 771], ">u2")
+    for header, body in (
+        (b"P6 2 1 65535\n", samples.tobytes()),
+        (b"P3 2 1 65535\n", " ".join(map(str, samples)).encode()),
+    ):
+        with pytest.warns(CodecWarning, match="8 bits per channel are coded, of 16") as caught:
+            picture = read_picture(io.BytesIO(header + body))
+        assert len(caught) == 1
+        assert picture.pixels.tolist() == [[[255, 0, 128], [1, 2, 3]]]
+
+
+def test_a_transparent_grey_of_16_bits_becomes_an_alpha_plane() -> None:
+    image = Image.fromarray(np.array([[500, 501], [60_000, 500]], np.uint16))
+    with pytest.warns(CodecWarning, match="8 bits per channel"):
+        picture = read_picture(file_of(image, "PNG", transparency=500))
+    assert picture.mode == Mode.LA
+    assert picture.alpha is not None
+    assert picture.alpha.tolist() == [[0, 255], [255, 0]]
+    assert picture.pixels[:, :, 0].tolist() == [[2, 2], [233, 2]]
+
+
 def test_a_palette_with_transparency_becomes_an_alpha_plane() -> None:
     image = noise_image("P")
     transparent = read_picture(file_of(image, "PNG", transparency=3))

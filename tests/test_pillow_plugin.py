@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 
 import cwic
-from cwic import bitstream
-from cwic.errors import BitstreamError, CodecWarning
+from cwic import bitstream, codec
+from cwic.bitstream import Limits
+from cwic.errors import BitstreamError, CodecWarning, ImageError
 
 from conftest import seeded_picture  # isort: skip
 
@@ -38,7 +39,7 @@ def saved(photo: Image.Image, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(data: bytes, **_: object) -> Image.Image:
+    def decode(data: bytes, **options: object) -> Image.Image:
         raise AssertionError("decoded")
 
     monkeypatch.setattr(cwic, "decode", decode)
@@ -161,6 +162,14 @@ def test_a_rate_can_be_asked_for(photo: Image.Image, options: dict[str, float]) 
     assert saved_bytes(photo, **options) == cwic.encode(photo, **options)  # type: ignore[arg-type]
 
 
+def test_a_region_of_interest_can_be_asked_for(photo: Image.Image) -> None:
+    mask = Image.new("L", photo.size)
+    mask.paste(255, (0, 0, photo.width // 2, photo.height))
+    data = saved_bytes(photo, quality=50, roi=mask)
+    assert data == cwic.encode(photo, quality=50, roi=mask)
+    assert data != cwic.encode(photo, quality=50)
+
+
 def test_options_of_other_formats_are_ignored(photo: Image.Image) -> None:
     assert saved_bytes(photo, optimize=True, quality=50) == cwic.encode(photo, quality=50)
 
@@ -194,17 +203,21 @@ def test_the_limit_on_pixels_is_pillows(
         Image.open(file)
 
 
-def test_a_limit_that_was_lifted_in_pillow_is_lifted(
+def test_what_pillow_opens_is_loaded_and_saved_however_large(
     photo: Image.Image, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, *others = bitstream.Limits.__init__.__defaults__ or ()
-    monkeypatch.setattr(bitstream.Limits.__init__, "__defaults__", (1, *others))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    with pytest.raises(BitstreamError, match="expected at most 1"):
+    too_few = photo.width * photo.height - 1
+    defaults = Limits.__init__.__defaults__
+    assert defaults is not None
+    monkeypatch.setattr(Limits.__init__, "__defaults__", (too_few, *defaults[1:]))
+    monkeypatch.setattr(codec, "MAX_PIXELS", too_few)
+    with pytest.raises(BitstreamError, match=f"at most {too_few}"):
         cwic.decode(saved.read_bytes())
+    with pytest.raises(ImageError, match=f"at most {too_few}"):
+        cwic.encode(photo)
     with Image.open(saved) as image:
         image.load()
-        assert image.size == photo.size
+    assert saved_bytes(photo, exif=EXIF, xmp=XMP) == saved.read_bytes()
 
 
 def test_a_header_that_promises_too_many_pixels_is_a_bomb_to_pillow(no_decoding: None) -> None:

@@ -42,8 +42,8 @@ _MAX_TILE_PIXELS = 2**22
 # What the transforms see of a tile's neighbours; their receptive fields reach 112 pixels.
 HALO_PX = 128
 
-# Latents take 3 bytes a pixel; beyond this they are computed again rather than kept.
-_MAX_KEPT_PIXELS = 2**27
+# Latents take 5 bytes a pixel; beyond 335 MB of them they are computed again rather than kept.
+_MAX_KEPT_PIXELS = 2**26
 
 _MAX_GROUPS = 5
 
@@ -194,17 +194,20 @@ class Flagship:
         view = view or _FULL
         shown_part = part.shrunk(view.unit_px)
         result = np.empty((shown_part.height, shown_part.width, 3), np.uint8)
-        known: dict[int, CodedLatents] = {}
+        known: dict[int, tuple[npt.NDArray[np.float32], ...]] = {}
+
+        def inputs_of(number: int) -> tuple[npt.NDArray[np.float32], ...]:
+            latents = coded(number)
+            return latents.decoded, latents.prior, latents.planes
 
         def gathered(window: Rectangle) -> list[npt.NDArray[np.float32]]:
             inputs: list[npt.NDArray[np.float32]] = []
             shape = (window.height // LATENT_PX, window.width // LATENT_PX)
             for number in tiling.meeting(window):
-                latents = known[number]
+                arrays = known[number]
                 own = tiling.around(tiling.tiles[number])
                 both = own.cut(window)
                 here, there = both.slices(own, LATENT_PX), both.slices(window, LATENT_PX)
-                arrays = (latents.decoded, latents.prior, latents.planes)
                 if not inputs:
                     inputs = [np.empty((len(array), *shape), np.float32) for array in arrays]
                 for array, whole in zip(arrays, inputs, strict=True):
@@ -230,7 +233,7 @@ class Flagship:
                 for number in known.keys() - needed:
                     del known[number]
                 missing = sorted(needed - known.keys())
-                known.update(zip(missing, pool(coded, missing), strict=True))
+                known.update(zip(missing, pool(inputs_of, missing), strict=True))
                 for _ in pool(show, in_row):
                     pass
         return result
@@ -302,7 +305,9 @@ class FlagshipAnalysis:
         pixels = self.tiling.pixels(self._picture, window)
         latents, importance = self.family.engine(self.tiling).run("analysis", pixels[None])
         rows, columns = core.slices(window, LATENT_PX)
-        return latents[0][:, rows, columns], importance[0, 0, rows, columns]
+        # A view of a part would keep the halo in memory.
+        own = np.ascontiguousarray(latents[0][:, rows, columns])
+        return own, importance[0, 0, rows, columns]
 
     def latents(self, number: int) -> npt.NDArray[np.float32]:
         """(M, h, w) of a tile, its padding included."""

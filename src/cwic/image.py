@@ -444,8 +444,7 @@ def _from_pil(
     if getattr(image, "is_animated", False) and image.format != "MPO":
         frames = getattr(image, "n_frames", "several")
         notes.append(f"only frame {image.tell() + 1} of {frames} is coded")
-    # Pillow's readers have no mode for colour of 16 bits, and take the upper byte.
-    is_deep_colour = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    is_deep_colour = _is_deep(image)
     image.load()
     metadata, orientation = _metadata(image, notes)
     if orientation in _TRANSPOSITIONS:
@@ -454,15 +453,32 @@ def _from_pil(
     if image.mode in ("CMYK", "LAB"):
         image = _to_srgb(image, notes)
         metadata = Metadata(None, metadata.exif, metadata.xmp)
-    if image.mode == "I":
-        channels = _to_8_bits(_to_16_bits(np.asarray(image)), notes)
-    elif image.mode == "F" or image.mode.startswith("I;16"):
-        channels = _to_8_bits(np.asarray(image), notes)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        samples = np.asarray(image)
+        channels = _to_8_bits(_to_16_bits(samples) if image.mode == "I" else samples, notes)
+        transparent = image.info.get("transparency")  # a sample of 16 bits
+        if isinstance(transparent, int):
+            alpha = np.where(samples == transparent, np.uint8(0), np.uint8(255))
+            channels = np.stack([channels, alpha], axis=2)
     else:
         channels = np.asarray(image.convert(_mode_to_read(image)))
         if is_deep_colour:
             notes.append(f"{_EIGHT_BITS} 16")
     return _from_channels(channels, metadata if keep_metadata else Metadata())
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image that is not loaded yet has samples of more than 8 bits in its file.
+
+    Pillow's readers have no mode for colour of 16 bits, and take the upper byte.
+    """
+    for tile in getattr(image, "tile", ()):
+        if ";16" in str(tile):
+            return True
+        # PPM: the largest sample.
+        if tile[0].startswith("ppm") and isinstance(tile[3], tuple) and tile[3][-1] > 255:
+            return True
+    return False
 
 
 def _mode_to_read(image: Image.Image) -> str:

@@ -11,8 +11,8 @@ that asks for the size of a thousand pictures expects; `load()` decodes, and aft
 file, so files of a model of your own need `Codec.load(...).decode` instead.
 
 Errors are those that users of Pillow catch: OSError for what is wrong with a file or a picture,
-ValueError for an argument. Pillow's own limit on pixels decides what is too large to open; `load()`
-keeps that of :func:`cwic.decode`.
+ValueError for an argument. Pillow's own limit on pixels decides what is too large to open, and
+there is no other: what was opened can be loaded, and what is in memory can be saved.
 """
 
 import contextlib
@@ -68,6 +68,7 @@ class CwicImageFile(ImageFile.ImageFile):
         assert self.fp is not None
         with _errors_of_pillow():
             header = _read_header(self.fp)
+            self._limits = bitstream.Limits(max_pixels=header.width * header.height)
             self._size = header.width, header.height
             self._mode = Mode(header.mode).name
             self.info.update(_read_metadata(self.fp, header).as_pil_info())
@@ -107,10 +108,7 @@ class CwicImageFile(ImageFile.ImageFile):
             assert self.fp is not None
             self.fp.seek(0)
             with _errors_of_pillow():
-                # How many pixels are too many was Pillow's to say, when it opened the file.
-                decoded = cwic.decode(
-                    self.fp.read(), reduce=self._reduce, limits=bitstream.ANY_SIZE
-                )
+                decoded = cwic.decode(self.fp.read(), reduce=self._reduce, limits=self._limits)
             if self._exclusive_fp:
                 self.fp.close()
             self.fp = io.BytesIO(decoded.tobytes())
@@ -167,7 +165,7 @@ def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
         image.info.update(metadata)
     wishes = {name: options[name] for name in _ENCODE_OPTIONS & options.keys()}
     with _errors_of_pillow():
-        file.write(cwic.encode(image, **wishes))
+        file.write(cwic.encode(image, max_pixels=image.width * image.height, **wishes))
 
 
 @contextlib.contextmanager
