@@ -223,7 +223,7 @@ class Onlooker:
 
     def __call__(self, pixels: Pixels) -> Mask:
         """As of `cwic.saliency.detect`."""
-        if self._found is None or not np.array_equal(pixels, self._pixels):
+        if self._found is None or self._pixels is None or not np.array_equal(pixels, self._pixels):
             self._pixels, self._found = pixels, detect(pixels)
         return self._found
 
