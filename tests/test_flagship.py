@@ -291,7 +291,7 @@ def test_neighbourhoods_of_two_halves_are_those_of_the_grid() -> None:
         for to in (0, 1):
             found = sum(
                 kernel[:, :, taps(colour, to)].reshape(2, -1)
-                @ board.columns(halves[colour], colour, to)
+                @ board.columns(board.padded(halves[colour]), colour, to)
                 for colour in (0, 1)
             )
             np.testing.assert_allclose(found, expected[to], atol=1e-12)

@@ -98,7 +98,7 @@ def test_one_float_in_the_path_of_the_tables_would_be_noticed(
     monkeypatch.setattr(
         step_network.ScaleNetwork,
         "activate",
-        lambda _, x: np.clip(x * np.float32(2.0**-12), 0, 32767),
+        lambda _, x: np.clip(x - np.float32(0.5), 0, 32767),
     )
 
     def noticed(file: Path) -> bool:

@@ -52,6 +52,8 @@ __all__ = [
 FREQUENCY_BITS = 16
 FREQUENCY_TOTAL = 1 << FREQUENCY_BITS
 
+_FEW = 64  # so many symbols are ordered sooner as numbers of Python than as arrays
+
 _CODER_BITS = 24  # of the probabilities inside constriction
 _WORD_BYTES = 4
 _BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)
@@ -167,10 +169,13 @@ class BitEncoder:
         Raises:
             ValueError: a shape, dtype or range is not as documented.
         """
-        groups = _groups(symbols, tables, table_index)
+        order, runs = _by_table(symbols, tables, table_index)
         values = _integers("symbols", symbols, 0, tables.num_symbols - 1)
-        for positions, model in groups:
-            self._coder.encode(values[positions], model)
+        ordered = values[order]
+        start = 0
+        for model, length in runs:
+            self._coder.encode(ordered[start : start + length], model)
+            start += length
         return values
 
     def finish(self) -> bytes:
@@ -249,9 +254,10 @@ class BitDecoder:
             BitstreamError: no encoder writes such a payload.
             ValueError: a shape, dtype or range is not as documented.
         """
-        decoded = np.zeros(len(symbols), np.int32)
-        for positions, model in _groups(symbols, tables, table_index):
-            decoded[positions] = self._decode(model, len(positions))
+        order, runs = _by_table(symbols, tables, table_index)
+        decoded = np.empty(len(symbols), np.int32)
+        if runs:
+            decoded[order] = np.concatenate([self._decode(model, length) for model, length in runs])
         return decoded
 
     def finish(self) -> None:
@@ -279,8 +285,8 @@ class BitDecoder:
         return decoded
 
 
-def _integers(name: str, values: NDArray[Any], lowest: int, highest: int) -> NDArray[np.int32]:
-    """The (N,) values as a contiguous int32 array, after checking dtype and range."""
+def _check_integers(name: str, values: NDArray[Any], lowest: int, highest: int) -> None:
+    """Checks that there are (N,) integers in a range."""
     if values.ndim != 1 or values.dtype.kind not in "iub":
         raise ValueError(
             f"{name}: found shape {values.shape} of {values.dtype}, expected (N,) integers"
@@ -289,6 +295,11 @@ def _integers(name: str, values: NDArray[Any], lowest: int, highest: int) -> NDA
         raise ValueError(
             f"{name}: found {values.min()} to {values.max()}, expected {lowest} to {highest}"
         )
+
+
+def _integers(name: str, values: NDArray[Any], lowest: int, highest: int) -> NDArray[np.int32]:
+    """The (N,) values as a contiguous int32 array, after checking dtype and range."""
+    _check_integers(name, values, lowest, highest)
     return np.ascontiguousarray(values, dtype=np.int32)
 
 
@@ -299,23 +310,24 @@ def _bit_probabilities(bits: NDArray[Any], p_one: NDArray[Any]) -> NDArray[np.fl
     return _integers("p_one", p_one, 1, FREQUENCY_TOTAL - 1) / np.float64(FREQUENCY_TOTAL)
 
 
-def _groups(
+def _by_table(
     symbols: NDArray[Any], tables: SymbolTables, table_index: NDArray[Any]
-) -> list[tuple[NDArray[np.intp], object]]:
-    """For each table in use: the positions of its symbols, ascending, and its model."""
+) -> tuple[NDArray[np.intp], list[tuple[object, int]]]:
+    """Positions ordered by table, and the model and the number of symbols of each table in use."""
     if len(symbols) != len(table_index):
         raise ValueError(
             f"found {len(symbols)} symbols and {len(table_index)} table indices, expected as many"
         )
-    index = _integers("table_index", table_index, 0, tables.num_tables - 1)
+    if 0 < len(table_index) <= _FEW and table_index.dtype.kind in "iu" and table_index.ndim == 1:
+        numbers: list[int] = table_index.tolist()
+        places = sorted(range(len(numbers)), key=numbers.__getitem__)
+        if numbers[places[0]] >= 0 and numbers[places[-1]] < tables.num_tables:
+            runs = [(tables.model(table), numbers.count(table)) for table in sorted(set(numbers))]
+            return np.array(places), runs
+    _check_integers("table_index", table_index, 0, tables.num_tables - 1)
     # Tables are few: their numbers as bytes sort by counting.
     few = tables.num_tables <= 256
-    order = np.argsort(index.astype(np.uint8) if few else index, kind="stable")
-    counts = np.bincount(index)
-    groups = []
-    start = 0
-    for table in np.flatnonzero(counts).tolist():
-        end = start + int(counts[table])
-        groups.append((order[start:end], tables.model(table)))
-        start = end
-    return groups
+    index = table_index.astype(np.uint8, copy=False) if few else table_index
+    order = np.argsort(index, kind="stable")
+    counts = np.bincount(index).tolist()
+    return order, [(tables.model(table), count) for table, count in enumerate(counts) if count]

@@ -55,7 +55,9 @@ LEVEL_FRACTIONS = 4  # a level's prediction is a multiple of 1 / LEVEL_FRACTIONS
 MAX_LEVEL_RESIDUAL = 20  # of a level from its prediction rounded down
 
 # Context of a level by the roughness of its neighbourhood.
-_LEVEL_CONTEXT = np.searchsorted(LEVEL_CONTEXTS, np.arange(6 * MAX_LEVEL + 1), side="right")
+_LEVEL_CONTEXT = np.searchsorted(
+    LEVEL_CONTEXTS, np.arange(6 * MAX_LEVEL + 1), side="right"
+).tolist()
 
 _PLANES = 5  # of `condition`
 _TOLD = 2  # planes of the scale network: level and q
@@ -165,7 +167,8 @@ class LatentCoder:
                 f"model {model}: expected {MAX_SYMBOL + 1} integer magnitudes, 0 to {MAX_INTEGER}, "
                 f"found shape {magnitudes.shape} of {magnitudes.dtype}"
             )
-        self._magnitudes = magnitudes.astype(np.float64)
+        # Of symbols from -MAX_SYMBOL to MAX_SYMBOL.
+        self._magnitudes = np.concatenate([magnitudes[:0:-1], magnitudes]).astype(np.float64)
 
     # -- the encoder's side ------------------------------------------------------------------------
 
@@ -254,44 +257,46 @@ class LatentCoder:
         step: an encoder's means run ahead of what is coded, a decoder's follow what is read.
         """
         board = Checkerboard(cells.padded_height, cells.padded_width)
-        inside_picture = np.zeros(level.shape, bool)
-        inside_picture[: cells.height, : cells.width] = True
-        inside = [np.flatnonzero(inside_picture.reshape(-1)[own]) for own in board.cells]
+        inside = _inside(board, cells)
         levels = [level.reshape(-1)[own] for own in board.cells]
         told = np.stack([level << ACTIVATION_BITS, np.full_like(level, 4 * q)])
         num_steps = 2 * num_groups
         symbols: list[list[Array]] = [[], []]
         tables: list[list[Array]] = [[], []]
+        network = self.scale_network
         with one_blas_thread(), _beside(two_threads) as beside:
             side = _LatentSide(self.mean_network, self._groups, board, hyper, level, q, num_steps)
-            begun = beside(side.begin)
+            begun = beside.next(side.begin)
             quantized = []
             if y is not None:
                 halves = board.halves(y)
                 quantized = [
-                    beside(side.quantize, step, halves, inside) for step in range(num_steps)
+                    beside.next(side.quantize, step, halves, inside) for step in range(num_steps)
                 ]
             dequantized = []
-            state = self.scale_network.begin(hyper << ACTIVATION_BITS, told, board)
+            state = network.begin(hyper << ACTIVATION_BITS, told, board)
             begun()
+            absorbed: Callable[[], Any] | None = None
             for step in range(num_steps):
-                colour = step % 2
-                table = self.scale_network.table(state, step, levels[colour], q, NUM_TABLES)
-                where = inside[colour]
-                found = quantized[step]() if quantized else np.zeros(table.shape, np.int32)
-                found[:, where] = _code_symbols(
-                    coder,
-                    found[:, where].reshape(-1),
-                    self._symbol_tables,
-                    table[:, where].reshape(-1),
-                ).reshape(len(table), len(where))
-                if y is None:
-                    dequantized.append(beside(side.dequantize, step, found))
+                colour, needed = step % 2, _still_needed(step, num_steps)
+                table = network.table(state, step, levels[colour], q, NUM_TABLES)
+                wanted = quantized[step]() if quantized else None
+                found = self._code_step(coder, wanted, table, inside[colour])
                 symbols[colour].append(found)
-                tables[colour].append(table.astype(np.uint8))
-                magnitudes = self._magnitudes[np.minimum(np.abs(found), MAX_SYMBOL)]
-                colours = _still_needed(step, num_steps)
-                self.scale_network.absorb(state, step, magnitudes, board, colours)
+                tables[colour].append(table)
+                if absorbed is not None:
+                    absorbed()
+                    absorbed = None
+                if needed:
+                    magnitudes = self._magnitudes.take(found + MAX_SYMBOL, mode="clip")
+                    heard = network.heard(step, magnitudes, board)
+                # The next step asks for the other colour; this one may be told beside it.
+                if colour in needed:
+                    absorbed = beside.any(network.absorb, state, heard, board, colour)
+                if y is None:
+                    dequantized.append(beside.next(side.dequantize, step, found))
+                if 1 - colour in needed:
+                    network.absorb(state, heard, board, 1 - colour)
             for wait in dequantized:
                 wait()
         whole = [
@@ -299,6 +304,26 @@ class LatentCoder:
             for even, odd in (symbols, tables, side.decoded)
         ]
         return CodedLatents(q, level, hyper, whole[0], whole[1], whole[2], side.prior, side.planes)
+
+    def _code_step(
+        self,
+        coder: BitCoder,
+        symbols: Symbols | None,
+        table: npt.NDArray[np.uint8],
+        inside: "_Inside",
+    ) -> Symbols:
+        """Symbols of a step, (channels, cells of its colour); a decoder has none before."""
+        found = _code_symbols(
+            coder,
+            None if symbols is None else symbols[:, inside].reshape(-1),
+            self._symbol_tables,
+            table[:, inside].reshape(-1),
+        ).reshape(len(table), -1)
+        if found.shape == table.shape:
+            return found
+        padded = np.zeros(table.shape, np.int32)
+        padded[:, inside] = found
+        return padded
 
     def bits_of_cells(self, coded: CodedLatents, cells: Cells) -> npt.NDArray[np.float64]:
         """What each cell of a picture costs in bits, (cells.height, cells.width).
@@ -337,24 +362,32 @@ class LatentCoder:
     def _code_rough_levels(self, coder: BitCoder, level: npt.NDArray[np.int64]) -> None:
         """All cells of equal x + 2 y at once: left, above and above right are known by then."""
         order, starts, neighbours = _level_order(*level.shape)
-        values = np.zeros(level.size + 1, np.int64)  # the last one is what is known of nothing
+        values = [0] * (level.size + 1)  # the last one is what is known of nothing
         wanted = level.reshape(-1)[order]
+        # A step has a few cells: numbers of Python are quicker than arrays.
         for start, end in pairwise(starts):
-            west, north, north_west, north_east = values[neighbours[:, start:end]]
-            predicted = 2 * (west + north) + north_east - north_west
-            roughness = (
-                np.abs(west - north_west) + np.abs(north - north_west) + np.abs(north - north_east)
+            tables, shifts = [], []
+            for west_at, north_at, north_west_at, north_east_at in neighbours[start:end]:
+                west, north = values[west_at], values[north_at]
+                north_west, north_east = values[north_west_at], values[north_east_at]
+                predicted = 2 * (west + north) + north_east - north_west
+                roughness = (
+                    abs(west - north_west) + abs(north - north_west) + abs(north - north_east)
+                )
+                tables.append(_LEVEL_CONTEXT[roughness] * LEVEL_FRACTIONS + (predicted & 3))
+                shifts.append((predicted >> 2) - MAX_LEVEL_RESIDUAL)
+            shift = np.array(shifts)
+            found = shift + coder.code_symbols(
+                wanted[start:end] - shift, self._level_tables, np.array(tables)
             )
-            table = _LEVEL_CONTEXT[roughness] * LEVEL_FRACTIONS + (predicted & 3)
-            shift = (predicted >> 2) - MAX_LEVEL_RESIDUAL
-            found = coder.code_symbols(wanted[start:end] - shift, self._level_tables, table) + shift
             largest = int(np.abs(found).max())
             if largest > MAX_LEVEL:
                 raise BitstreamError(
                     f"expected importance levels of at most {MAX_LEVEL}, found {largest}"
                 )
-            values[order[start:end]] = found
-        level[:] = values[:-1].reshape(level.shape)
+            for place, value in zip(order[start:end], found.tolist(), strict=True):
+                values[place] = value
+        level[:] = np.reshape(values[:-1], level.shape)
 
 
 class _LatentSide:
@@ -386,9 +419,7 @@ class _LatentSide:
         self._state = self._network.begin(self._hyper, self.planes, self._board)
         self.prior = self._network.activate(self._board.whole(self._state))
 
-    def quantize(
-        self, step: int, halves: tuple[Array, Array], inside: list[npt.NDArray[np.intp]]
-    ) -> Symbols:
+    def quantize(self, step: int, halves: tuple[Array, Array], inside: "list[_Inside]") -> Symbols:
         """An encoder's symbols of a step, (channels, cells of its colour).
 
         Args:
@@ -414,7 +445,10 @@ class _LatentSide:
         latents = mean + symbols.astype(np.float32) / self._gain[step % 2]
         self.decoded[step % 2].append(latents)
         colours = _still_needed(step, self._num_steps)
-        self._network.absorb(self._state, step, latents, self._board, colours)
+        if colours:
+            heard = self._network.heard(step, latents, self._board)
+            for colour in colours:
+                self._network.absorb(self._state, heard, self._board, colour)
 
 
 def _still_needed(step: int, num_steps: int) -> tuple[int, ...]:
@@ -422,26 +456,57 @@ def _still_needed(step: int, num_steps: int) -> tuple[int, ...]:
     return {num_steps - 1: (), num_steps - 2: (1,)}.get(step, (0, 1))
 
 
-@contextmanager
-def _beside(two_threads: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
-    """A function that takes a call, and gives what waits for its result.
+_Inside = npt.NDArray[np.intp] | slice  # cells of one colour that have pixels of the picture
 
-    The calls are made one after another: in a thread of their own from now on, or, without one,
-    each where it is waited for.
+
+def _inside(board: Checkerboard, cells: Cells) -> list[_Inside]:
+    """Of both colours."""
+    if (board.height, board.width) == (cells.height, cells.width):
+        return [slice(None), slice(None)]
+    inside_picture = np.zeros((board.height, board.width), bool)
+    inside_picture[: cells.height, : cells.width] = True
+    return [np.flatnonzero(inside_picture.reshape(-1)[own]) for own in board.cells]
+
+
+class _Beside:
+    """Takes calls, and gives what waits for their results.
+
+    Without a thread to make them in, each is made where it is waited for.
     """
+
+    def __init__(self, executor: ThreadPoolExecutor | None):
+        self._executor = executor
+
+    def next(self, call: Callable[..., Any], *values: Any) -> Callable[[], Any]:
+        """A call that is made after those before it."""
+        if self._executor is None:
+            return partial(call, *values)
+        return self._executor.submit(call, *values).result
+
+    def any(self, call: Callable[..., Any], *values: Any) -> Callable[[], Any]:
+        """A call in any order: who waits for it before it has begun makes it."""
+        if self._executor is None:
+            return partial(call, *values)
+        future = self._executor.submit(call, *values)
+        return lambda: call(*values) if future.cancel() else future.result()
+
+
+@contextmanager
+def _beside(two_threads: bool) -> Iterator[_Beside]:
+    """With a thread of its own, or without."""
     if not two_threads:
-        yield partial
+        yield _Beside(None)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="cwic-means") as executor:
-        yield lambda call, *values: executor.submit(call, *values).result
+        yield _Beside(executor)
 
 
 class _LevelOrder(NamedTuple):
     """In which order levels are coded, and what is known of each."""
 
-    order: npt.NDArray[np.intp]  # (cells,) positions in the flattened map
+    order: list[int]  # (cells,) positions in the flattened map
     starts: list[int]  # of each step in `order`, and the end
-    neighbours: npt.NDArray[np.intp]  # (4, cells) positions of W, N, NW and NE, in that order
+    neighbours: list[list[int]]  # (cells, 4) positions of W, N, NW and NE, in that order
 
 
 def _level_order(height: int, width: int) -> _LevelOrder:
@@ -465,15 +530,23 @@ def _level_order(height: int, width: int) -> _LevelOrder:
     north, north_west, north_east = (
         np.where(y == 0, west, there) for there in (north, north_west, north_east)
     )
-    return _LevelOrder(order, starts, np.stack([west, north, north_west, north_east]))
+    around = np.stack([west, north, north_west, north_east], axis=1)
+    return _LevelOrder(order.tolist(), starts, around.tolist())
 
 
 def _code_symbols(
-    coder: BitCoder, symbols: Symbols, tables: SymbolTables, index: npt.NDArray[np.int64]
+    coder: BitCoder,
+    symbols: Symbols | None,
+    tables: SymbolTables,
+    index: npt.NDArray[np.uint8],
 ) -> Symbols:
     """Symbols of any magnitude; those beyond the tables as an escape, a sign and an Elias gamma."""
-    beyond = np.abs(symbols) > MAX_SYMBOL
-    found = coder.code_symbols(np.where(beyond, ESCAPE, symbols + MAX_SYMBOL), tables, index)
+    if symbols is None:  # a decoder's
+        symbols = wanted = np.zeros(len(index), np.int32)
+    else:
+        beyond = np.abs(symbols) > MAX_SYMBOL
+        wanted = np.where(beyond, ESCAPE, symbols + MAX_SYMBOL)
+    found = coder.code_symbols(wanted, tables, index)
     values = found - MAX_SYMBOL
     escaped = np.flatnonzero(found == ESCAPE)
     if escaped.size:

@@ -30,7 +30,8 @@ WEIGHT_BITS = 12  # fractional bits of a weight
 SUM_BITS = ACTIVATION_BITS + WEIGHT_BITS  # fractional bits of a sum or bias
 MAX_INTEGER = 2**15 - 1  # of activations and weights
 
-_EXACT_LIMIT = 2**53
+# Of sums with the half added that rounds them.
+_EXACT_LIMIT = 2**53 - 2 ** (WEIGHT_BITS - 1)
 
 
 def rectified(sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cwic.errors import ModelError
-from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, check_exact, rectified
+from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, SUM_BITS, WEIGHT_BITS, check_exact
 
 Array = npt.NDArray[Any]
 Halves = tuple[Array, Array]  # (channels, cells of even x + y), (channels, cells of odd x + y)
@@ -49,21 +49,26 @@ class Checkerboard:
         colour = (x + y) & 1
         self.cells = (np.flatnonzero(colour == 0), np.flatnonzero(colour == 1))
 
-    def columns(self, values: Array, colour: int, to: int) -> Array:
+    def padded(self, values: Array) -> Array:
+        """(C, cells of a colour) -> (C, height + 2, width / 2 + 2), zeros around."""
+        result = np.zeros((len(values), self.height + 2, self.width // 2 + 2), values.dtype)
+        result[:, 1:-1, 1:-1] = values.reshape(len(values), self.height, self.width // 2)
+        return result
+
+    def columns(self, padded: Array, colour: int, to: int) -> Array:
         """The 3x3 neighbourhoods of the cells of one colour, as far as they have another.
 
         Args:
-            values: (C, cells of `colour`), zero elsewhere on the grid.
+            padded: of (C, cells of `colour`), which are zero elsewhere on the grid.
             colour: of the values.
             to: colour of the cells whose neighbourhoods are asked for.
 
         Returns:
             (C * taps, cells of `to`), the taps those of :func:`taps`.
         """
-        shape = (len(values), self.height, self.width // 2)
-        padded = np.pad(values.reshape(shape), ((0, 0), (1, 1), (1, 1)))
+        shape = (len(padded), self.height, self.width // 2)
         chosen = taps(colour, to)
-        result = np.empty((shape[0], len(chosen), *shape[1:]), values.dtype)
+        result = np.empty((shape[0], len(chosen), *shape[1:]), padded.dtype)
         for place, tap in enumerate(chosen):
             down, right = tap // 3 - 1, tap % 3 - 1
             for row in (0, 1):
@@ -96,6 +101,15 @@ class Checkerboard:
 def taps(colour: int, to: int) -> tuple[int, ...]:
     """Taps of a 3x3 kernel, row by row, that reach cells of `colour` from those of colour `to`."""
     return (0, 2, 4, 6, 8) if colour == to else (1, 3, 5, 7)
+
+
+class Heard(NamedTuple):
+    """What a step decoded, as the cells around take it in."""
+
+    step: int
+    channels: npt.NDArray[np.intp]  # of the group, those that say anything
+    padded: Array  # their values
+    cells: Array | None  # padded, where anything is said; None: nearly everywhere
 
 
 class _Layer(NamedTuple):
@@ -220,41 +234,47 @@ class StepNetwork:
         split = weights.reshape(self.width, -1, num_taps)
         return split[:, channels].reshape(self.width, -1)
 
-    def absorb(
-        self,
-        state: Halves,
-        step: int,
-        decoded: Array,
-        board: Checkerboard,
-        colours: Sequence[int] = (0, 1),
-    ) -> None:
-        """Add what a step decoded to the state.
+    def heard(self, step: int, decoded: Array, board: Checkerboard) -> Heard:
+        """What :meth:`absorb` takes.
 
         Args:
-            state: is changed.
             step: 2 group + pass.
             decoded: (channels of the group, cells of the colour).
             board: of the cells.
-            colours: whose state is still needed.
         """
-        group, colour = divmod(step, 2)
-        bias = self._layers[f"absorb_group.{group}"].bias
         # At low rates most channels say nothing, and many cells hear nothing.
-        live = np.flatnonzero(decoded.any(axis=1))
-        values = decoded[live].astype(self.dtype, copy=False)
+        channels = np.flatnonzero(decoded.any(axis=1))
+        if len(channels) < len(decoded):
+            decoded = decoded[channels]
+        values = decoded.astype(self.dtype, copy=False)
         says = values.any(axis=0).reshape(1, -1)
-        for to in colours:
-            half = state[to]
-            half += bias
-            if not len(live):
-                continue
-            weights = self._weights(group, colour == to, live)
-            columns = board.columns(values, colour, to)
-            hears = np.flatnonzero(board.columns(says, colour, to).any(axis=0))
-            if len(hears) > _DENSE * half.shape[1]:
-                half += weights @ columns
-            else:
+        everywhere = np.count_nonzero(says) > _DENSE * says.size
+        return Heard(
+            step, channels, board.padded(values), None if everywhere else board.padded(says)
+        )
+
+    def absorb(self, state: Halves, heard: Heard, board: Checkerboard, to: int) -> None:
+        """Add what a step decoded to the state of one colour.
+
+        Args:
+            state: is changed.
+            heard: of the step.
+            board: of the cells.
+            to: the colour.
+        """
+        group, colour = divmod(heard.step, 2)
+        half = state[to]
+        half += self._layers[f"absorb_group.{group}"].bias
+        if not len(heard.channels):
+            return
+        weights = self._weights(group, colour == to, heard.channels)
+        columns = board.columns(heard.padded, colour, to)
+        if heard.cells is not None:
+            hears = np.flatnonzero(board.columns(heard.cells, colour, to).any(axis=0))
+            if len(hears) <= _DENSE * half.shape[1]:
                 half[:, hears] += weights @ columns[:, hears]
+                return
+        half += weights @ columns
 
 
 class MeanNetwork(StepNetwork):
@@ -272,7 +292,8 @@ class ScaleNetwork(StepNetwork):
     """Numbers of coding tables, in exact integers.
 
     Its planes are 2^8 s and 4 q, its hyper-latents 2^8 z; what it absorbs are magnitudes of symbols
-    as activations.
+    as activations. Sums are held in units of the next layer's activations, or of the numbers of
+    tables: a power of two scales integers exactly.
     """
 
     dtype = np.float64
@@ -295,14 +316,24 @@ class ScaleNetwork(StepNetwork):
             check_exact(*twice)
         except ValueError as error:
             raise ModelError(f"{what}: {error}") from error
+        for name, (weight, bias) in self._layers.items():
+            is_head = name.startswith("head")
+            unit = 2.0 ** -(SUM_BITS - 2 if is_head else WEIGHT_BITS)
+            weight *= unit
+            bias *= unit
+            if not is_head and not name.startswith(("from_planes", "absorb_group")):
+                bias += 0.5  # so that the floor of a sum rounds it
+        for weight in self._absorb.values():
+            weight *= 2.0**-WEIGHT_BITS
 
     def activate(self, x: Array) -> Array:
-        """Shift, round, ReLU, clip."""
-        return rectified(x)
+        """Round, ReLU, clip; a half was added before."""
+        result: Array = np.floor(x)
+        return np.clip(result, 0, MAX_INTEGER, out=result)
 
     def table(
         self, state: Halves, step: int, level: Array, q: int, num_tables: int
-    ) -> npt.NDArray[np.int64]:
+    ) -> npt.NDArray[np.uint8]:
         """Numbers of the coding tables of a step's symbols.
 
             clip((4 sum + 3 * 2^13 (64 s + q) + 20 * 2^20 + 2^19) >> 20, 0, num_tables - 1)
@@ -314,15 +345,19 @@ class ScaleNetwork(StepNetwork):
             step: 2 group + pass.
             level: (cells of the colour,) levels s of the importance map.
             q: of the header.
-            num_tables: how many there are.
+            num_tables: how many there are, at most 256.
 
         Returns:
             (channels of the group, cells of the colour)
         """
-        sums = 4 * self.predict(state, step).astype(np.int64)
-        told = 3 * 2**13 * (64 * level.astype(np.int64) + q) + 20 * 2**20 + 2**19
-        result: npt.NDArray[np.int64] = np.clip((sums + told) >> 20, 0, num_tables - 1)
-        return result
+        numbers = self.predict(state, step)
+        told = (
+            3 * 2**13 * (64 * level.astype(np.int64) + q) + 20 * 2**SUM_BITS + 2 ** (SUM_BITS - 1)
+        )
+        # Where this sum could round, it is far beyond all tables.
+        numbers += told * 2.0**-SUM_BITS
+        np.clip(numbers, 0, num_tables - 1, out=numbers)
+        return numbers.astype(np.uint8)
 
 
 # The largest inputs of a scale network are activations themselves.
