@@ -7,6 +7,7 @@ does not depend on any of this, see :mod:`cwic.integer_net`.
 """
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,10 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-__all__ = ["one_blas_thread"]
+__all__ = ["one_blas_thread", "one_from_the_start"]
+
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_one_from_the_start = False
 
 
 class _State:
@@ -54,9 +58,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew)
 
 
+def one_from_the_start() -> None:
+    """Before numpy is loaded: this process and those it starts never have more threads to be held.
+
+    Whatever a variable of the environment says already stands.
+    """
+    global _one_from_the_start
+    if "numpy" in sys.modules:
+        return
+    for name in _VARIABLES:
+        os.environ.setdefault(name, "1")
+    _one_from_the_start = all(os.environ[name] == "1" for name in _VARIABLES)
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """The first one in takes the threads away, the last one out gives them back."""
+    if _one_from_the_start:
+        yield
+        return
     state = _state
     state.enter()
     try:

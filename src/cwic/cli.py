@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from cwic.blas_threads import one_from_the_start
 from cwic.errors import (
     BitstreamError,
     CodecError,
@@ -598,6 +599,7 @@ def _encode(options: argparse.Namespace) -> int:
         _usage_error(options, f"encode writes .cwic files, found -o {options.output}")
     if options.input.suffix.lower() == ".cwic":
         _usage_error(options, f"expected a picture: cwic decode {options.input}?")
+    one_from_the_start()
     return _for_each_file(options, _encode_file, _PICTURE_SUFFIXES, ".cwic")
 
 
@@ -675,6 +677,7 @@ def _decode(options: argparse.Namespace) -> int:
     suffix = Path(options.output or "").suffix.lower()
     if options.to is not None and suffix in _PICTURE_SUFFIXES:
         _usage_error(options, f"{options.output} says the format itself, found --to {options.to}")
+    one_from_the_start()
     return _for_each_file(options, _decode_file, frozenset({".cwic"}), f".{options.to or 'png'}")
 
 
@@ -783,14 +786,9 @@ def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> No
     )
 
 
-def _compute_on_one_thread() -> None:
-    """Before numpy is loaded, here and in workers: neither times nor bytes shall depend on -j."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-
-
 def _batch(options: argparse.Namespace) -> int:
-    _compute_on_one_thread()
+    # Neither times nor bytes shall depend on -j.
+    one_from_the_start()
     from cwic import batch
 
     wishes = {
@@ -1003,7 +1001,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     paths: list[Path] = []
     for source in options.inputs:
         paths += _files_in(source, _PICTURE_SUFFIXES) if source.is_dir() else [source]
-    _compute_on_one_thread()
+    one_from_the_start()
     with _extra("evaluate", ("torch", "pytorch_msssim", "scipy", "matplotlib"), NotBuiltError):
         from cwic.evaluation.benchmark import evaluate
 

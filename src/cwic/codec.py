@@ -394,9 +394,18 @@ class Codec:
 
 
 @cache
-def loaded(model: str | None = None, threads: int | None = None) -> Codec:
-    """What `Codec.load` gives, kept: the second call for a model is quick."""
-    return Codec.load(model, threads=threads)
+def loaded(
+    model: str | None = None, threads: int | None = None, *, for_decoding: bool = False
+) -> Codec:
+    """What `Codec.load` gives, kept: the second call for a model is quick.
+
+    Args:
+        model: name or path; None is the default model.
+        threads: as of `Codec`.
+        for_decoding: what only an encoder needs is loaded when it is needed.
+    """
+    path = model_file.find(model)
+    return Codec(model_file.load(path, for_decoding=for_decoding), threads=threads)
 
 
 def loaded_for(
@@ -413,7 +422,7 @@ def loaded_for(
     if model is None:
         identity = bitstream.read_header(data, limits).identity
         model = str(model_file.find_identity(identity))
-    return loaded(model, threads)
+    return loaded(model, threads, for_decoding=True)
 
 
 def _part(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce: int) -> Rectangle:

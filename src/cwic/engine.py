@@ -5,6 +5,7 @@ takes once; so floats may differ between machines and a file still decodes. Whic
 and what goes in and out, belongs to the families.
 """
 
+import contextlib
 import threading
 from typing import Any
 
@@ -73,13 +74,23 @@ class Engine:
             ) from error
         return result
 
+    def prepare(self, graph: str) -> None:
+        """Begin with the session of a graph that is going to be run, and go on meanwhile."""
+        if graph not in self._sessions:
+            threading.Thread(target=self._prepare, args=(graph,)).start()
+
+    def _prepare(self, graph: str) -> None:
+        with contextlib.suppress(ModelError):  # whoever runs the graph is told
+            self._session(graph)
+
     def _session(self, graph: str) -> Any:
         with self._lock:
             if graph not in self._sessions:
                 if graph not in self._graphs:
                     raise ModelError(f"model {self._name}: expected a graph {graph}, found none")
+                content = self._graphs[graph]
                 try:
-                    self._sessions[graph] = new_session(self._graphs[graph], self._threads)
+                    self._sessions[graph] = new_session(content, self._threads)
                 except Exception as error:  # ONNX Runtime's exceptions share no public base
                     raise ModelError(f"model {self._name}: bad {graph} graph: {error}") from error
             return self._sessions[graph]

@@ -143,6 +143,7 @@ class Flagship:
             num_groups = 1 if preview else None
             return self._decode_tile(payloads, q, tiling, number, num_groups)
 
+        self.engine(tiling).prepare((_PREVIEW if preview else _FULL).graph)
         if preview:
             return self.synthesize(decoded, tiling, part, _PREVIEW)
         return shrunk(self.synthesize(decoded, tiling, part), reduce)

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from cwic.atomic_file import write_file
 from cwic.errors import CodecWarning, ImageError
@@ -259,7 +259,7 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
         else:
             options[key] = block
     try:
-        return _save(image, known.name, options)
+        return _save(image, known, options)
     except Exception as error:  # Pillow's plugins raise nearly anything
         failure = ImageError(f"cannot encode {known.name}: {_reason(error)}")
         failure.__cause__ = error
@@ -267,7 +267,7 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
         raise failure
     # Formats that take EXIF apart fail on a block that others carry as it is.
     try:
-        encoded = _save(image, known.name, options)
+        encoded = _save(image, known, options)
     except Exception:
         raise failure from failure.__cause__
     warnings.warn(f"{known.name} cannot hold this EXIF: it is left out", CodecWarning, stacklevel=2)
@@ -312,6 +312,8 @@ class _Format(NamedTuple):
 
     name: str
     """As Pillow calls it."""
+    suffix: str
+    """A file extension by which Pillow knows it."""
     options: dict[str, Any]
     """For Pillow's `save`."""
     has_alpha: bool
@@ -321,16 +323,22 @@ class _Format(NamedTuple):
 
 
 # Level 2 takes a third of the time of the default; files of photographs are even smaller.
-_PNG = _Format("PNG", {"compress_level": 2}, has_alpha=True, has_metadata=True)
+_PNG = _Format("PNG", ".png", {"compress_level": 2}, has_alpha=True, has_metadata=True)
 # Quality 95 without chroma subsampling. A JPEG segment holds 65535 bytes with its length and, for
 # XMP, a name of 29.
-_JPEG = _Format("JPEG", {"quality": 95, "subsampling": 0}, False, True, 65535 - 2 - 29)
-_TIFF = _Format("TIFF", {"compression": "tiff_adobe_deflate"}, has_alpha=True, has_metadata=True)
+_JPEG = _Format("JPEG", ".jpg", {"quality": 95, "subsampling": 0}, False, True, 65535 - 2 - 29)
+_TIFF = _Format(
+    "TIFF", ".tif", {"compression": "tiff_adobe_deflate"}, has_alpha=True, has_metadata=True
+)
 # `exact` keeps the colour of fully transparent pixels.
-_WEBP = _Format("WEBP", {"lossless": True, "exact": True}, has_alpha=True, has_metadata=True)
-_AVIF = _Format("AVIF", {"quality": 95, "subsampling": "4:4:4"}, has_alpha=True, has_metadata=True)
-_PPM = _Format("PPM", {}, has_alpha=False, has_metadata=False)
-_BMP = _Format("BMP", {}, has_alpha=False, has_metadata=False)
+_WEBP = _Format(
+    "WEBP", ".webp", {"lossless": True, "exact": True}, has_alpha=True, has_metadata=True
+)
+_AVIF = _Format(
+    "AVIF", ".avif", {"quality": 95, "subsampling": "4:4:4"}, has_alpha=True, has_metadata=True
+)
+_PPM = _Format("PPM", ".ppm", {}, has_alpha=False, has_metadata=False)
+_BMP = _Format("BMP", ".bmp", {}, has_alpha=False, has_metadata=False)
 _FORMATS = {
     "png": _PNG,
     "jpg": _JPEG,
@@ -493,6 +501,8 @@ def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
     """CMYK or Lab to RGB; through the embedded profile of CMYK, since its inks mean little else."""
     profile = image.info.get("icc_profile")
     if image.mode == "CMYK" and profile:
+        from PIL import ImageCms  # rarely needed, and a library of its own
+
         try:
             converted = ImageCms.profileToProfile(
                 image,
@@ -638,10 +648,10 @@ def _exif_of_tags(tags: Image.Exif) -> bytes | None:
     return kept.tobytes().removeprefix(_EXIF_MARKER) if kept else None
 
 
-def _save(image: Image.Image, name: str, options: dict[str, Any]) -> bytes:
+def _save(image: Image.Image, known: _Format, options: dict[str, Any]) -> bytes:
     """The file that Pillow writes with nothing but these options."""
     options = dict(options)
-    if name == "TIFF":
+    if known.name == "TIFF":
         # XMP is a tag here, and Pillow takes tags from one place only.
         tags = Image.Exif()
         tags.load(options.pop("exif", b""))
@@ -653,8 +663,10 @@ def _save(image: Image.Image, name: str, options: dict[str, Any]) -> bytes:
     # Pillow takes some metadata from `info` by itself, also what was left out on purpose.
     plain = image.copy()
     plain.info = {}
+    # By a name Pillow loads the one plugin that it takes, by a format five.
     encoded = io.BytesIO()
-    plain.save(encoded, name, **options)
+    encoded.name = f"picture{known.suffix}"  # type: ignore[attr-defined]
+    plain.save(encoded, **options)
     return encoded.getvalue()
 
 
