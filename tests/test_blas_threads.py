@@ -89,3 +89,35 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 """
     )
+
+
+@pytest.mark.parametrize(("asked", "held"), [(None, 1), ("2", 2)])
+def test_a_process_that_asks_before_numpy_has_one_thread_unless_told_otherwise(
+    asked: str | None, held: int
+) -> None:
+    """Where the environment asks for more, they are taken away inside, as ever."""
+    code = """
+from cwic.blas_threads import one_blas_thread, one_from_the_start
+one_from_the_start()
+import numpy as np
+from threadpoolctl import threadpool_info
+
+def count():
+    return [info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"]
+
+before = count()
+with one_blas_thread():
+    assert set(count()) <= {1}
+assert count() == before
+print(*before)
+"""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    if asked is not None:
+        environment |= dict.fromkeys(names, asked)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    if not done.stdout.strip() or (os.cpu_count() or 1) < held:
+        pytest.skip("no BLAS here with threads that can be counted")
+    assert done.stdout.split() == [str(held)]

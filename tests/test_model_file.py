@@ -387,6 +387,25 @@ def test_an_entry_that_hides_its_size_is_refused(path: Path) -> None:
     refusal(path)
 
 
+# --- what only an encoder needs ------------------------------------------------------------------
+
+
+def test_for_decoding_a_graph_outside_the_identity_is_checked_when_it_is_asked_for(
+    path: Path,
+) -> None:
+    whole = model_file.load(path)
+    lazy = model_file.load(path, for_decoding=True)
+    entries = entries_of(path)
+    write_entries(path, entries | {"analysis.onnx": b"junk"})
+    damaged = model_file.load(path, for_decoding=True)
+    assert damaged.graphs["synthesis"] == whole.graphs["synthesis"]
+    with pytest.raises(ModelError, match=r"analysis\.onnx: "):
+        damaged.graphs["analysis"]
+    # The file that was loaded counts, not what stands there now.
+    assert dict(lazy.graphs) == dict(whole.graphs)
+    assert "absent" not in lazy.graphs
+
+
 # --- which models there are -----------------------------------------------------------------------
 
 

@@ -287,6 +287,7 @@ class FlagshipAnalysis:
         self.importance = np.empty((cells.height, cells.width), np.float32)
         self._latents: dict[int, npt.NDArray[np.float32]] = {}
         keeps = height * width <= _MAX_KEPT_PIXELS
+        family.engine(tiling).prepare("hyper_analysis")
 
         def analyze(number: int) -> None:
             latents, importance = self._analyze(number)

@@ -290,11 +290,11 @@ class LatentCoder:
                 if needed:
                     magnitudes = self._magnitudes.take(found + MAX_SYMBOL, mode="clip")
                     heard = network.heard(step, magnitudes, board)
+                if y is None:
+                    dequantized.append(beside.next(side.dequantize, step, found))
                 # The next step asks for the other colour; this one may be told beside it.
                 if colour in needed:
                     absorbed = beside.any(network.absorb, state, heard, board, colour)
-                if y is None:
-                    dequantized.append(beside.next(side.dequantize, step, found))
                 if 1 - colour in needed:
                     network.absorb(state, heard, board, 1 - colour)
             for wait in dequantized:
