@@ -665,7 +665,7 @@ def _save(image: Image.Image, known: _Format, options: dict[str, Any]) -> bytes:
     plain.info = {}
     # By a name Pillow loads the one plugin that it takes, by a format five.
     encoded = io.BytesIO()
-    encoded.name = f"picture{known.suffix}"  # type: ignore[attr-defined]
+    encoded.name = f"picture{known.suffix}"
     plain.save(encoded, **options)
     return encoded.getvalue()
 
