@@ -1,6 +1,6 @@
 """How time grows with the picture, from 64x64 to 24 megapixels, on one thread and on two.
 
-    python benchmarks/scaling.py KODAK [--compressai-python PYTHON] [--plot docs/plots/scaling.svg]
+    python benchmarks/scaling.py KODAK [--compressai-python PYTHON] [--plot docs/plots/scaling.png]
 
 Within a process, warm, the least of two for pictures of less than a megapixel, once for larger
 ones, which are made of the others. CompressAI's mbt2018-mean (N = 128, see `peers.py`) goes along
@@ -77,10 +77,9 @@ def plot(curves: Curves, path: Path) -> None:
     """Both axes logarithmic; our curves in blue, those of others in orange."""
     import matplotlib
 
-    matplotlib.use("svg")
+    matplotlib.use("agg")
     from matplotlib import pyplot
 
-    matplotlib.rcParams["svg.hashsalt"] = "cwic"
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     for label, points in curves.items():
         axes.plot(
@@ -104,7 +103,7 @@ def main() -> None:
     parser.add_argument("kodak", type=Path, help="folder of PNG pictures")
     parser.add_argument("--model")
     parser.add_argument("--compressai-python", help="interpreter of an environment with compressai")
-    parser.add_argument("--plot", type=Path, help="an SVG file")
+    parser.add_argument("--plot", type=Path, help="a picture file")
     options = parser.parse_args()
     paths = sorted(options.kodak.glob("*.png"))
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
