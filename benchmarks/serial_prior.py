@@ -214,10 +214,7 @@ class Prior(nn.Module):
         state = self.enter(torch.cat(told, dim=1))
         if self.present is not None:
             state = state + self.present(seen)
-        state = torch.nn.functional.leaky_relu(state, 0.1)
-        state = state + torch.nn.functional.leaky_relu(self.hidden(state), 0.1)
-        mean, log_scale = self.leave(state).chunk(2, dim=1)
-        return mean, log_scale
+        return law_of(state, self.hidden, self.leave)
 
     def bits(self, latents: Latents, *, noise: bool) -> Tensor:
         """(B,) what the latents cost; with noise in place of rounding it can be differentiated."""
@@ -270,16 +267,21 @@ class Correction(nn.Module):
             surprise = (torch.round(latents.exact) * inverse).clamp(-MAX_SURPRISE, MAX_SURPRISE)
             past = torch.nn.functional.leaky_relu(self.past(surprise), 0.1)
             state = state + self.from_past(past) + self.present(surprise)
-        state = torch.nn.functional.leaky_relu(state, 0.1)
-        state = state + torch.nn.functional.leaky_relu(self.hidden(state), 0.1)
-        mean, log_scale = self.leave(state).chunk(2, dim=1)
-        return mean, log_scale
+        return law_of(state, self.hidden, self.leave)
 
     def bits(self, latents: Latents, *, noise: bool) -> Tensor:
         """As of :class:`Prior`."""
         mean, log_scale = self.law(latents)
         scale = 1 / inverse_scale(latents.table)
         return cost_of(latents.exact - mean * scale, scale * torch.exp(log_scale), noise)
+
+
+def law_of(state: Tensor, hidden: nn.Module, leave: nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and logarithm of the scale of every latent, from what is known there."""
+    state = torch.nn.functional.leaky_relu(state, 0.1)
+    state = state + torch.nn.functional.leaky_relu(hidden(state), 0.1)
+    mean, log_scale = leave(state).chunk(2, dim=1)
+    return mean, log_scale
 
 
 def cost_of(exact: Tensor, scale: Tensor, noise: bool) -> Tensor:

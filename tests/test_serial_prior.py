@@ -14,6 +14,14 @@ CONFIG = FlagshipConfig(groups=(2, 3, 4), hyper_channels=4)
 CHANNELS = CONFIG.latent_channels
 SIDE = 8
 CENTRE = 4  # far enough from the borders for a window of 5x5
+# (channel, row, column) of places above, and to the left, in the window.
+BEFORE = {
+    (other, row, column)
+    for other in range(CHANNELS)
+    for row in range(CENTRE - 2, CENTRE + 1)
+    for column in range(CENTRE - 2, CENTRE + 3)
+    if (row, column) < (CENTRE, CENTRE)
+}
 GROUP = torch.repeat_interleave(torch.arange(3), torch.tensor(CONFIG.groups))
 
 
@@ -55,13 +63,7 @@ def test_a_latent_of_the_serial_prior_sees_places_and_channels_before_it_alone(
 ) -> None:
     prior = serial_prior.Prior(CONFIG, torch.ones(CHANNELS), hyper=True, serial=True)
     latents = latents_of(serial_prior)
-    expected = {
-        (other, row, column)
-        for other in range(CHANNELS)
-        for row in range(CENTRE - 2, CENTRE + 1)
-        for column in range(CENTRE - 2, CENTRE + 3)
-        if (row, column) < (CENTRE, CENTRE)
-    }
+    expected = set(BEFORE)
     expected |= {(other, CENTRE, CENTRE) for other in range(channel)}
     assert seen(prior, latents, latents.decoded, channel) == expected
 
@@ -76,11 +78,8 @@ def test_a_latent_made_serial_sees_what_its_coding_step_has_told_and_no_later_gr
     symbols = seen(prior, latents, latents.exact, channel)
     expected = {
         (other, row, column)
-        for other in range(CHANNELS)
-        for row in range(CENTRE - 2, CENTRE + 1)
-        for column in range(CENTRE - 2, CENTRE + 3)
-        if (row, column) < (CENTRE, CENTRE)
-        and (row + column) % 2 == 0  # the same colour of the checkerboard
+        for other, row, column in BEFORE
+        if (row + column) % 2 == 0  # the same colour of the checkerboard
         and GROUP[other] <= GROUP[channel]
     }
     assert symbols == expected | {(other, CENTRE, CENTRE) for other in range(channel)}
