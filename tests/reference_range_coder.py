@@ -1,14 +1,11 @@
 """The range coder of `docs/format.md`, written from that page with Python integers alone.
 
-What the package's coder, which is constriction's, is compared with; and what reads payloads in its
-place on a machine for which constriction has no wheel (`scripts/emulate_aarch64`).
+What the package's coder is compared with.
 """
 
-import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -110,13 +107,3 @@ class ReferenceDecoder:
         fewer than the decoder has seen after it."""
         written = 0 if self.range == 2**64 - 1 else self.position - 1
         assert len(self.words) <= written, "whole words are left over"
-
-
-def take_over() -> None:
-    """Reads every payload of this process, where constriction is not installed."""
-    model = SimpleNamespace(Bernoulli=lambda perfect: None)
-    sys.modules["constriction"] = SimpleNamespace(stream=SimpleNamespace(model=model))  # type: ignore[assignment]
-    from cwic import cvpr2018_coder, flagship_coder
-
-    for coder in (cvpr2018_coder, flagship_coder):
-        coder.BitDecoder = ReferenceDecoder  # type: ignore[misc, assignment]

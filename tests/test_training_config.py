@@ -27,6 +27,7 @@ family = "cvpr2018"
 name = "only"
 steps = 10
 """
+FLAGSHIP = SMALLEST.replace("cvpr2018", "cwic")
 
 
 def load_text(folder: Path, text: str | bytes) -> TrainConfig:
@@ -150,6 +151,12 @@ def test_wrong_types_are_errors_that_name_the_key(tmp_path: Path, text: str, nam
         (SMALLEST + "[data]\ncrop_px = 12\n", "data: crop_px must be a multiple of 8"),
         (SMALLEST + "[data]\ncrop_px = 100\n", "data: crop_px must be a multiple of 8"),
         (SMALLEST + "[data]\nheld_out = 1.0\n", "data: held_out must lie in [0, 1), found 1.0"),
+        (
+            FLAGSHIP + "often_q = [1, -2]\n",
+            "often_q must be two numbers that rise, found (1.0, -2.0)",
+        ),
+        (FLAGSHIP + "often_q = [1]\n", "often_q must be two numbers that rise, found (1.0,)"),
+        (FLAGSHIP + "often_q = 1\n", "often_q: expected an array, found 1"),
         (SMALLEST + "[data]\ndownscale = -0.1\n", "data: downscale must lie in [0, 1)"),
         (
             SMALLEST + "[data]\ncolour_jitter = nan\n",

@@ -514,6 +514,15 @@ def test_a_step_draws_q_over_the_whole_range_and_maps_for_a_share() -> None:
     assert 0.25 < np.mean(shares) < 0.5
 
 
+def test_a_stage_may_draw_four_of_five_q_from_a_part_of_the_range() -> None:
+    stage = FlagshipStage(name="one", steps=1, batch=10, often_q=(-2.0, 1.0))
+    drawn = np.concatenate([draw(TINY, stage, 3, step, 64).q for step in range(200)])
+    outside = 1 - 3 / (TINY.max_q - TINY.min_q)
+    assert np.mean((drawn < -2) | (drawn > 1)) == pytest.approx(0.2 * outside, abs=0.02)
+    assert drawn.min() < TINY.min_q + 1
+    assert drawn.max() > TINY.max_q - 1
+
+
 # --- the grid -------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """Integer symbols and integer probabilities <-> bytes: the range coder.
 
-Owns the bytes of one payload: a thin wrapper of constriction's queue range coder that is exact, has
-one method for both directions, and turns that library's exceptions into this package's. Which
+Owns the bytes of one payload: a thin wrapper of constriction's queue range coder, or where that
+library has no wheel of :mod:`.range_coder`, that is exact, has one method for both directions, and
+turns a coder's exceptions into this package's. Which
 probability belongs to which symbol, and the order of coding, is left to the coders of the families;
 lengths and checksums are left to `bitstream`.
 
@@ -33,11 +34,20 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 from cwic.errors import BitstreamError
+
+try:
+    import constriction
+except ImportError:
+    from cwic import range_coder
+
+    _models: Any = range_coder
+    _queue: Any = range_coder
+else:
+    _models, _queue = constriction.stream.model, constriction.stream.queue
 
 __all__ = [
     "FREQUENCY_BITS",
@@ -56,7 +66,7 @@ _FEW = 64  # so many symbols are ordered sooner as numbers of Python than as arr
 
 _CODER_BITS = 24  # of the probabilities inside constriction
 _WORD_BYTES = 4
-_BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)
+_BERNOULLI = _models.Bernoulli(perfect=False)
 
 
 class SymbolTables:
@@ -96,7 +106,7 @@ class SymbolTables:
         if table not in self._models:
             # Frequencies stay undivided: constriction normalizes, and a sum of 2^16 makes that
             # exact. With perfect=False its models are the same whether built lazily or not.
-            categorical: Callable[..., object] = constriction.stream.model.Categorical
+            categorical: Callable[..., object] = _models.Categorical
             row = self.frequencies[table].astype(np.float64)
             self._models[table] = categorical(row, perfect=False)
         return self._models[table]
@@ -147,7 +157,7 @@ class BitEncoder:
     """Collects symbols and gives their bytes."""
 
     def __init__(self) -> None:
-        self._coder = constriction.stream.queue.RangeEncoder()
+        self._coder = _queue.RangeEncoder()
 
     def code(self, bits: NDArray[Any], p_one: NDArray[Any]) -> NDArray[np.uint8]:
         """Appends bits; see `BitCoder.code`.
@@ -231,7 +241,7 @@ class BitDecoder:
             )
         padded = payload + bytes(-len(payload) % _WORD_BYTES)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
-        self._coder = constriction.stream.queue.RangeDecoder(words)
+        self._coder = _queue.RangeDecoder(words)
 
     def code(self, bits: NDArray[Any], p_one: NDArray[Any]) -> NDArray[np.uint8]:
         """The next bits; see `BitCoder.code`.
@@ -276,8 +286,8 @@ class BitDecoder:
             )
 
     def _decode(self, model: object, parameters: object) -> NDArray[np.int32]:
-        # The documentation names no exception. Seen are AssertionError (bytes no encoder writes);
-        # the decoder has no other input here that was not checked before.
+        # constriction's documentation names no exception. Seen are AssertionError (bytes no encoder
+        # writes); the decoder has no other input here that was not checked before.
         try:
             decoded: NDArray[np.int32] = self._coder.decode(model, parameters)
         except (AssertionError, KeyError, ValueError) as error:

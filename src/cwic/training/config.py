@@ -68,6 +68,7 @@ class FlagshipStage(StageConfig):
     perceptual_weight: float = 0.0  # weight of the perceptual distance
     perceptual: str = "haarpsi"  # or "lpips", the package, or a path of SqueezeNet v1.1's weights
     random_maps: float = 0.3  # share of pictures with a random offset on their importance map
+    often_q: tuple[float, float] | None = None  # the range that four of five q are drawn from
     hard: bool = False  # rates of rounded values in place of noise
 
     def __post_init__(self) -> None:
@@ -78,6 +79,9 @@ class FlagshipStage(StageConfig):
         for name in ("low_frequency_weight", "preview_weight", "grid_weight", "perceptual_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
+        often_q = self.often_q
+        if often_q is not None and not (len(often_q) == 2 and often_q[0] < often_q[1]):
+            raise ValueError(f"often_q must be two numbers that rise, found {often_q}")
 
 
 # What `network` and `stages` hold in the configuration of each family.
@@ -234,6 +238,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is types.UnionType:
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
+        return _convert(hint, value, where)
     if hint is float and type(value) is int:
         return float(value)
     if isinstance(value, float) and not math.isfinite(value):

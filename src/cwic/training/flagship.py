@@ -25,6 +25,9 @@ from cwic.training.model.flagship import (
 # Bits per pixel at which validation compares checkpoints.
 _SCORE_BPP = (0.1, 0.2, 0.4, 0.8, 1.6)
 
+# Share of a batch whose q lie in the range `often_q` of a stage.
+_OFTEN_SHARE = 0.8
+
 # Largest random offset on the importance map, in quarter octaves.
 _MAX_OFFSET = 6.0
 
@@ -135,10 +138,15 @@ def draw(config: FlagshipConfig, stage: FlagshipStage, seed: int, step: int, sid
     """q and the random maps of a whole batch, the same in every process.
 
     The q of a batch are spread evenly over the range: one from each of as many equal parts of it.
+    With `often_q`, four fifths of these parts lie in that range.
     """
     rng = np.random.default_rng((seed, step, 1 << 30))
     share = (rng.permutation(stage.batch) + rng.random(stage.batch)) / stage.batch
     q = config.min_q + share * (config.max_q - config.min_q)
+    if stage.often_q is not None:
+        often = np.interp(share, (0, _OFTEN_SHARE), stage.often_q)
+        rest = np.interp(share, (_OFTEN_SHARE, 1), (config.min_q, config.max_q))
+        q = np.where(share < _OFTEN_SHARE, often, rest)
     cells = side_px // LATENT_PX
     offset = np.zeros((stage.batch, 1, cells, cells), np.float32)
     for index in np.flatnonzero(rng.random(stage.batch) < stage.random_maps):
