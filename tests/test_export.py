@@ -208,6 +208,22 @@ def test_weights_are_stored_in_half_precision(
     assert sum(map(len, tiny_model.graphs.values())) < 2 * count + 30_000
 
 
+def test_a_shuffle_before_a_residual_block_is_followed_by_a_pooling(
+    tiny_flagship_path: Path,
+) -> None:
+    """Without it the runtime leaves its own layout for the addition; what is last has no branch."""
+    import onnx
+
+    synthesis = model_file.load(tiny_flagship_path).graphs["synthesis"]
+    nodes = onnx.load_model_from_string(synthesis).graph.node
+    after = [
+        [node.op_type for node in nodes if shuffle.output[0] in node.input]
+        for shuffle in nodes
+        if shuffle.op_type == "DepthToSpace"
+    ]
+    assert after == [["MaxPool"], ["MaxPool"], ["Transpose"]]
+
+
 def test_another_process_exports_the_same_model_from_a_checkpoint(
     tiny_network: "Cvpr2018Network",
     tiny_model: ModelFile,

@@ -12,14 +12,14 @@ __all__ = ["DETECTOR_OPERATORS", "OPERATORS", "check_graph"]
 # Of the standard ONNX domain. None of them reads files, keeps state, loops, or draws at random.
 OPERATORS = frozenset(
     "Add Cast Clip Concat Constant Conv ConvTranspose DepthToSpace Div Expand Floor Gather "
-    "Identity LeakyRelu Max Min Mul Pad Pow Relu Reshape Round Shape Sigmoid Slice SpaceToDepth "
-    "Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze".split()
+    "Identity LeakyRelu Max MaxPool Min Mul Pad Pow Relu Reshape Round Shape Sigmoid Slice "
+    "SpaceToDepth Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze".split()
 )
 # What networks of others that find what matters in a picture are made of besides.
 DETECTOR_OPERATORS = OPERATORS | frozenset(
     "Abs And ArgMax AveragePool BatchNormalization ConstantOfShape DequantizeLinear Equal Erf Exp "
     "Flatten Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GroupNormalization HardSigmoid "
-    "HardSwish InstanceNormalization LayerNormalization Less Log MatMul MaxPool Mish Neg Not "
+    "HardSwish InstanceNormalization LayerNormalization Less Log MatMul Mish Neg Not "
     "PRelu QuantizeLinear Range ReduceMax ReduceMean ReduceMin ReduceSum Resize Softmax Softplus "
     "Sum Tile Upsample Where".split()
 )

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -48,6 +49,7 @@ def onnx_graph(module: nn.Module, inputs: Sequence[Input], outputs: Sequence[str
     graph = onnx.load_model_from_string(program.model_proto.SerializeToString())
     _strip_notes(graph)
     _halve_weights(graph)
+    _pool_before_branches(graph)
     onnx.checker.check_model(graph)
     data: bytes = graph.SerializeToString(deterministic=True)
     return data
@@ -80,3 +82,21 @@ def _halve_weights(graph: onnx.ModelProto) -> None:
         )
     for cast in reversed(casts):
         graph.graph.node.insert(0, cast)
+
+
+def _pool_before_branches(graph: onnx.ModelProto) -> None:
+    """Put a pooling of 1x1, which changes nothing, between a shuffle and a residual block.
+
+    ONNX Runtime computes convolutions in a layout of its own, of which DepthToSpace knows nothing.
+    It brings a tensor into that layout for a convolution, but not for the addition behind it, and
+    then adds in the plain one, with two more conversions. For a pooling it does.
+    """
+    nodes = graph.graph.node
+    used = Counter(name for node in nodes for name in node.input)
+    for node in [node for node in nodes if node.op_type == "DepthToSpace"]:
+        name = node.output[0]
+        if used[name] < 2:
+            continue
+        node.output[0] = name + "_shuffled"
+        pool = onnx.helper.make_node("MaxPool", [node.output[0]], [name], kernel_shape=[1, 1])
+        nodes.insert(list(nodes).index(node) + 1, pool)

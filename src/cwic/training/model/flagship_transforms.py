@@ -16,6 +16,9 @@ from torch import Tensor, nn
 # Channels of `condition`.
 CONDITION_CHANNELS = 5
 
+# The edges of both transforms work at 1 / EDGE_PX of the picture's size.
+EDGE_PX = 4
+
 # Steeper than PyTorch's 0.01: hardly any unit is lost in the first thousand steps.
 _SLOPE = 0.1
 
@@ -246,7 +249,7 @@ class Synthesis(nn.Module):
         self.to_4 = conv(width_8, 4 * edge_channels, 1)
         self.edge_blocks = nn.Sequential(*(EdgeBlock(edge_channels) for _ in range(edge_blocks)))
         # 3x3 at 1/4, then a shuffle: a lapped transform with windows of 12 at steps of 4.
-        self.edge = conv(edge_channels, 3 * 4 * 4, 3)
+        self.edge = conv(edge_channels, 3 * EDGE_PX**2, 3)
 
     def forward(self, decoded: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
         """The picture.
@@ -259,6 +262,10 @@ class Synthesis(nn.Module):
         Returns:
             (B, 3, H, W), nominally in [-0.5, 0.5], not clipped.
         """
+        return nn.functional.pixel_shuffle(self.subpixels(decoded, prior, planes), EDGE_PX)
+
+    def subpixels(self, decoded: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
+        """The picture before its last shuffle, (B, 3 * EDGE_PX^2, H / EDGE_PX, W / EDGE_PX)."""
         coarse_channels = decoded.shape[1] - self.detail_channels
         coarse, details = decoded[:, :coarse_channels], decoded[:, coarse_channels:]
         entered = torch.cat([coarse, prior.to(decoded.dtype), planes], dim=1)
@@ -267,4 +274,5 @@ class Synthesis(nn.Module):
             features = features + _full_precision(self.enter_8, details)
         features = nn.functional.pixel_shuffle(features, 2)
         features = nn.functional.pixel_shuffle(self.to_4(self.blocks_8(features)), 2)
-        return nn.functional.pixel_shuffle(self.edge(self.edge_blocks(features)), 4)
+        result: Tensor = self.edge(self.edge_blocks(features))
+        return result
