@@ -29,7 +29,7 @@ import numpy as np
 from cwic import Codec, model_file
 from cwic.evaluation.rate_distortion import bd_rate
 from cwic.training import export_flagship
-from cwic.training.model.flagship import PRESETS, FlagshipNetwork
+from cwic.training.model.flagship import PRESETS, FlagshipConfig, FlagshipNetwork
 from cwic.training.trainer import train
 
 BASE = replace(PRESETS["small"], min_q=-11.0, max_q=10.0)
@@ -114,29 +114,37 @@ def main() -> None:
 
 def toml(choice: Choice, steps: int, seed: int) -> str:
     """The configuration of a run."""
-    network = dataclasses.asdict(replace(BASE, **choice.network))
-    stage = {
-        "steps": steps,
-        "batch": BATCH,
-        "with_map": choice.with_map,
-        "warmup_steps": max(1, steps // 10),
-        "learning_rate": LEARNING_RATE,
-        "final_learning_rate": LAST_LEARNING_RATE,
-        "preview_weight": 40.0,
-        **choice.loss,
-    }
+    return recipe(
+        replace(BASE, **choice.network),
+        {
+            "steps": steps,
+            "batch": BATCH,
+            "with_map": choice.with_map,
+            "warmup_steps": max(1, steps // 10),
+            "learning_rate": LEARNING_RATE,
+            "final_learning_rate": LAST_LEARNING_RATE,
+            "preview_weight": 40.0,
+            **choice.loss,
+        },
+        CROP_PX,
+        seed,
+    )
+
+
+def recipe(network: FlagshipConfig, stage: dict[str, Any], crop_px: int, seed: int) -> str:
+    """What `cwic train` reads, for one stage that ends with a validation."""
     lines = [
         'family = "cwic"',
         'optimizer = "muon"',
         f"seed = {seed}",
         "ema_decay = 0.99",
-        f"validate_every = {steps}",
+        f"validate_every = {stage['steps']}",
         "checkpoint_every = 100",
         "validation_crop_px = 256",
         "[network]",
-        *(f"{name} = {_value(value)}" for name, value in network.items()),
+        *(f"{name} = {_value(value)}" for name, value in dataclasses.asdict(network).items()),
         "[data]",
-        f"crop_px = {CROP_PX}",
+        f"crop_px = {crop_px}",
         "downscale = 0.3",
         "[[stages]]",
         'name = "all"',
