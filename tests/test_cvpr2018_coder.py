@@ -24,13 +24,16 @@ LAYOUTS = [
     CodeLayout(code_channels=16, levels=8, first_kept=2),
     CodeLayout(code_channels=64, levels=16, first_kept=4),
     CodeLayout(code_channels=128, levels=32, first_kept=0),
+    CodeLayout(code_channels=8, levels=4, first_kept=2, channel_delay=1),
+    CodeLayout(code_channels=16, levels=8, first_kept=0, channel_delay=3),
+    CodeLayout(code_channels=32, levels=16, first_kept=2, channel_delay=7),
 ]
 
 
 def random_arrays(layout: CodeLayout, seed: int, maps: int = 3, size: int = 5) -> dict[str, Any]:
     """Networks that nobody trained, of the shapes that an export writes."""
     rng = np.random.default_rng(seed)
-    n, levels, _ = layout
+    n, levels = layout.code_channels, layout.levels
 
     def weights(*shape: int) -> np.ndarray:
         return rng.integers(-4000, 4001, shape).astype(np.int16)
@@ -142,10 +145,13 @@ def test_every_kept_bit_and_every_level_is_visited_once() -> None:
     assert len(witness.seen) == layout.kept(picture.level).sum() + 35
 
 
+@pytest.mark.parametrize("channel_delay", [0, 1, 3, 7])
 @pytest.mark.parametrize("of", ["code", "level"])
-def test_expectations_hold_nothing_that_a_decoder_does_not_know_yet(of: str) -> None:
+def test_expectations_hold_nothing_that_a_decoder_does_not_know_yet(
+    of: str, channel_delay: int
+) -> None:
     """Changing one symbol may change no expectation of a symbol that is coded before it."""
-    layout = CodeLayout(code_channels=8, levels=4, first_kept=8 // 4)
+    layout = CodeLayout(8, levels=4, first_kept=8 // 4, channel_delay=channel_delay)
     picture = random_picture(layout, 6, 5, np.random.default_rng(4))
     coder = coder_of(layout, 9, maps=4)
 
@@ -207,12 +213,21 @@ def test_layouts_that_make_no_sense_are_refused(layout: tuple[int, int, int]) ->
         CodeCoder(CodeLayout(*layout), {}, "broken")
 
 
+@pytest.mark.parametrize("channel_delay", [-1, 17])
+def test_a_delay_out_of_range_is_refused(channel_delay: int) -> None:
+    layout = CodeLayout(8, 4, 2, channel_delay)
+    with pytest.raises(ModelError, match=f"channel_delay of 0 to 16, found {channel_delay}"):
+        CodeCoder(layout, random_arrays(layout, 0), "broken")
+
+
 # --- the seam -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("maps", "reach"), [(0, 0), (2, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("maps", "reach", "channel_delay"), [(0, 0, 3), (2, 1, 0), (4, 2, 0), (2, 1, 1), (4, 2, 3)]
+)
 def test_training_counts_the_bits_that_the_coder_spends(
-    maps: int, reach: int, one_torch_thread: None
+    maps: int, reach: int, channel_delay: int, one_torch_thread: None
 ) -> None:
     import torch
 
@@ -222,7 +237,13 @@ def test_training_counts_the_bits_that_the_coder_spends(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(maps)
         network = Cvpr2018Network(
-            Cvpr2018Config(width=1 / 16, context_maps=maps, context_reach=reach, context_width=8)
+            Cvpr2018Config(
+                width=1 / 16,
+                context_maps=maps,
+                context_reach=reach,
+                context_width=8,
+                channel_delay=channel_delay,
+            )
         )
         torch.nn.init.normal_(network.code_context.out.weight)
         torch.nn.init.normal_(network.level_context.out.weight, std=0.02)

@@ -1,16 +1,17 @@
 """Codes of the `cvpr2018` family <-> bytes: one traversal, walked by encoder and decoder alike.
 
 First the importance map, all cells of equal x + 2 y at once; a network says the centre and the
-scale of each level's distribution. Then the code, channel by channel, in each the cells of even
-x + y first; a network says the probability of each bit from a cube of bits around it. Both
-networks compute in the exact integers of :mod:`cwic.integer_net` and see integers that are coded
-already, so that every machine reads the same file the same way.
+scale of each level's distribution. Then the code, all bits of equal x + 2 y + d k at once, k their
+channel (in older models channel by channel, in two passes over a checkerboard); a network says the
+probability of each bit from those bits of a cube around it that are coded before. Both networks
+compute in the exact integers of :mod:`cwic.integer_net` and see integers that are coded already, so
+that every machine reads the same file the same way.
 
 Leaves the range coder to :mod:`cwic.arithmetic_coder` and the float transforms to
 :mod:`cwic.engine`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from cwic.blas_threads import one_blas_thread
 from cwic.errors import BitstreamError, ModelError
 from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, SUM_BITS, check_exact, rectified
 
-__all__ = ["CodeCoder", "CodeLayout", "CodedPicture"]
+__all__ = ["CodeCoder", "CodeLayout", "CodedPicture", "known_before"]
 
 Bits = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
@@ -48,6 +49,7 @@ LEVEL_TAPS = (
 )
 
 MAX_CODE_CHANNELS = 1024
+MAX_CHANNEL_DELAY = 16
 OUTPUT_GAIN = 4  # of the last layers
 _MAX_PLACE = 2**40  # of biases: no sum comes near 2^53
 _REACH = 2  # cells of border around maps and codes
@@ -59,10 +61,26 @@ class CodeLayout(NamedTuple):
     code_channels: int  # n
     levels: int  # L, a power of two up to 256 that divides n
     first_kept: int  # kept channels at level 0: 0 (paper) or n / L (released model)
+    channel_delay: int = 0  # d: bits of equal x + 2 y + d k are one step; 0: two steps a channel
 
     def kept(self, level: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """Kept channels of each cell from its level."""
         return self.first_kept + level.astype(np.int64) * (self.code_channels // self.levels)
+
+
+def known_before(channel_delay: int, below: int, reach: int) -> npt.NDArray[np.bool_]:
+    """Which cells around a bit are coded before it, in the channel `below` channels below its own.
+
+    With a delay of 0, the cells of its own channel are so in the second of two passes only.
+
+    Returns:
+        (2 reach + 1, 2 reach + 1)
+    """
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    if channel_delay:
+        before: npt.NDArray[np.bool_] = dx + 2 * dy < channel_delay * below
+        return before
+    return np.full(dx.shape, True) if below else (dx + dy) % 2 == 1
 
 
 class CodedPicture(NamedTuple):
@@ -105,7 +123,12 @@ class CodeCoder:
             ModelError: they do not fit.
         """
         self._model = model
-        n, levels, first_kept = layout
+        n, levels, first_kept, channel_delay = layout
+        if not 0 <= channel_delay <= MAX_CHANNEL_DELAY:
+            raise ModelError(
+                f"model {model}: expected a channel_delay of 0 to {MAX_CHANNEL_DELAY}, "
+                f"found {channel_delay}"
+            )
         if not (
             2 <= levels <= 256
             and levels & (levels - 1) == 0
@@ -122,26 +145,23 @@ class CodeCoder:
         found = {name: _integers(name, array, model) for name, array in arrays.items()}
         self._place = self._take(found, "code.place", (n * levels, None))
         width = self._place.shape[1]
-        self._below, self._own = [], np.zeros((0, width))
-        self._below_taps: list[tuple[int, int]] = []
-        self._own_taps: list[tuple[int, int]] = []
         if np.abs(self._place).max() > _MAX_PLACE:
             raise ModelError(f"model {model}: code.place: expected at most {_MAX_PLACE}")
-        if "code.below.weight" in found:
-            weight = self._kernel(found, "code.below.weight", (width, None))
-            self._below_taps = _window(weight.shape[2] // 2)
-            self._below = [
-                np.ascontiguousarray(weight[:, j].reshape(width, -1).T)
-                for j in range(weight.shape[1])
-            ]
+        # The cube: for each tap how many channels below, rows and columns away; and its weights.
+        self._taps: list[tuple[int, int, int]] = []
+        rows = [np.zeros((0, width))]
+        for name, inputs in (("code.own.weight", 1), ("code.below.weight", None)):
+            if name not in found:
+                continue
+            weight = self._kernel(found, name, (width, inputs))
             self._check_exact(weight, np.zeros(width), 1 << ACTIVATION_BITS)
-        if "code.own.weight" in found:
-            weight = self._kernel(found, "code.own.weight", (width, 1))
             reach = weight.shape[2] // 2
-            self._own_taps = [tap for tap in _window(reach) if sum(tap) % 2]
-            own = [weight[:, 0, dy + reach, dx + reach] for dy, dx in self._own_taps]
-            self._own = np.array(own).reshape(-1, width)
-            self._check_exact(weight, np.zeros(width), 1 << ACTIVATION_BITS)
+            for j in range(weight.shape[1]):
+                below = 0 if inputs else weight.shape[1] - j
+                for row, column in np.argwhere(known_before(channel_delay, below, reach)):
+                    self._taps.append((below, int(row) - reach, int(column) - reach))
+                    rows.append(weight[None, :, j, row, column])
+        self._cube = np.concatenate(rows)
         self._code_perceptron = self._perceptron(found, "code", width, 1)
         weight = self._kernel(found, "level.neighbours.weight", (None, 2))
         if weight.shape[2] != 2 * _REACH + 1:
@@ -278,41 +298,54 @@ class CodeCoder:
 
     @one_blas_thread()
     def _code_bits(self, coder: BitCoder, picture: CodedPicture) -> None:
-        """Channel by channel, in each the cells of even x + y first: 2 n steps in all."""
+        """All bits of a step at once, as :meth:`_steps` says."""
         channels, height, width = picture.code.shape
+        lowest = max((below for below, _, _ in self._taps), default=0)
         stride = width + 2 * _REACH
+        plane = (height + 2 * _REACH) * stride
         # Bits as activations of -1 and 1; 0 for outside, masked, or not yet coded.
-        sign = np.zeros((channels, (height + 2 * _REACH) * stride))
+        sign = np.zeros((lowest + channels) * plane)
+        taps = np.array([dy * stride + dx - below * plane for below, dy, dx in self._taps], np.intp)
         y, x = np.divmod(np.arange(height * width), width)
-        place = (y + _REACH) * stride + x + _REACH
-        kept = self.layout.kept(picture.level).ravel()
-        colour = (x + y) & 1
+        place = lowest * plane + (y + _REACH) * stride + x + _REACH
         flat = picture.code.reshape(channels, -1)
         level = picture.level.ravel().astype(np.int64)
-        below_taps = np.array([dy * stride + dx for dy, dx in self._below_taps], np.int64)
-        own_taps = np.array([dy * stride + dx for dy, dx in self._own_taps], np.int64)
         one = 1 << ACTIVATION_BITS
-        for k in range(channels):
-            for parity in (0, 1):
-                cells = np.flatnonzero((kept > k) & (colour == parity))
-                if cells.size == 0:
-                    continue
-                at = place[cells]
-                x_sum = self._place[k * self.layout.levels + level[cells]]
-                for j, weight in enumerate(reversed(self._below), start=1):
-                    if k >= j:
-                        x_sum = x_sum + sign[k - j][at[:, None] + below_taps] @ weight
-                if parity and len(own_taps):
-                    x_sum = x_sum + sign[k][at[:, None] + own_taps] @ self._own
-                logit = self._code_perceptron(x_sum)[:, 0] * LOGIT_UNITS >> SUM_BITS
-                index = np.clip(logit + PROBABILITIES // 2, 0, PROBABILITIES - 1)
-                bits = coder.code(flat[k, cells], self._probabilities[index])
-                flat[k, cells] = bits
-                sign[k][at] = np.where(bits, one, -one)
+        for k, cells in self._steps(self.layout.kept(picture.level)):
+            at = k * plane + place[cells]
+            sums = self._place[k * self.layout.levels + level[cells]]
+            sums += sign[at[:, None] + taps] @ self._cube
+            logit = self._code_perceptron(sums)[:, 0] * LOGIT_UNITS >> SUM_BITS
+            index = np.clip(logit + PROBABILITIES // 2, 0, PROBABILITIES - 1)
+            bits = coder.code(flat[k, cells], self._probabilities[index])
+            flat[k, cells] = bits
+            sign[at] = np.where(bits, one, -one)
 
-
-def _window(reach: int) -> list[tuple[int, int]]:
-    return [(dy, dx) for dy in range(-reach, reach + 1) for dx in range(-reach, reach + 1)]
+    def _steps(
+        self, kept: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+        """Channels and cells, raster positions, of the kept bits of each step that has any."""
+        channels, delay = self.layout.code_channels, self.layout.channel_delay
+        height, width = kept.shape
+        flat = kept.ravel()
+        if not delay:
+            y, x = np.divmod(np.arange(height * width), width)
+            colours = [(x + y) & 1 == parity for parity in (0, 1)]
+            for k in range(channels):
+                for colour in colours:
+                    cells = np.flatnonzero((flat > k) & colour)
+                    if cells.size:
+                        yield np.full(cells.size, k), cells
+            return
+        k, y = (grid.ravel() for grid in np.mgrid[0:channels, 0:height])
+        first = 2 * y + delay * k  # the step in which a row of a channel begins
+        for step in range(width + 2 * (height - 1) + delay * (channels - 1)):
+            x = step - first
+            rows = np.flatnonzero((x >= 0) & (x < width))
+            cells = y[rows] * width + x[rows]
+            inside = flat[cells] > k[rows]
+            if inside.any():
+                yield k[rows[inside]], cells[inside]
 
 
 def _integers(name: str, array: Array, model: str) -> Array:

@@ -98,4 +98,5 @@ def code_layout(config: Cvpr2018Config) -> CodeLayout:
         code_channels=config.code_channels,
         levels=config.levels,
         first_kept=per_level if config.quantizer == "released" else 0,
+        channel_delay=config.channel_delay,
     )

@@ -2,10 +2,9 @@
 
 Two networks in the exact integers of :mod:`cwic.integer_net` say what a decoder can know:
 
-* :class:`CodeContext` of a bit of the code, from a cube of bits around it: the full windows of the
-  channels below, and in its own channel the cells of the other colour of a checkerboard, which the
-  first pass over a channel has coded by then. Symbols are -1 and 1, and 0 for what is outside,
-  masked or not yet coded (the paper's 1, 2 and 0).
+* :class:`CodeContext` of a bit of the code, from a cube of bits around it, as far as they are coded
+  before it: :func:`cwic.cvpr2018_coder.known_before`. Symbols are -1 and 1, and 0 for what is
+  outside, masked or not yet coded (the paper's 1, 2 and 0).
 * :class:`LevelContext` of a level of the importance map, from the cells that come before it in
   order of x + 2 y: a centre and a scale, which select a table.
 
@@ -29,6 +28,7 @@ from cwic.cvpr2018_coder import (
     PROBABILITIES,
     SCALES_PER_OCTAVE,
     SMALLEST_LEVEL_SCALE,
+    known_before,
 )
 from cwic.integer_net import SUM_BITS
 from cwic.training.model.integer_layers import (
@@ -59,6 +59,7 @@ class CodeContext(nn.Module):
         reach: int = 2,
         hidden: int = 48,
         second: int = 24,
+        channel_delay: int = 0,
     ):
         """Sizes.
 
@@ -70,18 +71,21 @@ class CodeContext(nn.Module):
             reach: cells on each side of the bit; the paper's 5 x 5 is 2.
             hidden: width of the first layer.
             second: width of the second.
+            channel_delay: d, see :class:`cwic.cvpr2018_coder.CodeLayout`.
         """
         super().__init__()
         self.code_channels, self.levels = code_channels, levels
         self.maps = maps
+        self.two_passes = not channel_delay
         size = 2 * reach + 1
         if maps > 1:
             self.below = IntegerConv2d(maps - 1, hidden, size, bias=False)
         if maps > 0:
             self.own = IntegerConv2d(1, hidden, size, bias=False)
-            place = torch.arange(size)
-            odd = (place[:, None] + place) % 2 != (2 * reach) % 2
-            self.register_buffer("other_colour", odd.float(), persistent=False)
+            known = [known_before(channel_delay, maps - 1 - j, reach) for j in range(maps)]
+            self.register_buffer(
+                "known", torch.from_numpy(np.stack(known)).float(), persistent=False
+            )
         # One bias for each channel and level: how likely a 1 is, cube aside.
         self.place = nn.Parameter(torch.zeros(code_channels * levels * hidden))
         self.hidden = IntegerConv2d(hidden, second)
@@ -110,17 +114,18 @@ class CodeContext(nn.Module):
         place = _on_sum_grid(self.place).to(code.dtype).view(n * self.levels, -1)
         x = nn.functional.embedding(index, place).permute(0, 1, 4, 2, 3)
         x = x.reshape(batch * count, -1, height, width)
+        self._forget_unknown()
         if self.maps > 1:
             padded = nn.functional.pad(sign, (0, 0, 0, 0, self.maps - 1, 0))
             below = torch.stack([padded[:, channels + j] for j in range(self.maps - 1)], dim=2)
             x = x + self.below(below.reshape(batch * count, -1, height, width))
         if self.maps > 0:
-            own = sign[:, channels].reshape(batch * count, 1, height, width)
-            # Multiplied in, the kernel's other taps stay zero and are zero in the integers.
-            around = self._own_taps(own)
-            row = torch.arange(height, device=code.device)[:, None]
-            second_pass = (row + torch.arange(width, device=code.device)) % 2 == 1
-            x = x + torch.where(second_pass, around, 0.0)
+            around = self.own(sign[:, channels].reshape(batch * count, 1, height, width))
+            if self.two_passes:
+                row = torch.arange(height, device=code.device)[:, None]
+                second_pass = (row + torch.arange(width, device=code.device)) % 2 == 1
+                around = torch.where(second_pass, around, 0.0)
+            x = x + around
         logit: Tensor = self.out(integer_relu(self.hidden(integer_relu(x))))
         return OUTPUT_GAIN * logit.view(batch, count, height, width)
 
@@ -129,12 +134,14 @@ class CodeContext(nn.Module):
         rounded = torch.round(self.place.detach().double() * 2**SUM_BITS).to(torch.int64)
         return rounded.cpu().numpy().reshape(self.code_channels * self.levels, -1)
 
-    def _own_taps(self, own: Tensor) -> Tensor:
-        taps: Any = self.other_colour
-        with torch.no_grad():
-            self.own.weight.mul_(taps)
-        result: Tensor = self.own(own)
-        return result
+    @torch.no_grad()
+    def _forget_unknown(self) -> None:
+        """Weights of what is not coded yet stay zero, and are zero in the integers."""
+        if self.maps > 0:
+            known: Any = self.known
+            self.own.weight.mul_(known[-1:])
+            if self.maps > 1:
+                self.below.weight.mul_(known[:-1])
 
     @staticmethod
     def bits(logit: Tensor, code: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
-from cwic.cvpr2018_coder import MAX_CODE_CHANNELS
+from cwic.cvpr2018_coder import MAX_CHANNEL_DELAY, MAX_CODE_CHANNELS
 from cwic.training.model.binarizer import binarize
 from cwic.training.model.context_network import CodeContext, LevelContext
 from cwic.training.model.importance_map import (
@@ -48,6 +48,7 @@ class Cvpr2018Config:
     context_maps: int = 4  # channels of the entropy coder's cube, the coded one included; 0: none
     context_reach: int = 2  # cells of the cube on each side; 2 is the paper's 5 x 5
     context_width: int = 48  # first layer of the entropy coder's network
+    channel_delay: int = 3  # order of coding, see CodeLayout; 0: two passes over each channel
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 4:
@@ -71,6 +72,10 @@ class Cvpr2018Config:
             raise ValueError(
                 f"context_maps must lie in [0, 8] and context_reach in [0, 2], "
                 f"found {self.context_maps} and {self.context_reach}"
+            )
+        if not 0 <= self.channel_delay <= MAX_CHANNEL_DELAY:
+            raise ValueError(
+                f"channel_delay must lie in [0, {MAX_CHANNEL_DELAY}], found {self.channel_delay}"
             )
         if not self.min_rate_offset <= self.max_rate_offset:
             raise ValueError(
@@ -124,6 +129,7 @@ class Cvpr2018Network(nn.Module):
                 config.context_maps,
                 config.context_reach,
                 config.context_width,
+                channel_delay=config.channel_delay,
             )
             self.level_context = LevelContext(config.levels)
 
@@ -183,13 +189,16 @@ class Cvpr2018Network(nn.Module):
             kept = kept_channels(level, n, config.levels, config.quantizer)
         if channels is None:
             channels = torch.arange(n, device=x.device)
-        logit = self.code_context(code, kept, level, channels)
-        bits = CodeContext.bits(logit.float(), code[:, channels])
+        # bfloat16 is coarser than the grid of activations.
+        with torch.autocast(x.device.type, enabled=False):
+            logit = self.code_context(code, kept, level, channels)
+            level_bits = self.level_context(level)
+        bits = CodeContext.bits(logit, code[:, channels])
         inside = channels.view(1, -1, 1, 1) < kept
         share = n / len(channels)
         return CodedBits(
             share * torch.where(inside, bits, 0.0).sum(dim=(1, 2, 3)),
-            self.level_context(level).sum(dim=(1, 2, 3)),
+            level_bits.sum(dim=(1, 2, 3)),
             kept.sum(dim=(1, 2, 3)),
         )
 
