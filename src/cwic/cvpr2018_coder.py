@@ -68,15 +68,22 @@ class CodeLayout(NamedTuple):
         return self.first_kept + level.astype(np.int64) * (self.code_channels // self.levels)
 
 
-def known_before(channel_delay: int, below: int, reach: int) -> npt.NDArray[np.bool_]:
+def known_before(channel_delay: int | None, below: int, reach: int) -> npt.NDArray[np.bool_]:
     """Which cells around a bit are coded before it, in the channel `below` channels below its own.
 
-    With a delay of 0, the cells of its own channel are so in the second of two passes only.
+    Args:
+        channel_delay: of the layout. With 0, the cells of its own channel are known in the second
+            of two passes only. None: of the paper's order, bit after bit, channel after channel.
+        below: 0 for its own channel.
+        reach: cells on each side.
 
     Returns:
         (2 reach + 1, 2 reach + 1)
     """
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    if channel_delay is None:
+        earlier: npt.NDArray[np.bool_] = (dy < 0) | ((dy == 0) & (dx < 0)) | (below > 0)
+        return earlier
     if channel_delay:
         before: npt.NDArray[np.bool_] = dx + 2 * dy < channel_delay * below
         return before

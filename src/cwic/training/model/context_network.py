@@ -59,7 +59,7 @@ class CodeContext(nn.Module):
         reach: int = 2,
         hidden: int = 48,
         second: int = 24,
-        channel_delay: int = 0,
+        channel_delay: int | None = 0,
     ):
         """Sizes.
 
@@ -71,12 +71,12 @@ class CodeContext(nn.Module):
             reach: cells on each side of the bit; the paper's 5 x 5 is 2.
             hidden: width of the first layer.
             second: width of the second.
-            channel_delay: d, see :class:`cwic.cvpr2018_coder.CodeLayout`.
+            channel_delay: d, see :func:`cwic.cvpr2018_coder.known_before`.
         """
         super().__init__()
         self.code_channels, self.levels = code_channels, levels
         self.maps = maps
-        self.two_passes = not channel_delay
+        self.two_passes = channel_delay == 0
         size = 2 * reach + 1
         if maps > 1:
             self.below = IntegerConv2d(maps - 1, hidden, size, bias=False)
