@@ -128,7 +128,7 @@ def main() -> None:
         networks[name] = _trained(CHOICES[name], model, out / name, options.steps, training_codes)
 
     print(
-        f"`{loaded.name}` ({loaded.identity.hex()}), {len(pictures)} pictures, {options.steps} "
+        f"{loaded.name} {loaded.identity.hex()}, {len(pictures)} pictures, {options.steps} "
         f"steps of {BATCH} crops; bits of the code over the bits that the map keeps.\n"
     )
     print(f"| contexts | kMAC a bit | {' | '.join(f'quality {q}' for q in QUALITIES)} |")

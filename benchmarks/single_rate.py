@@ -51,7 +51,7 @@ def main() -> None:
     split = list_pictures([options.folder], 0.1)
     crops = centre_crops(PictureStore(split.held_out, 0, CROP_PX), CROP_PX, HELD_OUT_COUNT)
     print(
-        f"`{info.name}` ({info.identity.hex()}), {options.steps} steps more of {BATCH} crops of "
+        f"{info.name} {info.identity.hex()}, {options.steps} steps more of {BATCH} crops of "
         f"{CROP_PX}x{CROP_PX}; {len(crops)} held-out crops.\n"
     )
     print("| q | trained on for it: bpp | PSNR dB | for all q, at that PSNR: bpp | more |")

@@ -30,10 +30,18 @@ LAYOUTS = [
 ]
 
 
-def random_arrays(layout: CodeLayout, seed: int, maps: int = 3, size: int = 5) -> dict[str, Any]:
-    """Networks that nobody trained, of the shapes that an export writes."""
+def random_arrays(
+    layout: CodeLayout, seed: int, maps: int = 3, size: int = 5, of_levels: bool = True
+) -> dict[str, Any]:
+    """Networks that nobody trained, of the shapes that an export writes, or once wrote."""
     rng = np.random.default_rng(seed)
     n, levels = layout.code_channels, layout.levels
+
+    level_tables_shape = (
+        (LEVEL_SCALES * (CENTRE_FRACTIONS * (levels - 1) + 1), levels)
+        if of_levels
+        else (LEVEL_SCALES * CENTRE_FRACTIONS, 2 * levels)
+    )
 
     def weights(*shape: int) -> np.ndarray:
         return rng.integers(-4000, 4001, shape).astype(np.int16)
@@ -54,7 +62,7 @@ def random_arrays(layout: CodeLayout, seed: int, maps: int = 3, size: int = 5) -
         "level.out.weight": weights(2, 3, 1, 1),
         "level.out.bias": biases(2),
         "probabilities": np.sort(rng.integers(1, 65536, PROBABILITIES)).astype(np.uint16),
-        "level_tables": random_tables(rng, LEVEL_SCALES * CENTRE_FRACTIONS, 2 * levels),
+        "level_tables": random_tables(rng, *level_tables_shape),
     }
     if maps > 1:
         arrays["code.below.weight"] = weights(6, maps - 1, size, size)
@@ -90,13 +98,20 @@ def random_picture(
     seed=st.integers(0, 2**32 - 1),
     maps=st.integers(0, 4),
     size=st.sampled_from([1, 3, 5]),
+    of_levels=st.booleans(),
 )
 def test_decoding_gives_back_any_code_and_map(
-    layout: CodeLayout, height: int, width: int, seed: int, maps: int, size: int
+    layout: CodeLayout,
+    height: int,
+    width: int,
+    seed: int,
+    maps: int,
+    size: int,
+    of_levels: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     picture = random_picture(layout, height, width, rng, p_one=rng.random())
-    coder = coder_of(layout, seed, maps=maps, size=size)
+    coder = coder_of(layout, seed, maps=maps, size=size, of_levels=of_levels)
     payload = coder.counted(picture).payload()
     decoded = coder.decode(payload, height, width)
     np.testing.assert_array_equal(decoded.level, picture.level)
@@ -199,6 +214,7 @@ def test_garbage_gives_symbols_of_the_right_shape_or_a_bitstream_error(seed: int
         ("level.out.weight", None),
         ("probabilities", np.zeros(PROBABILITIES, np.uint16)),
         ("level_tables", np.zeros((LEVEL_SCALES * CENTRE_FRACTIONS, 8), np.int32)),
+        ("level_tables", np.zeros((LEVEL_SCALES * CENTRE_FRACTIONS, 4), np.int32)),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(name: str, array: np.ndarray | None) -> None:

@@ -123,7 +123,8 @@ class CodeCoder:
             arrays: `code.below.weight` (H, maps - 1, 2 r + 1, 2 r + 1) and `code.own.weight`
                 (H, 1, ...) where there is a cube, `code.place` (n L, H), `code.hidden.*`,
                 `code.out.*`; `level.neighbours.*` (H, 2, 5, 5), `level.hidden.*`, `level.out.*`,
-                all integers; `probabilities` (2048,), `level_tables` (24 * 8, 2 L).
+                all integers; `probabilities` (2048,), `level_tables` (24 (8 L - 7), L) or
+                (24 * 8, 2 L).
             model: its name, for error messages.
 
         Raises:
@@ -189,7 +190,13 @@ class CodeCoder:
         if probabilities.min() < 1 or probabilities.max() >= FREQUENCY_TOTAL:
             raise ModelError(f"model {model}: expected probabilities from 1 to 65535")
         self._probabilities = probabilities
-        tables = self._take(found, "level_tables", (LEVEL_SCALES * CENTRE_FRACTIONS, 2 * levels))
+        tables = self._take(found, "level_tables", (None, None))
+        # For levels, or as in older models for their distance from the centre.
+        self._centres = CENTRE_FRACTIONS * (levels - 1) + 1
+        self._of_levels = tables.shape == (LEVEL_SCALES * self._centres, levels)
+        if not self._of_levels:
+            shape = (LEVEL_SCALES * CENTRE_FRACTIONS, 2 * levels)
+            tables = self._take(found, "level_tables", shape)
         try:
             self._level_tables = SymbolTables(tables.astype(np.int64))
         except ValueError as error:
@@ -287,13 +294,13 @@ class CodeCoder:
             scale = np.clip(
                 (sums[:, 1] * SCALES_PER_OCTAVE + half) >> SUM_BITS, 0, LEVEL_SCALES - 1
             )
-            below, fraction = np.divmod(centre, CENTRE_FRACTIONS)
-            found = coder.code_symbols(
-                level[y, x].astype(np.int64) - below + levels - 1,
-                self._level_tables,
-                scale * CENTRE_FRACTIONS + fraction,
-            )
-            value = found + below - (levels - 1)
+            if self._of_levels:
+                shift, index = np.zeros_like(centre), scale * self._centres + centre
+            else:
+                below, fraction = np.divmod(centre, CENTRE_FRACTIONS)
+                shift, index = levels - 1 - below, scale * CENTRE_FRACTIONS + fraction
+            found = coder.code_symbols(level[y, x] + shift, self._level_tables, index)
+            value = found - shift
             if value.size and not (value.min() >= 0 and value.max() < levels):
                 raise BitstreamError(
                     f"expected importance levels from 0 to {levels - 1}, "

@@ -37,7 +37,7 @@ from cwic.training.model.integer_layers import (
     round_half_up,
     straight_through,
 )
-from cwic.training.model.logistic import frequencies, logistic_bits, logistic_masses
+from cwic.training.model.logistic import LN2, frequencies, logistic_bits, logistic_masses
 
 __all__ = ["CodeContext", "LevelContext", "level_tables", "probability_table"]
 
@@ -149,7 +149,7 @@ class CodeContext(nn.Module):
         index = torch.floor(logit * LOGIT_UNITS).clamp(-PROBABILITIES // 2, PROBABILITIES // 2 - 1)
         rounded = (index + 0.5) / LOGIT_UNITS
         logit = straight_through(logit, rounded)
-        return nn.functional.softplus(torch.where(code > 0.5, -logit, logit)) / 0.6931471805599453
+        return nn.functional.softplus(torch.where(code > 0.5, -logit, logit)) / LN2
 
 
 class LevelContext(nn.Module):
@@ -184,7 +184,12 @@ class LevelContext(nn.Module):
         centre = straight_through(centre, torch.floor(centre * fine + 0.5) / fine)
         index = round_half_up((scale * SCALES_PER_OCTAVE).clamp(0, LEVEL_SCALES - 1))
         inverse = torch.exp2(-index / SCALES_PER_OCTAVE) / SMALLEST_LEVEL_SCALE
-        return logistic_bits(level - centre, inverse)
+        # The first and the last level stand for all that lies beyond them.
+        highest = self.levels - 1
+        beyond = torch.where(level == 0, 0.5 - centre, centre - highest + 0.5)
+        at_an_end = -nn.functional.logsigmoid(beyond * inverse) / LN2
+        inside = (level > 0) & (level < highest)
+        return torch.where(inside, logistic_bits(level - centre, inverse), at_an_end)
 
 
 def probability_table() -> npt.NDArray[np.int64]:
@@ -196,10 +201,8 @@ def probability_table() -> npt.NDArray[np.int64]:
 
 
 def level_tables(levels: int) -> npt.NDArray[np.int64]:
-    """Frequencies of a level less its centre rounded down, 1 - L..L: (scales * fractions, 2 L)."""
+    """Frequencies of levels, (scales * centres, L); what lies beyond them is the ends'."""
     scale = SMALLEST_LEVEL_SCALE * 2.0 ** (np.arange(LEVEL_SCALES) / SCALES_PER_OCTAVE)
-    fraction = np.arange(CENTRE_FRACTIONS) / CENTRE_FRACTIONS
-    masses = logistic_masses(
-        np.tile(fraction, LEVEL_SCALES), np.repeat(scale, CENTRE_FRACTIONS), 1 - levels, levels
-    )
-    return frequencies(masses)
+    centre = np.arange(CENTRE_FRACTIONS * (levels - 1) + 1) / CENTRE_FRACTIONS
+    mean, scale = np.tile(centre, LEVEL_SCALES), np.repeat(scale, len(centre))
+    return frequencies(logistic_masses(mean, scale, 0, levels - 1, open_ends=True))

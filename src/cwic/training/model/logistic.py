@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cwic.arithmetic_coder import FREQUENCY_BITS
 
-_LN2 = math.log(2)
+LN2 = math.log(2)
 
 
 def logistic_bits(distance: Tensor, inverse_scale: Tensor) -> Tensor:
@@ -31,14 +31,24 @@ def logistic_bits(distance: Tensor, inverse_scale: Tensor) -> Tensor:
         + nn.functional.logsigmoid((0.5 + a) * inverse_scale)
         + torch.log(-torch.expm1(-inverse_scale))
     )
-    return -log_p / _LN2
+    return -log_p / LN2
 
 
 def logistic_masses(
-    mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64], low: int, high: int
+    mean: npt.NDArray[np.float64],
+    scale: npt.NDArray[np.float64],
+    low: int,
+    high: int,
+    *,
+    open_ends: bool = False,
 ) -> npt.NDArray[np.float64]:
-    """Probabilities of the integers low..high, (T, high - low + 1), of T logistic laws (T,)."""
+    """Probabilities of the integers low..high, (T, high - low + 1), of T logistic laws (T,).
+
+    With `open_ends` the first and the last stand for all that lies beyond them.
+    """
     edges = (np.arange(low - 0.5, high + 1) - mean[:, None]) / scale[:, None]
+    if open_ends:
+        edges[:, 0], edges[:, -1] = -np.inf, np.inf
     with np.errstate(over="ignore"):
         masses: npt.NDArray[np.float64] = np.diff(1 / (1 + np.exp(-edges)), axis=1)
     return masses
