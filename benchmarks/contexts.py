@@ -10,8 +10,7 @@ Markdown. Needs the extra `train`.
 """
 
 import argparse
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -192,7 +191,11 @@ def _spent(network: CodeContext, codes: Codes) -> float:
 
 
 def _trained(
-    choice: Choice, model: cvpr2018.Cvpr2018, path: Path, steps: int, codes_of_training: object
+    choice: Choice,
+    model: cvpr2018.Cvpr2018,
+    path: Path,
+    steps: int,
+    codes_of_training: Callable[[], Codes],
 ) -> CodeContext:
     """A network, its weights averaged."""
     torch.manual_seed(SEED)
@@ -209,12 +212,10 @@ def _trained(
     if weights.exists():
         network.load_state_dict(load_file(weights))
         return network
-    assert callable(codes_of_training)
-    codes: Codes = codes_of_training()
+    codes = codes_of_training()
     rng = np.random.default_rng(SEED)
     optimizer = Muon(network.parameters(), lr=LEARNING_RATE)
     average = {name: value.clone() for name, value in network.state_dict().items()}
-    start_s = time.process_time()
     for step in tqdm(range(steps), desc=path.name, mininterval=10):
         progress = (1 + np.cos(np.pi * step / steps)) / 2
         optimizer.param_groups[0]["lr"] = LAST_LEARNING_RATE + progress * (
@@ -234,7 +235,6 @@ def _trained(
         decay = min(AVERAGE, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             average[name].lerp_(value, 1 - decay)
-    print(f"{path.name}: {time.process_time() - start_s:.0f} s", flush=True)
     network.load_state_dict(average)
     write_file(weights, save(average))
     return network

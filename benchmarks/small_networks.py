@@ -42,7 +42,12 @@ from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
 from cwic.training.optimizer import Muon
 
 NETWORK = Cvpr2018Config(
-    width=0.125, code_channels=32, context_maps=2, context_reach=1, context_width=16
+    width=0.125,
+    code_channels=32,
+    context_maps=2,
+    context_reach=1,
+    context_width=16,
+    channel_delay=0,
 )
 DATA = DataConfig(crop_px=80, cache_mb=1024)
 PICTURES = 400  # of the training pictures, evenly chosen

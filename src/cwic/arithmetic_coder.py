@@ -2,9 +2,9 @@
 
 Owns the bytes of one payload: a thin wrapper of constriction's queue range coder, or where that
 library has no wheel of :mod:`.range_coder`, that is exact, has one method for both directions, and
-turns a coder's exceptions into this package's. Which
-probability belongs to which symbol, and the order of coding, is left to the coders of the families;
-lengths and checksums are left to `bitstream`.
+turns a coder's exceptions into this package's. Which probability belongs to which symbol, and the
+order of coding, is left to the coders of the families; lengths and checksums are left to
+`bitstream`.
 
 **Exactness.** constriction takes probabilities as floats and converts them to integers out of 2^24.
 With `perfect=False` that conversion is
