@@ -130,9 +130,8 @@ class Analysis(nn.Module):
             sees_q: whether the picture's quality is an input.
         """
         super().__init__()
-        self.edge = conv(
-            3, edge_channels, 2 * EDGE_PX, EDGE_PX
-        )  # each window overlaps its neighbours by half
+        # Each window overlaps its neighbours by half.
+        self.edge = conv(3, edge_channels, 2 * EDGE_PX, EDGE_PX)
         self.to_8 = conv(edge_channels, width_8, 4, 2)
         self.from_q = conv(CONDITION_CHANNELS, width_8, 1) if sees_q else None
         self.blocks_8 = nn.Sequential(*(ResidualBlock(width_8) for _ in range(blocks_8)))
