@@ -2,29 +2,29 @@
 
     python benchmarks/kodak.py FOLDER [--model NAME|PATH ...] [--bpp 0.118 0.172 ...]
 
-Needs the extra `train` for SSIM. Sizes are those of whole files, pictures are compared after
-rounding to 8 bits. SSIM: Gaussian window 11x11, sigma 1.5, mean over R, G and B;
-MS-SSIM likewise, the mean of the pictures' values. JPEG: 4:2:0,
-optimised, progressive; JPEG 2000: OpenJPEG, irreversible, with colour transform; both through
-Pillow, at the setting whose file comes nearest to the size asked for.
+Needs the extra `evaluate`. Sizes are those of whole files, pictures are compared after rounding to
+8 bits. SSIM: Gaussian window 11x11, sigma 1.5, mean over R, G and B; MS-SSIM likewise, the mean of
+the pictures' values. JPEG: 4:2:0, optimised, progressive; JPEG 2000: OpenJPEG, irreversible, with
+colour transform; both through Pillow, at the setting whose file is nearest to the size asked for.
 """
 
 import argparse
 import io
-import math
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, features
-from pytorch_msssim import ms_ssim, ssim
 
 import cwic
+from cwic.evaluation.metrics import measure
 
 PAPER_BPP = (0.118, 0.172, 0.293, 0.472, 0.671)  # of the released models of the CVPR 2018 paper
+
+COLUMNS = "psnr_rgb_db ssim_rgb ms_ssim_rgb haarpsi block_color_error".split()
+FORMATS = (".3f", ".2f", ".4f", ".4f", ".4f", ".1f")
 
 Compress = Callable[[Image.Image, float], tuple[int, Image.Image]]
 
@@ -77,16 +77,6 @@ def ours(codec: cwic.Codec) -> Compress:
     return compress
 
 
-def measure(original: Image.Image, decoded: Image.Image) -> tuple[float, float, float]:
-    """PSNR in dB, SSIM and MS-SSIM."""
-    a, b = (
-        torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-        for image in (original, decoded)
-    )
-    psnr_db = 10 * math.log10(255**2 / float((a - b).square().mean()))
-    return psnr_db, float(ssim(a, b, data_range=255)), float(ms_ssim(a, b, data_range=255))
-
-
 def main() -> None:
     """Prints a Markdown table with a row for each codec and rate."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -105,9 +95,11 @@ def main() -> None:
         f"Means over {len(paths)} pictures, whole files. {models}; "
         f"libjpeg-turbo {features.version('libjpeg_turbo')} (4:2:0, optimised, progressive), "
         f"OpenJPEG {features.version('jpg_2000')} (irreversible, with colour transform). SSIM and "
-        "MS-SSIM: mean over R, G and B, Gaussian window 11x11, sigma 1.5.\n"
+        "MS-SSIM: mean over R, G and B, Gaussian window 11x11, sigma 1.5. Block colour: how far "
+        "the mean colour of a 64x64 block is off, of 255, in the worst block of a picture.\n"
     )
-    print("| asked bpp | codec | bpp | PSNR dB | SSIM | MS-SSIM |\n|---|---|---|---|---|---|")
+    print("| asked bpp | codec | bpp | PSNR dB | SSIM | MS-SSIM | HaarPSI | block colour |")
+    print("|---|---|---|---|---|---|---|---|")
     for bpp in options.bpp:
         for name, compress in codecs.items():
             rows = []
@@ -116,12 +108,10 @@ def main() -> None:
                     original = file.convert("RGB")
                 size_bytes, decoded = compress(original, bpp)
                 rate_bpp = 8 * size_bytes / (original.width * original.height)
-                rows.append((rate_bpp, *measure(original, decoded)))
-            mean_bpp, psnr_db, mean_ssim, mean_ms_ssim = np.mean(rows, axis=0)
-            print(
-                f"| {bpp:.3f} | {name} | {mean_bpp:.3f} | {psnr_db:.2f} | {mean_ssim:.4f} | "
-                f"{mean_ms_ssim:.4f} |"
-            )
+                found = measure(np.asarray(original), np.asarray(decoded))
+                rows.append((rate_bpp, *(getattr(found, column) for column in COLUMNS)))
+            cells = (f"{x:{form}}" for x, form in zip(np.mean(rows, axis=0), FORMATS, strict=True))
+            print(f"| {bpp:.3f} | {name} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -41,11 +41,11 @@ from cwic import model_file
 from cwic.flagship_coder import LATENT_PX
 from cwic.training.data import PictureFile, PictureStore, list_pictures
 from cwic.training.flagship import to_network
-from cwic.training.model.flagship import PRESETS, FlagshipConfig, FlagshipNetwork, Noise
+from cwic.training.model.flagship import FlagshipConfig, FlagshipNetwork, Noise
 from cwic.training.model.flagship_entropy import inverse_scale, rounded_table
 from cwic.training.model.flagship_transforms import condition
 from cwic.training.model.logistic import logistic_bits
-from cwic.training.restore import restore_weights
+from cwic.training.restore import preset_of, restore_weights
 
 CROP_PX = 192
 BATCH = 4
@@ -328,17 +328,17 @@ def main() -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="TRAIN", help="training pictures")
-    parser.add_argument("--model", default="cwic-psnr", help="of PRESETS' small network, no map")
+    parser.add_argument("--model", default="cwic-psnr", help="a bundled flagship without a map")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--crops", type=int, default=400)
     parser.add_argument("--held-out-crops", type=int, default=24)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    config = PRESETS["small"]
-    network = WatchedNetwork(config)
     path = model_file.find(options.model)
     model = model_file.load(path)
+    config = preset_of(model)
+    network = WatchedNetwork(config)
     network.load_state_dict(restore_weights(path, network), strict=False)
     network.eval().requires_grad_(False)
     split = list_pictures([options.folder], 0.1)

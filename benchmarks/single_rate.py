@@ -19,13 +19,12 @@ from ablations import SQUARED, recipe
 from torch import Tensor
 
 from cwic import model_file
-from cwic.family import RateRange
-from cwic.flagship_coder import Q_UNITS
 from cwic.training.checkpoint import load_weights
 from cwic.training.config import load_config
 from cwic.training.data import PictureStore, centre_crops, list_pictures
 from cwic.training.flagship import FlagshipFamily
-from cwic.training.model.flagship import PRESETS, FlagshipConfig, FlagshipNetwork
+from cwic.training.model.flagship import FlagshipConfig, FlagshipNetwork
+from cwic.training.restore import preset_of
 from cwic.training.trainer import CHECKPOINT_NAME, train
 
 QS = (-8.0, -4.0, 1.0)  # about 0.15, 0.37 and 0.9 bits per pixel of the held-out crops
@@ -46,8 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     path = model_file.find("cwic-psnr")
     info = model_file.read_info(path)
-    rates = RateRange(**model_file.load(path).encoding)
-    whole = replace(PRESETS["small"], min_q=rates.min_q / Q_UNITS, max_q=rates.max_q / Q_UNITS)
+    whole = preset_of(model_file.load(path))
     split = list_pictures([options.folder], 0.1)
     crops = centre_crops(PictureStore(split.held_out, 0, CROP_PX), CROP_PX, HELD_OUT_COUNT)
     print(

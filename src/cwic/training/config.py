@@ -105,7 +105,8 @@ class TrainConfig:
     ema_decay: float = 0.999  # of the moving average of the weights, which is what gets exported
     clip_norm: float = 1.0  # largest norm of the whole gradient
     bf16: bool = True  # autocast of the transforms
-    compile: bool = False  # torch.compile
+    compile: bool = False  # torch.compile, of the loss with all that it depends on
+    cuda_graph: bool = True  # on CUDA, with muon and one process, a step is one graph
     validation_crop_px: int = 256
     validation_count: int = 32  # held-out crops
     validate_every: int = 2000  # steps

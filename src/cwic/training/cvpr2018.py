@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cwic.training.config import StageConfig, TrainConfig
-from cwic.training.family import Place, StepLoss, Validation, psnr_db, score_db
-from cwic.training.loss import cvpr2018_objective, distortion
+from cwic.training.data import to_device
+from cwic.training.family import Place, StepLoss, Validation, psnr_db, psnr_db_tensor, score_db
+from cwic.training.loss import cvpr2018_objective, distortion, target_fraction
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
 
 # Kept bits per pixel at which validation compares checkpoints.
@@ -55,36 +56,45 @@ class Cvpr2018Family:
             for parameter in network.entropy_parameters():
                 parameter.requires_grad_(True)
 
+    def draw(
+        self, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
+    ) -> tuple[Tensor, ...]:
+        """A rate offset with its threshold; for the entropy coder offsets and channels.
+
+        There is one offset a step, the same in every process: the threshold belongs to a whole
+        batch. The entropy coder has one for each picture.
+        """
+        network = _config(config)
+        rng = np.random.default_rng((config.seed, place.step, 1 << 30))
+        low, high = network.min_rate_offset, network.max_rate_offset
+        if stage.entropy_only:
+            channels = np.sort(rng.permutation(network.code_channels)[:_CHANNELS_A_STEP])
+            offsets = rng.uniform(low, high, (place.positions.stop, 1, 1, 1)).astype(np.float32)
+            mine = offsets[place.positions.start :]
+            return pixels, to_device(mine, pixels.device), to_device(channels, pixels.device)
+        offset = rng.uniform(low, high)
+        both = np.array([offset, target_fraction(offset, network)], np.float32)
+        return pixels, to_device(both, pixels.device)
+
     def objective(
-        self,
-        model: nn.Module,
-        pixels: Tensor,
-        config: TrainConfig,
-        stage: StageConfig,
-        place: Place,
+        self, model: nn.Module, drawn: tuple[Tensor, ...], config: TrainConfig, stage: StageConfig
     ) -> StepLoss:
         """Distortion plus thresholded rate."""
         network = _config(config)
-        x = _to_network(pixels)
+        x = _to_network(drawn[0])
         if stage.entropy_only:
-            return _entropy_objective(model, x, config, place)
-        # One offset a step, the same in every process: the threshold belongs to a whole batch.
-        rate_offset = np.random.default_rng((config.seed, place.step, 1 << 30)).uniform(
-            network.min_rate_offset, network.max_rate_offset
-        )
-        autocast = torch.autocast(pixels.device.type, torch.bfloat16, enabled=config.bf16)
+            _, offsets, channels = drawn
+            return _entropy_objective(model, x, offsets, channels, config)
+        rate_offset, threshold = drawn[1]
+        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=config.bf16)
         with_map = stage.with_map and network.importance_map
         with autocast:
             output = model(x, rate_offset, with_map)
         # Outside: the windows of SSIM subtract nearly equal numbers.
-        objective = cvpr2018_objective(output, network, x, stage, rate_offset)
+        found = cvpr2018_objective(output, network, x, stage, threshold)
+        nothing = torch.full_like(found.mse, math.nan)
         return StepLoss(
-            objective.loss,
-            lambda: {
-                "psnr_db": psnr_db(float(objective.mse)),
-                "kept_bpp": float(objective.kept_bpp),
-                "coded_bpp": math.nan,
-            },
+            found.loss, torch.stack([psnr_db_tensor(found.mse), found.kept_bpp, nothing])
         )
 
     def validate(
@@ -155,30 +165,17 @@ def validation_curve(
     return points
 
 
-def _entropy_objective(model: nn.Module, x: Tensor, config: TrainConfig, place: Place) -> StepLoss:
+def _entropy_objective(
+    model: nn.Module, x: Tensor, offsets: Tensor, channels: Tensor, config: TrainConfig
+) -> StepLoss:
     """What is spent on a part of the channels, each picture at a rate of its own."""
-    network = _config(config)
-    rng = np.random.default_rng((config.seed, place.step, 1 << 30))
-    channels = np.sort(rng.permutation(network.code_channels)[:_CHANNELS_A_STEP])
-    low, high = network.min_rate_offset, network.max_rate_offset
-    offsets = rng.uniform(low, high, (place.positions.stop, 1, 1, 1))[place.positions.start :]
     with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bf16):
-        coded = model(
-            x,
-            torch.from_numpy(offsets).float().to(x.device),
-            True,
-            torch.from_numpy(channels).to(x.device),
-        )
+        coded = model(x, offsets, True, channels)
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     bpp = (coded.code_bits.sum() + coded.level_bits.sum()) / pixels
-    return StepLoss(
-        bpp,
-        lambda: {
-            "psnr_db": math.nan,
-            "kept_bpp": float(coded.kept_bits.sum()) / pixels,
-            "coded_bpp": float(bpp.detach()),
-        },
-    )
+    nothing = torch.full_like(bpp, math.nan)
+    kept_bpp = coded.kept_bits.sum() / pixels
+    return StepLoss(bpp, torch.stack([nothing, kept_bpp, bpp]).detach())
 
 
 def _validate_entropy(

@@ -268,6 +268,12 @@ def uses_device(config: DataConfig, device: torch.device) -> bool:
     return config.on_device == "always"
 
 
+def to_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """A small array on a device, without waiting for what the device is busy with."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 class DeviceCrop(NamedTuple):
     """Where one crop of a :class:`DeviceStore` comes from."""
 
@@ -387,7 +393,7 @@ class DeviceStore:
             down.append(3 * (per_row[0] * width + per_row[1]))
             right.append(3 * (per_column[0] * width + per_column[1]))
         device = self._flat.device
-        table = torch.tensor([start, down, right], device=device)[..., None, None, None]
+        table = to_device(np.array([start, down, right]), device)[..., None, None, None]
         line = torch.arange(side_px, device=device)
         channel = torch.arange(3, device=device)
         index = table[0] + table[1] * line[:, None, None] + table[2] * line[:, None] + channel

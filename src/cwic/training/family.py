@@ -4,7 +4,7 @@ The families are :mod:`.cvpr2018` and :mod:`.flagship`; :mod:`.trainer` lists th
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ class StepLoss(NamedTuple):
     """The loss of one step and what the log says of it."""
 
     loss: Tensor  # scalar, to be minimised
-    figures: Callable[[], dict[str, float]]  # the family's log columns; waits for the device
+    figures: Tensor  # (K,) the family's log columns, without gradient
 
 
 class Validation(NamedTuple):
@@ -51,22 +51,32 @@ class Family(Protocol):
         """Before the first step of a stage, and after resuming inside one."""
         ...
 
-    def objective(
-        self,
-        model: nn.Module,
-        pixels: Tensor,
-        config: TrainConfig,
-        stage: StageConfig,
-        place: Place,
-    ) -> StepLoss:
-        """The loss of a batch.
+    def draw(
+        self, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
+    ) -> tuple[Tensor, ...]:
+        """All that the loss of a step depends on besides the weights, on the pixels' device.
 
         Args:
-            model: the network, perhaps compiled and distributed.
-            pixels: (B, S, S, 3) uint8, on the network's device.
+            pixels: (B, S, S, 3) uint8.
             config: of the run.
             stage: in progress.
             place: what every random choice is a function of, together with the run's seed.
+
+        Returns:
+            tensors whose shapes are the same in every step of a stage.
+        """
+        ...
+
+    def objective(
+        self, model: nn.Module, drawn: tuple[Tensor, ...], config: TrainConfig, stage: StageConfig
+    ) -> StepLoss:
+        """The loss of a batch: nothing is drawn here, and nothing waits for the device.
+
+        Args:
+            model: the network, perhaps distributed.
+            drawn: of :meth:`draw`.
+            config: of the run.
+            stage: in progress.
         """
         ...
 
@@ -85,6 +95,11 @@ class Family(Protocol):
 def psnr_db(mse: float) -> float:
     """Of a mean squared error, pixel range 1."""
     return -10 * math.log10(max(mse, 1e-12))
+
+
+def psnr_db_tensor(mse: Tensor) -> Tensor:
+    """The same on a device."""
+    return -10 * torch.log10(mse.clamp(min=1e-12))
 
 
 def score_db(

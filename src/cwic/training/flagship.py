@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cwic.evaluation.metrics import grid_ratio
 from cwic.flagship_coder import LATENT_PX, Q_UNITS
 from cwic.training.config import FlagshipStage, StageConfig, TrainConfig
-from cwic.training.family import Place, StepLoss, Validation, psnr_db, score_db
+from cwic.training.data import to_device
+from cwic.training.family import Place, StepLoss, Validation, psnr_db, psnr_db_tensor, score_db
 from cwic.training.loss import flagship_distortion, flagship_loss, shrunk_to_preview
 from cwic.training.model.flagship import (
     PICTURE_MULTIPLE,
@@ -77,34 +78,36 @@ class FlagshipFamily:
         for parameter in network.entropy_parameters():
             parameter.requires_grad_(True)
 
-    def objective(
-        self,
-        model: nn.Module,
-        pixels: Tensor,
-        config: TrainConfig,
-        stage: StageConfig,
-        place: Place,
-    ) -> StepLoss:
-        """Rate plus distortion at a random q for each picture, with random maps among them."""
+    def draw(
+        self, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
+    ) -> tuple[Tensor, ...]:
+        """A random q for each picture, offsets on the maps, and noise unless the stage is hard."""
         assert isinstance(config.network, FlagshipConfig)
         assert isinstance(stage, FlagshipStage)
-        device = pixels.device
-        x = to_network(pixels)
-        drawn = draw(config.network, stage, config.seed, place.step, x.shape[2])
+        drawn = draw(config.network, stage, config.seed, place.step, pixels.shape[2])
         mine = slice(place.positions.start, place.positions.stop)
-        q = torch.from_numpy(drawn.q[mine]).to(device)
-        offset = torch.from_numpy(drawn.offset[mine]).to(device)
-        noise = None
-        if not stage.hard:
-            noise = draw_noise(x, config.network, (config.seed, place.step, place.positions.start))
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        q, offset = (to_device(values[mine], pixels.device) for values in drawn)
+        if stage.hard:
+            return pixels, q, offset
+        seed = (config.seed, place.step, place.positions.start)
+        return pixels, q, offset, *draw_noise(pixels, config.network, seed)
+
+    def objective(
+        self, model: nn.Module, drawn: tuple[Tensor, ...], config: TrainConfig, stage: StageConfig
+    ) -> StepLoss:
+        """Rate plus distortion at a random q for each picture, with random maps among them."""
+        assert isinstance(stage, FlagshipStage)
+        pixels, q, offset = drawn[:3]
+        noise = None if stage.hard else Noise(*drawn[3:])
+        x = to_network(pixels)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bf16):
             output = model(x, q, offset, noise, stage.with_map, stage.hard)
         # Outside: the windows of SSIM subtract nearly equal numbers. Where a map asks for smaller
         # steps, the distortion counts for more, as it does with q.
         centred = offset - offset.mean(dim=(2, 3), keepdim=True)
         weight = torch.exp2(centred / 2).clamp(1 / 8, 8) if stage.random_maps else None
         loss = flagship_loss(x, output, stage, q, weight)
-        return StepLoss(loss, lambda: _figures(x, output))
+        return StepLoss(loss, _figures(x, output))
 
     def validate(
         self,
@@ -187,9 +190,9 @@ def random_map(rng: np.random.Generator, height: int, width: int) -> npt.NDArray
     return result
 
 
-def draw_noise(x: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) -> Noise:
-    """Noise for a batch, drawn on its device as a function of the seed."""
-    generator = torch.Generator(x.device)
+def draw_noise(pixels: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) -> Noise:
+    """Noise for a batch (B, S, S, 3), drawn on its device as a function of the seed."""
+    generator = torch.Generator(pixels.device)
     generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     shapes = (
         (config.latent_channels, LATENT_PX),
@@ -197,9 +200,9 @@ def draw_noise(x: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) -> Nois
     )
     latents, hyper = (
         torch.rand(
-            (x.shape[0], channels, x.shape[2] // side, x.shape[3] // side),
+            (len(pixels), channels, pixels.shape[1] // side, pixels.shape[2] // side),
             generator=generator,
-            device=x.device,
+            device=pixels.device,
         )
         - 0.5
         for channels, side in shapes
@@ -207,16 +210,12 @@ def draw_noise(x: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) -> Nois
     return Noise(latents, hyper)
 
 
-def _figures(x: Tensor, output: FlagshipOutput) -> dict[str, float]:
+@torch.no_grad()
+def _figures(x: Tensor, output: FlagshipOutput) -> Tensor:
     """What the log says of a batch, its q all mixed."""
-    with torch.no_grad():
-        pixels = x.shape[2] * x.shape[3]
-        return {
-            "psnr_db": psnr_db(float((x - output.reconstruction.float()).square().mean())),
-            "bpp": float(output.bits.mean()) / pixels,
-            "hyper_bpp": float(output.hyper_bits.mean()) / pixels,
-            "level_bpp": float(output.level_bits.mean()) / pixels,
-        }
+    mse = (x - output.reconstruction.float()).square().mean()
+    bits = torch.stack([output.bits, output.hyper_bits, output.level_bits]).mean(dim=1)
+    return torch.cat([psnr_db_tensor(mse)[None], bits / (x.shape[2] * x.shape[3])])
 
 
 def _measure(

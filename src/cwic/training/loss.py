@@ -61,7 +61,7 @@ def target_fraction(rate_offset: float, config: Cvpr2018Config) -> float:
     return fraction + (half_level if config.quantizer == "released" else -half_level)
 
 
-def thresholded_rate(p: Tensor, kept_fraction: Tensor, threshold: float) -> Tensor:
+def thresholded_rate(p: Tensor, kept_fraction: Tensor, threshold: Tensor | float) -> Tensor:
     """Rate loss of the map: nothing at or below the threshold, mean(p) / r above it.
 
     The paper's L_R = max(sum p - r, 0) with the released layer's switch: whether the rate is
@@ -109,7 +109,7 @@ def cvpr2018_objective(
     config: Cvpr2018Config,
     x: Tensor,
     stage: StageConfig,
-    rate_offset: float,
+    threshold: Tensor,
 ) -> Objective:
     """Distortion plus thresholded rate of one batch (eq. 9: L = sum of L_D + gamma L_R).
 
@@ -118,12 +118,12 @@ def cvpr2018_objective(
         config: of the network.
         x: (B, 3, H, W) in [-1, 1].
         stage: the weights.
-        rate_offset: that the output was computed with; sets the threshold.
+        threshold: scalar, r, see :func:`target_fraction`.
     """
     loss, mse = distortion(x, output.reconstruction.float(), stage)
     if output.importance is not None:
         loss = loss + stage.rate_weight * thresholded_rate(
-            output.importance, output.kept_fraction, target_fraction(rate_offset, config)
+            output.importance, output.kept_fraction, threshold
         )
     kept_bpp = output.kept_fraction.mean() * config.code_channels / DOWNSAMPLING**2
     return Objective(loss, mse.detach(), kept_bpp.detach())
@@ -144,10 +144,6 @@ def multiscale_similarity(
         (B,)
     """
     x, y = reference + 0.5, decoded + 0.5
-    if shares is None:
-        of_library = ms_ssim if scales == 5 else ssim
-        result: Tensor = of_library(x, y, data_range=1, size_average=False)
-        return result
     line = torch.arange(11, device=x.device, dtype=x.dtype) - 5
     window = torch.exp(-line.square() / (2 * 1.5**2))
     window = (window / window.sum()).view(1, 1, 1, -1).expand(x.shape[1], 1, 1, -1)
@@ -167,10 +163,14 @@ def multiscale_similarity(
         if scale == len(exponents) - 1:
             square = mean_x.square() + mean_y.square()
             local = local * (2 * mean_x * mean_y + 0.01**2) / (square + 0.01**2)
-        here = shares[:, :, 5:-5, 5:-5]
-        mean = (local * here).sum(dim=(2, 3)) / here.sum(dim=(2, 3)).clamp(min=1e-6)
+        if shares is None:
+            mean = local.mean(dim=(2, 3))
+        else:
+            here = shares[:, :, 5:-5, 5:-5]
+            mean = (local * here).sum(dim=(2, 3)) / here.sum(dim=(2, 3)).clamp(min=1e-6)
+            shares = nn.functional.avg_pool2d(shares, 2)
         total = total * (mean.relu() if scales > 1 else mean) ** exponent
-        x, y, shares = (nn.functional.avg_pool2d(planes, 2) for planes in (x, y, shares))
+        x, y = nn.functional.avg_pool2d(x, 2), nn.functional.avg_pool2d(y, 2)
     return total.mean(dim=1)
 
 

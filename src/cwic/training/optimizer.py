@@ -33,7 +33,10 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95):
-        """`lr` is the spectral norm of a square matrix's step; about 5e-3 suits these networks."""
+        """`lr` is the spectral norm of a square matrix's step; about 5e-3 suits these networks.
+
+        A group's "lr" may be replaced by a scalar tensor on the parameters' device.
+        """
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
 
     @overload
@@ -56,21 +59,24 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        updates = []
+        if not parameters:
+            return
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
-            momentum: Tensor = state["momentum"]
-            assert parameter.grad is not None
-            momentum.mul_(group["momentum"]).add_(parameter.grad)
-            update = parameter.grad.add(momentum, alpha=group["momentum"])
-            updates.append(update.reshape(update.shape[0], -1))
-        for parameter, step in zip(parameters, _orthogonalized(updates), strict=True):
-            scale = max(1.0, step.shape[0] / step.shape[1]) ** 0.5
-            parameter.add_(step.reshape(parameter.shape), alpha=-group["lr"] * scale)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, gradients)
+        updates = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+        steps = _orthogonalized([update.reshape(update.shape[0], -1) for update in updates])
+        torch._foreach_mul_(steps, [max(1.0, len(s) / s.shape[1]) ** 0.5 for s in steps])
+        torch._foreach_mul_(steps, group["lr"])
+        shaped = [step.reshape(p.shape) for step, p in zip(steps, parameters, strict=True)]
+        torch._foreach_sub_(parameters, shaped)
 
-    def _step_vectors(self, parameters: list[Tensor], lr: float) -> None:
+    def _step_vectors(self, parameters: list[Tensor], lr: float | Tensor) -> None:
         """Adam, all at once: there are many of them, and each is small."""
         if not parameters:
             return
@@ -80,8 +86,8 @@ class Muon(torch.optim.Optimizer):
                 state["step"] = torch.zeros((), device=parameter.device)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
-            state["step"] += 1
         states = [self.state[parameter] for parameter in parameters]
+        torch._foreach_add_([state["step"] for state in states], 1)
         torch._fused_adam_(
             parameters,
             [p.grad for p in parameters if p.grad is not None],

@@ -5,6 +5,7 @@ statistics of hyper-latents and of levels are fitted to their tables. The import
 model without a map leaves out, keeps the values that it has.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from cwic import cvpr2018, flagship, model_file
 from cwic.arithmetic_coder import FREQUENCY_TOTAL
 from cwic.errors import TrainingError
-from cwic.flagship_coder import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL
+from cwic.family import RateRange
+from cwic.flagship_coder import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL, Q_UNITS
 from cwic.integer_net import SUM_BITS, WEIGHT_BITS
 from cwic.step_network import MAX_HYPER
-from cwic.training.model.flagship import FlagshipNetwork
+from cwic.training.model.flagship import PRESETS, FlagshipConfig, FlagshipNetwork
 from cwic.training.model.flagship_entropy import LOG_SCALES, STATISTICS_GAIN
 from cwic.training.model.integer_layers import IntegerConv2d
 from cwic.training.model.logistic import logistic_bits
@@ -35,6 +37,20 @@ _ARRAY_MODULES = {
 _LEFT_AS_IT_IS = "importance_net."
 
 _FIT_STEPS = 400
+
+
+def preset_of(model: model_file.ModelFile) -> FlagshipConfig:
+    """Sizes of a bundled flagship model: the preset with its groups of latents, and its range of q.
+
+    Raises:
+        TrainingError: no preset has them.
+    """
+    groups = tuple(model.decoding.get("groups", ()))
+    for config in PRESETS.values():
+        if config.groups == groups:
+            rates = RateRange(**model.encoding)
+            return replace(config, min_q=rates.min_q / Q_UNITS, max_q=rates.max_q / Q_UNITS)
+    raise TrainingError(f"{model.name}: expected groups of latents as of a preset, found {groups}")
 
 
 def restore_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:

@@ -43,6 +43,7 @@ from cwic.training.family import Family, Place, StepLoss
 from cwic.training.flagship import FlagshipFamily
 from cwic.training.optimizer import Muon, has_bfloat16
 from cwic.training.restore import restore_weights
+from cwic.training.step import Step
 
 FAMILIES: dict[str, Family] = {"cvpr2018": Cvpr2018Family(), "cwic": FlagshipFamily()}
 
@@ -152,7 +153,8 @@ class _Trainer:
             ) from error
         torch.manual_seed(config.seed)
         if process.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
+            # Where single precision is asked for it is meant: latents of many steps.
+            torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = True  # a stage has one shape
         network = family.build(config).to(process.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -180,13 +182,10 @@ class _Trainer:
             self.validation = centre_crops(
                 held_out, config.validation_crop_px, config.validation_count
             )
-        model: nn.Module = self.network
-        if config.compile:
-            model = torch.compile(model, dynamic=family.dynamic_shapes)  # type: ignore[assignment]
+        self.model: nn.Module = self.network
         if process.world > 1:
             # A stage may leave a part of the network without gradients.
-            model = DistributedDataParallel(model, find_unused_parameters=True)
-        self.model = model
+            self.model = DistributedDataParallel(self.network, find_unused_parameters=True)
 
     @property
     def _log_columns(self) -> list[str]:
@@ -279,6 +278,7 @@ class _Trainer:
         )
         log_time, log_pixels = time.monotonic(), 0
         bad_steps = 0
+        waits = self.process.device.type == "cpu"  # it does anyway
         last_saved = progress.step
         try:
             while progress.step < config.total_steps:
@@ -287,6 +287,7 @@ class _Trainer:
                 positions = range(self.process.rank * share, (self.process.rank + 1) * share)
                 steps = range(progress.step, progress.step - first + stage.steps)
                 self.family.begin_stage(self.network, stage)
+                update = self._step_of(stage)
                 if stage.entropy_only and first == 0:
                     # Expectations are trained on what the exported weights will code.
                     self._load(self.average)
@@ -298,9 +299,13 @@ class _Trainer:
                     # it; what only the last stage trains starts out there.
                     age = step - (steps.stop - stage.steps) if stage.entropy_only else step
                     decay = min(config.ema_decay, (1 + age) / (10 + age))
-                    result, norm = self._step(batch, stage, place, learning_rate, decay)
-                    bad_steps = 0 if math.isfinite(norm) else bad_steps + 1
-                    if bad_steps == _MAX_BAD_STEPS:
+                    pixels = torch.as_tensor(batch).to(self.process.device)
+                    drawn = self.family.draw(pixels, self.computing, stage, place)
+                    result = update(drawn, learning_rate, decay)
+                    logs = (step + 1) % config.log_every == 0 or step + 1 == config.total_steps
+                    if waits or logs:
+                        bad_steps = int(update.bad_steps)
+                    if bad_steps >= _MAX_BAD_STEPS:
                         raise TrainingError(
                             f"{self.run_dir}: the gradient was not finite for {bad_steps} steps up "
                             f"to step {step}; lower the learning rate and start again"
@@ -311,18 +316,21 @@ class _Trainer:
                     log_pixels += batch.shape[0] * batch.shape[1] * batch.shape[2]
                     bar.update()
                     done = progress.step == config.total_steps
-                    if progress.step % config.log_every == 0 or done:
+                    if logs:
+                        figures = dict(
+                            zip(self.family.log_columns, result.figures.tolist(), strict=True)
+                        )
+                        loss, norm = float(result.loss), float(result.norm)
                         now = time.monotonic()
                         mpx_per_s = self.process.world * log_pixels / 1e6 / (now - log_time)
                         log_time, log_pixels = now, 0
-                        figures = result.figures()
                         row = {
                             "step": progress.step,
                             "stage": stage.name,
                             "wall_s": round(progress.wall_s, 1),
                             "cpu_s": round(progress.cpu_s, 1),
                             "learning_rate": learning_rate,
-                            "loss": float(result.loss.detach()),
+                            "loss": loss,
                             **figures,
                             "grad_norm": norm,
                             "mpx_per_s": round(mpx_per_s, 3),
@@ -372,30 +380,22 @@ class _Trainer:
             return device_batches(self.store, data, seed, steps, positions)
         return batches(self.store, data, seed, steps, positions)
 
-    def _step(
-        self,
-        batch: np.ndarray | Tensor,
-        stage: StageConfig,
-        place: Place,
-        learning_rate: float,
-        decay: float,
-    ) -> tuple[StepLoss, float]:
-        """One optimiser step; what the family says of it, and the gradient's norm."""
-        config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        pixels = torch.as_tensor(batch).to(self.process.device)
-        result = self.family.objective(self.model, pixels, self.computing, stage, place)
-        self.optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm))
-        if math.isfinite(norm):
-            self.optimizer.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(
-                    list(self.average.values()), list(self.network.parameters()), 1 - decay
-                )
-        return result, norm
+    def _step_of(self, stage: StageConfig) -> Step:
+        """What every step of a stage does."""
+        config, process = self.config, self.process
+
+        def objective(drawn: tuple[Tensor, ...]) -> StepLoss:
+            return self.family.objective(self.model, drawn, self.computing, stage)
+
+        if config.compile:
+            objective = torch.compile(
+                objective, dynamic=self.family.dynamic_shapes, fullgraph=process.world == 1
+            )
+        alone_on_cuda = process.device.type == "cuda" and process.world == 1
+        captured = config.cuda_graph and alone_on_cuda and config.optimizer == "muon"
+        return Step(
+            objective, self.network, self.average, self.optimizer, config.clip_norm, captured
+        )
 
     # -- validation ----------------------------------------------------------------------------
 

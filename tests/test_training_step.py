@@ -1,0 +1,161 @@
+"""One optimiser step: what it does with a bad gradient, and that nothing in it waits or draws."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from cwic.training.config import FlagshipStage, StageConfig, TrainConfig  # noqa: E402
+from cwic.training.cvpr2018 import Cvpr2018Family  # noqa: E402
+from cwic.training.data import DataConfig  # noqa: E402
+from cwic.training.family import Family, Place, StepLoss  # noqa: E402
+from cwic.training.flagship import FlagshipFamily  # noqa: E402
+from cwic.training.model.flagship import FlagshipConfig  # noqa: E402
+from cwic.training.model.network import Cvpr2018Config  # noqa: E402
+from cwic.training.optimizer import Muon  # noqa: E402
+from cwic.training.step import Step  # noqa: E402
+
+FLAGSHIP = TrainConfig(
+    family="cwic",
+    stages=(
+        FlagshipStage("map", 1, batch=2, grid_weight=1.0, preview_weight=40.0, ms_ssim_weight=5.0),
+        FlagshipStage("hard", 1, batch=2, hard=True, entropy_only=True),
+    ),
+    network=FlagshipConfig(
+        edge_channels=4,
+        width_8=8,
+        width_16=8,
+        analysis_blocks_8=1,
+        analysis_blocks_16=1,
+        synthesis_blocks_8=1,
+        synthesis_blocks_16=1,
+        groups=(4, 4),
+        detail_channels=2,
+        hyper_channels=4,
+        hyper_width=4,
+        mean_width=8,
+        scale_width=8,
+    ),
+    data=DataConfig(crop_px=192),
+)
+CVPR2018 = TrainConfig(
+    family="cvpr2018",
+    stages=(
+        StageConfig("map", 1, batch=2, ssim_weight=0.1),
+        StageConfig("entropy", 1, batch=2, entropy_only=True),
+    ),
+    network=Cvpr2018Config(width=0.125),
+    data=DataConfig(crop_px=192),
+)
+CASES: list[tuple[Family, TrainConfig]] = [
+    (FlagshipFamily(), FLAGSHIP),
+    (Cvpr2018Family(), CVPR2018),
+]
+Drawn = tuple[torch.Tensor, ...]
+
+
+def prepared(
+    family: Family, config: TrainConfig, stage: StageConfig, device: str = "cpu"
+) -> tuple[torch.nn.Module, Drawn, Callable[[Drawn], StepLoss]]:
+    """A network, what is drawn for its first step, and its objective."""
+    torch.manual_seed(1)
+    network = family.build(config).to(device).train()
+    family.begin_stage(network, stage)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 192, 192, 3), dtype=np.uint8)
+    on_device = torch.from_numpy(pixels).to(device)
+    drawn = family.draw(on_device, config, stage, Place(0, range(2)))
+    return network, drawn, lambda values: family.objective(network, values, config, stage)
+
+
+def averages(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in network.named_parameters()}
+
+
+def test_a_gradient_that_is_not_finite_counts_as_zero() -> None:
+    network = torch.nn.Linear(3, 2)
+    before = averages(network)
+    average = averages(network)
+
+    def objective(drawn: Drawn) -> StepLoss:
+        loss = (network(drawn[0]) * drawn[1]).sum()
+        return StepLoss(loss, loss.detach()[None])
+
+    optimizer = Muon(network.parameters(), lr=0.1)
+    step = Step(objective, network, average, optimizer, clip_norm=1.0, captured=False)
+    x = torch.ones(1, 3)
+    for count, factor in ((1, np.nan), (2, np.inf)):
+        result = step((x, torch.tensor(factor)), 0.1, 0.5)
+        assert not torch.isfinite(result.norm)
+        assert int(step.bad_steps) == count
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert torch.equal(average[name], before[name])
+    result = step((x, torch.tensor(2.0)), 0.1, 0.5)
+    assert int(step.bad_steps) == 0
+    assert float(result.norm) == pytest.approx((2 * 3 * 4 + 2 * 4) ** 0.5)
+    for name, parameter in network.named_parameters():
+        assert not torch.equal(parameter, before[name])
+        assert torch.allclose(average[name], (parameter + before[name]) / 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch
+@pytest.mark.parametrize(("family", "config"), CASES)
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_objective_is_one_graph(family: Family, config: TrainConfig, number: int) -> None:
+    # What draws or reads a number back would break it in two, and could not be captured on CUDA.
+    _, drawn, objective = prepared(family, config, config.stages[number])
+    plain = objective(drawn)
+    traced = torch.compile(objective, backend="eager", fullgraph=True)(drawn)
+    assert torch.equal(traced.loss, plain.loss)
+    assert torch.allclose(traced.figures, plain.figures, equal_nan=True)
+    assert plain.figures.shape == (len(family.log_columns),)
+
+
+@pytest.mark.parametrize(("family", "config"), CASES)
+def test_what_is_drawn_depends_on_the_step_alone(family: Family, config: TrainConfig) -> None:
+    pixels = torch.zeros((2, 192, 192, 3), dtype=torch.uint8)
+    stage = config.stages[0]
+    first, again, other = (
+        family.draw(pixels, config, stage, Place(step, range(2))) for step in (3, 3, 4)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert [a.shape for a in first] == [b.shape for b in other]
+
+
+def test_the_learning_rate_may_be_a_tensor() -> None:
+    results = []
+    for rate in (0.01, torch.tensor(0.01)):
+        torch.manual_seed(2)
+        network = torch.nn.Conv2d(3, 4, 3)
+        optimizer = Muon(network.parameters(), lr=0.0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        network(torch.ones(1, 3, 5, 5)).square().sum().backward()
+        optimizer.step()
+        results.append(averages(network))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_captured_step_does_what_a_plain_one_does() -> None:
+    family, stage = FlagshipFamily(), FLAGSHIP.stages[0]
+    found = []
+    for captured in (False, True):
+        network, _, objective = prepared(family, FLAGSHIP, stage, "cuda")
+        compiled = torch.compile(objective, fullgraph=True)
+        average = averages(network)
+        optimizer = Muon(network.parameters(), lr=0.0)
+        step = Step(compiled, network, average, optimizer, 1.0, captured)
+        pixels = torch.zeros((2, 192, 192, 3), dtype=torch.uint8, device="cuda")
+        for number in range(8):
+            pixels = pixels + 17 * (number + 1)
+            drawn = family.draw(pixels, FLAGSHIP, stage, Place(number, range(2)))
+            loss = float(step(drawn, 1e-3 * (number + 1), 0.9).loss)
+        found.append((loss, average))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-3)
+    for name, value in found[0][1].items():
+        assert torch.allclose(found[1][1][name], value, atol=1e-3), name
