@@ -13,7 +13,7 @@ from cwic.errors import TrainingError
 from cwic.training import export_cvpr2018, export_flagship
 from cwic.training.model.flagship import FlagshipNetwork
 from cwic.training.model.network import Cvpr2018Network
-from cwic.training.restore import restore_weights
+from cwic.training.restore import preset_of, restore_weights
 
 Network = TypeVar("Network", Cvpr2018Network, FlagshipNetwork)
 
@@ -93,3 +93,15 @@ def test_a_model_of_other_sizes_of_another_family_or_with_holes_is_refused(
     network.synthesis.edge = torch.nn.Conv2d(5, 48, 3)
     with pytest.raises(TrainingError, match=r"expected synthesis\.edge\.weight of shape"):
         restore_weights(tmp_path / "right.cwicmodel", network)
+
+
+@pytest.mark.parametrize("name", ["cwic-psnr", "cwic-visual"])
+def test_a_bundled_flagship_goes_into_the_network_of_its_preset(name: str) -> None:
+    path = model_file.find(name)
+    network = FlagshipNetwork(preset_of(model_file.load(path)))
+    network.load_state_dict(restore_weights(path, network), strict=False)
+
+
+def test_no_preset_has_other_groups(tiny_flagship_path: Path) -> None:
+    with pytest.raises(TrainingError, match="groups"):
+        preset_of(model_file.load(tiny_flagship_path))

@@ -30,7 +30,7 @@ from cwic.training.data import (  # noqa: E402
     device_batches,
     list_pictures,
 )
-from cwic.training.flagship import draw, random_map  # noqa: E402
+from cwic.training.flagship import draw_choices, random_map  # noqa: E402
 from cwic.training.loss import (  # noqa: E402
     flagship_distortion,
     grid_variation,
@@ -504,13 +504,13 @@ def test_a_step_draws_q_over_the_whole_range_and_maps_for_a_share() -> None:
     stage = FlagshipStage(name="one", steps=1, batch=10, random_maps=0.4)
     shares = []
     for step in range(40):
-        drawn = draw(TINY, stage, 3, step, 64)
+        drawn = draw_choices(TINY, stage, 3, step, 64)
         assert drawn.q.shape == (10,)
         assert np.array_equal(drawn.q * 64, np.rint(drawn.q * 64))
         part = np.floor((drawn.q - TINY.min_q) / (TINY.max_q - TINY.min_q) * 10).clip(0, 9)
         assert len(set(part.tolist())) >= 8
         shares.append(np.mean(np.abs(drawn.offset).max(axis=(1, 2, 3)) > 0))
-        again = draw(TINY, stage, 3, step, 64)
+        again = draw_choices(TINY, stage, 3, step, 64)
         assert np.array_equal(drawn.q, again.q)
         assert np.array_equal(drawn.offset, again.offset)
     assert 0.25 < np.mean(shares) < 0.5
@@ -518,7 +518,7 @@ def test_a_step_draws_q_over_the_whole_range_and_maps_for_a_share() -> None:
 
 def test_a_stage_may_draw_four_of_five_q_from_a_part_of_the_range() -> None:
     stage = FlagshipStage(name="one", steps=1, batch=10, often_q=(-2.0, 1.0))
-    drawn = np.concatenate([draw(TINY, stage, 3, step, 64).q for step in range(200)])
+    drawn = np.concatenate([draw_choices(TINY, stage, 3, step, 64).q for step in range(200)])
     outside = 1 - 3 / (TINY.max_q - TINY.min_q)
     assert np.mean((drawn < -2) | (drawn > 1)) == pytest.approx(0.2 * outside, abs=0.02)
     assert drawn.min() < TINY.min_q + 1

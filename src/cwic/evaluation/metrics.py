@@ -5,7 +5,7 @@ before. Pictures are compared after rounding to 8 bits. Luma is 0.299 R + 0.587 
 not rounded. SSIM has a Gaussian window of 11x11, sigma 1.5, and no padding; MS-SSIM its five scales
 with the weights of Wang et al. 2003. All is computed in double precision: in flat areas the
 variances of SSIM are small differences of large numbers, and single precision was seen to err by
-0.0001. The numbers are those of pytorch-msssim, which training uses and a test compares with; its
+0.0001. The numbers are those of pytorch-msssim, which a test compares with; its
 convolutions in double precision took four times as long, which was most of an evaluation.
 """
 

@@ -71,10 +71,7 @@ def haarpsi_similarity(reference: Tensor, decoded: Tensor, weight: Tensor | None
     Returns:
         (B,) in [0, 1]; 1 for equal pictures.
     """
-    yiq = torch.tensor(_YIQ, dtype=reference.dtype, device=reference.device)
-    ours, theirs = (
-        _halved(torch.einsum("bchw,kc->bkhw", picture, yiq)) for picture in (reference, decoded)
-    )
+    ours, theirs = (_halved(_yiq(picture)) for picture in (reference, decoded))
     scales = [[_haar(planes[:, :1], scale) for planes in (ours, theirs)] for scale in (1, 2, 3)]
     local = (_similarity(*scales[0]) + _similarity(*scales[1])) / 2  # (B, 2, h, w)
     weights = torch.maximum(*scales[2])
@@ -91,6 +88,12 @@ def haarpsi_similarity(reference: Tensor, decoded: Tensor, weight: Tensor | None
         empty, 1 / (1 + math.exp(-_ALPHA))
     )
     return (torch.logit(mean) / _ALPHA).square()
+
+
+def _yiq(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) R, G, B -> Y, I, Q; no constant has to go to the device."""
+    r, g, b = pictures.unbind(dim=1)
+    return torch.stack([x * r + y * g + z * b for x, y, z in _YIQ], dim=1)
 
 
 def _similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -219,6 +222,8 @@ class _Fire(nn.Module):
 class _SqueezeNet(nn.Module):
     """The convolutions of SqueezeNet v1.1: pictures -> what its seven stages say."""
 
+    mean: Tensor  # of the pictures that it was trained on, B, G, R
+
     def __init__(self) -> None:
         super().__init__()
         pooling = nn.MaxPool2d(3, stride=2, ceil_mode=True)
@@ -226,10 +231,11 @@ class _SqueezeNet(nn.Module):
         for index in range(2, 13):
             layers.append(_Fire(*_FIRES[index]) if index in _FIRES else pooling)
         self.features = nn.Sequential(*layers)
+        self.register_buffer("mean", torch.tensor(_CAFFE_MEAN)[:, None, None], persistent=False)
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         """(B, 3, H, W) R, G, B in [0, 255], at least 35 px a side."""
-        x = pictures.flip(1) - pictures.new_tensor(_CAFFE_MEAN)[:, None, None]
+        x = pictures.flip(1) - self.mean
         taps = []
         for index, layer in enumerate(self.features):
             x = layer(x)

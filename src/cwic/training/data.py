@@ -269,9 +269,11 @@ def uses_device(config: DataConfig, device: torch.device) -> bool:
 
 
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:
-    """A small array on a device, without waiting for what the device is busy with."""
+    """An array on a device, without waiting for what the device is busy with."""
     tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class DeviceCrop(NamedTuple):
@@ -393,7 +395,7 @@ class DeviceStore:
             down.append(3 * (per_row[0] * width + per_row[1]))
             right.append(3 * (per_column[0] * width + per_column[1]))
         device = self._flat.device
-        table = to_device(np.array([start, down, right]), device)[..., None, None, None]
+        table = to_device(np.array([start, down, right], np.int64), device)[..., None, None, None]
         line = torch.arange(side_px, device=device)
         channel = torch.arange(3, device=device)
         index = table[0] + table[1] * line[:, None, None] + table[2] * line[:, None] + channel

@@ -98,7 +98,7 @@ def psnr_db(mse: float) -> float:
 
 
 def psnr_db_tensor(mse: Tensor) -> Tensor:
-    """The same on a device."""
+    """Likewise of a scalar tensor, without waiting for its value."""
     return -10 * torch.log10(mse.clamp(min=1e-12))
 
 

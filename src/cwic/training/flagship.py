@@ -39,7 +39,7 @@ _MS_SSIM_PX = 161
 _VALIDATION_BATCH = 8
 
 
-class Drawn(NamedTuple):
+class Choices(NamedTuple):
     """The random choices of a step that are small."""
 
     q: npt.NDArray[np.float32]  # (B,) multiples of 1 / 64
@@ -84,9 +84,9 @@ class FlagshipFamily:
         """A random q for each picture, offsets on the maps, and noise unless the stage is hard."""
         assert isinstance(config.network, FlagshipConfig)
         assert isinstance(stage, FlagshipStage)
-        drawn = draw(config.network, stage, config.seed, place.step, pixels.shape[2])
+        choices = draw_choices(config.network, stage, config.seed, place.step, pixels.shape[2])
         mine = slice(place.positions.start, place.positions.stop)
-        q, offset = (to_device(values[mine], pixels.device) for values in drawn)
+        q, offset = (to_device(values[mine], pixels.device) for values in choices)
         if stage.hard:
             return pixels, q, offset
         seed = (config.seed, place.step, place.positions.start)
@@ -137,7 +137,9 @@ def to_network(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 255 - 0.5
 
 
-def draw(config: FlagshipConfig, stage: FlagshipStage, seed: int, step: int, side_px: int) -> Drawn:
+def draw_choices(
+    config: FlagshipConfig, stage: FlagshipStage, seed: int, step: int, side_px: int
+) -> Choices:
     """q and the random maps of a whole batch, the same in every process.
 
     The q of a batch are spread evenly over the range: one from each of as many equal parts of it.
@@ -154,7 +156,7 @@ def draw(config: FlagshipConfig, stage: FlagshipStage, seed: int, step: int, sid
     offset = np.zeros((stage.batch, 1, cells, cells), np.float32)
     for index in np.flatnonzero(rng.random(stage.batch) < stage.random_maps):
         offset[index, 0] = random_map(rng, cells, cells)
-    return Drawn((np.rint(q * Q_UNITS) / Q_UNITS).astype(np.float32), offset)
+    return Choices((np.rint(q * Q_UNITS) / Q_UNITS).astype(np.float32), offset)
 
 
 def random_map(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor, nn
 
 from cwic.evaluation.metrics import line_gradients
@@ -40,14 +39,12 @@ def structural_dissimilarity(reference: Tensor, decoded: Tensor) -> Tensor:
 
     Shapes and ranges as in :func:`mean_squared_error`; both sides at least 11 px.
     """
-    value: Tensor = 1 - ssim(reference.float() + 1, decoded.float() + 1, data_range=2)
-    return value
+    return 1 - multiscale_similarity(reference.float() / 2, decoded.float() / 2, None, 1).mean()
 
 
 def multiscale_dissimilarity(reference: Tensor, decoded: Tensor) -> Tensor:
     """1 - MS-SSIM over five scales; both sides must be larger than 160 px."""
-    value: Tensor = 1 - ms_ssim(reference.float() + 1, decoded.float() + 1, data_range=2)
-    return value
+    return 1 - multiscale_similarity(reference.float() / 2, decoded.float() / 2, None).mean()
 
 
 def target_fraction(rate_offset: float, config: Cvpr2018Config) -> float:
@@ -85,8 +82,8 @@ def thresholded_rate(p: Tensor, kept_fraction: Tensor, threshold: Tensor | float
     return above * p.mean() / threshold
 
 
-class Objective(NamedTuple):
-    """The loss of one step and what the log says of it."""
+class Cvpr2018Loss(NamedTuple):
+    """The loss of a batch and its parts."""
 
     loss: Tensor  # scalar, to be minimised
     mse: Tensor  # scalar, pixel range 1
@@ -110,7 +107,7 @@ def cvpr2018_objective(
     x: Tensor,
     stage: StageConfig,
     threshold: Tensor,
-) -> Objective:
+) -> Cvpr2018Loss:
     """Distortion plus thresholded rate of one batch (eq. 9: L = sum of L_D + gamma L_R).
 
     Args:
@@ -126,7 +123,7 @@ def cvpr2018_objective(
             output.importance, output.kept_fraction, threshold
         )
     kept_bpp = output.kept_fraction.mean() * config.code_channels / DOWNSAMPLING**2
-    return Objective(loss, mse.detach(), kept_bpp.detach())
+    return Cvpr2018Loss(loss, mse.detach(), kept_bpp.detach())
 
 
 def multiscale_similarity(
@@ -168,12 +165,16 @@ def multiscale_similarity(
         else:
             here = shares[:, :, 5:-5, 5:-5]
             mean = (local * here).sum(dim=(2, 3)) / here.sum(dim=(2, 3)).clamp(min=1e-6)
-            shares = nn.functional.avg_pool2d(shares, 2)
         total = total * (mean.relu() if scales > 1 else mean) ** exponent
-        x, y = nn.functional.avg_pool2d(x, 2), nn.functional.avg_pool2d(y, 2)
+        if scale + 1 < len(exponents):
+            pad = [side % 2 for side in x.shape[2:]]
+            x, y = (nn.functional.avg_pool2d(planes, 2, padding=pad) for planes in (x, y))
+            if shares is not None:
+                shares = nn.functional.avg_pool2d(shares, 2, padding=pad)
     return total.mean(dim=1)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 @cache
 def _distance(name: str, device: torch.device) -> PerceptualDistance:
     """Kept: a trunk is read once a run."""

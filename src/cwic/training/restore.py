@@ -40,7 +40,7 @@ _FIT_STEPS = 400
 
 
 def preset_of(model: model_file.ModelFile) -> FlagshipConfig:
-    """Sizes of a bundled flagship model: the preset with its groups of latents, and its range of q.
+    """Sizes of a bundled flagship, told by its groups of latents, and its range of q.
 
     Raises:
         TrainingError: no preset has them.

@@ -30,8 +30,8 @@ class StepResult(NamedTuple):
 class Step:
     """The step of one stage: weights, their average and the optimizer's state change in place.
 
-    A gradient that is not finite counts as zero. `bad_steps` (scalar, integer) counts how often
-    that was so in a row.
+    Where the gradient is not finite, weights and average stay. Moments decay then in a graph, which
+    has no branches; outside one they stay as well.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Step:
         network: nn.Module,
         average: dict[str, Tensor],
         optimizer: torch.optim.Optimizer,
+        bad_steps: Tensor,
         clip_norm: float,
         captured: bool,
     ):
@@ -50,17 +51,19 @@ class Step:
             network: in training mode.
             average: of its parameters, by name.
             optimizer: of its parameters; for a graph, one whose learning rate may be a tensor.
+            bad_steps: scalar, integer, on the device: how many steps in a row, up to the last one,
+                had a gradient that was not finite.
             clip_norm: largest norm of the whole gradient.
             captured: whether steps become a CUDA graph.
         """
         self._objective = objective
         self._parameters: list[Tensor] = list(network.parameters())
+        self._bad_steps = bad_steps
         self._average = [average[name] for name, _ in network.named_parameters()]
         self._optimizer = optimizer
         self._clip_norm = clip_norm
         self._captured = captured
         device = self._average[0].device
-        self.bad_steps = torch.zeros((), dtype=torch.int64, device=device)
         self._share = torch.zeros((), device=device)  # of new weights in the average
         self._learning_rate = torch.zeros((), device=device)
         self._stream = torch.cuda.Stream(device) if captured else None  # type: ignore[no-untyped-call]
@@ -94,10 +97,19 @@ class Step:
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        torch._foreach_mul_(gradients, (self._clip_norm / (norm + 1e-6)).clamp(max=1))
-        for gradient in gradients:
-            gradient.nan_to_num_(0, 0, 0)
-        self.bad_steps.add_(1).mul_(~torch.isfinite(norm))
+        good = torch.isfinite(norm)
+        self._bad_steps.add_(1).mul_(~good)
+        if self._captured:
+            # A step of length zero. Muon's is as long as its rate, whatever the gradient.
+            self._learning_rate.mul_(good)
+            self._share.mul_(good)
+        elif not good:
+            return StepResult(loss.detach(), figures, norm)
+        nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
+        if self._captured:
+            # Of a norm that is not finite a product is none either.
+            for gradient in gradients:
+                gradient.nan_to_num_(0, 0, 0)
         self._optimizer.step()
         with torch.no_grad():
             moves = torch._foreach_sub(self._parameters, self._average)
@@ -109,10 +121,11 @@ class Step:
         """A step like any other, on the stream that the graph is captured on."""
         self._warm_ups += 1
         assert self._stream is not None
-        self._stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             result = self._run(drawn)
-        torch.cuda.current_stream().wait_stream(self._stream)
+        current.wait_stream(self._stream)
         return result
 
     def _capture(self, drawn: tuple[Tensor, ...]) -> None:

@@ -37,6 +37,7 @@ from cwic.training.data import (
     centre_crops,
     device_batches,
     list_pictures,
+    to_device,
     uses_device,
 )
 from cwic.training.family import Family, Place, StepLoss
@@ -111,6 +112,8 @@ def _process_group(device: str | None) -> Iterator[Process]:
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
+        if name.startswith("cuda:"):
+            torch.cuda.set_device(name)
         yield Process(0, 1, torch.device(name))
         return
     rank = int(os.environ["RANK"])
@@ -153,13 +156,14 @@ class _Trainer:
             ) from error
         torch.manual_seed(config.seed)
         if process.device.type == "cuda":
-            # Where single precision is asked for it is meant: latents of many steps.
+            # Not TF32: its ten bits are too few for latents of a hundred steps, and for SSIM.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = True  # a stage has one shape
         network = family.build(config).to(process.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = _optimizer(config, self.network)
         self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
+        self.bad_steps = torch.zeros((), dtype=torch.int64, device=process.device)
         self.progress = Progress()
         if (run_dir / CHECKPOINT_NAME).exists():
             self._resume(run_dir / CHECKPOINT_NAME)
@@ -278,7 +282,8 @@ class _Trainer:
         )
         log_time, log_pixels = time.monotonic(), 0
         bad_steps = 0
-        waits = self.process.device.type == "cpu"  # it does anyway
+        # Without a graph, and among processes, each step is waited for anyway.
+        waits = self.process.device.type == "cpu" or self.process.world > 1
         last_saved = progress.step
         try:
             while progress.step < config.total_steps:
@@ -299,12 +304,24 @@ class _Trainer:
                     # it; what only the last stage trains starts out there.
                     age = step - (steps.stop - stage.steps) if stage.entropy_only else step
                     decay = min(config.ema_decay, (1 + age) / (10 + age))
-                    pixels = torch.as_tensor(batch).to(self.process.device)
+                    pixels = (
+                        to_device(batch, self.process.device)
+                        if isinstance(batch, np.ndarray)
+                        else batch
+                    )
                     drawn = self.family.draw(pixels, self.computing, stage, place)
                     result = update(drawn, learning_rate, decay)
-                    logs = (step + 1) % config.log_every == 0 or step + 1 == config.total_steps
-                    if waits or logs:
-                        bad_steps = int(update.bad_steps)
+                    done = step + 1 == config.total_steps
+                    logs, validates, saves = (
+                        (step + 1) % every == 0 or done
+                        for every in (
+                            config.log_every,
+                            config.validate_every,
+                            config.checkpoint_every,
+                        )
+                    )
+                    if waits or logs or validates or saves:
+                        bad_steps = int(self.bad_steps)
                     if bad_steps >= _MAX_BAD_STEPS:
                         raise TrainingError(
                             f"{self.run_dir}: the gradient was not finite for {bad_steps} steps up "
@@ -315,7 +332,6 @@ class _Trainer:
                     progress.cpu_s = cpu_before + time.process_time() - start_cpu
                     log_pixels += batch.shape[0] * batch.shape[1] * batch.shape[2]
                     bar.update()
-                    done = progress.step == config.total_steps
                     if logs:
                         figures = dict(
                             zip(self.family.log_columns, result.figures.tolist(), strict=True)
@@ -341,19 +357,20 @@ class _Trainer:
                             f"{mpx_per_s:.2f} Mpx/s, {rate_bpp:.3f} bpp, "
                             f"{figures['psnr_db']:.2f} dB"
                         )
-                    if progress.step % config.validate_every == 0 or done:
+                    if validates:
                         self._validate(stage_index, stage, writer)
                         log_time, log_pixels = time.monotonic(), 0
-                    if progress.step % config.checkpoint_every == 0 or done:
+                    if saves:
                         self._save()
                         last_saved = progress.step
                     elapsed = time.monotonic() - start_wall
                     if self._any_process(
                         bool(stopping) or (max_seconds is not None and elapsed >= max_seconds)
                     ):
+                        bad_steps = int(self.bad_steps)
                         return progress
         finally:
-            # A run that broke on a non-finite loss keeps its last good checkpoint.
+            # A run that broke on a gradient that is not finite keeps its last good checkpoint.
             if progress.step != last_saved and bad_steps < _MAX_BAD_STEPS:
                 self._save()
             bar.close()
@@ -388,13 +405,17 @@ class _Trainer:
             return self.family.objective(self.model, drawn, self.computing, stage)
 
         if config.compile:
-            objective = torch.compile(
-                objective, dynamic=self.family.dynamic_shapes, fullgraph=process.world == 1
-            )
+            objective = torch.compile(objective, dynamic=self.family.dynamic_shapes)
         alone_on_cuda = process.device.type == "cuda" and process.world == 1
         captured = config.cuda_graph and alone_on_cuda and config.optimizer == "muon"
         return Step(
-            objective, self.network, self.average, self.optimizer, config.clip_norm, captured
+            objective,
+            self.network,
+            self.average,
+            self.optimizer,
+            self.bad_steps,
+            config.clip_norm,
+            captured,
         )
 
     # -- validation ----------------------------------------------------------------------------

@@ -175,7 +175,7 @@ class Cvpr2018Network(nn.Module):
 
         Args:
             x: (B, 3, H, W) in [-1, 1], H and W multiples of 8.
-            rate_offset: added to the logits of the map; a number or (B, 1, 1, 1).
+            rate_offset: added to the logits of the map; a number, a scalar tensor or (B, 1, 1, 1).
             channels: of the code that are counted; None: all.
         """
         config = self.config
@@ -223,7 +223,7 @@ class Cvpr2018Network(nn.Module):
 
         Args:
             x: (B, 3, H, W) in [-1, 1], H and W multiples of 8.
-            rate_offset: added to the logits of the map; a number or (B, 1, 1, 1).
+            rate_offset: added to the logits of the map; a number, a scalar tensor or (B, 1, 1, 1).
             with_map: False skips the map even if the network has one (the first stage of training).
             channels: if given, no picture but :meth:`coded_bits`: one entry for every training.
         """
