@@ -8,18 +8,17 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cwic.training.config import FlagshipStage, StageConfig, TrainConfig  # noqa: E402
-from cwic.training.cvpr2018 import Cvpr2018Family  # noqa: E402
 from cwic.training.data import DataConfig  # noqa: E402
-from cwic.training.family import Family, Place, StepLoss  # noqa: E402
-from cwic.training.flagship import FlagshipFamily  # noqa: E402
-from cwic.training.model.flagship import FlagshipConfig  # noqa: E402
-from cwic.training.model.network import Cvpr2018Config  # noqa: E402
+from cwic.training.family import Place, StepLoss  # noqa: E402
+from cwic.training.model.flagship import FlagshipNetwork  # noqa: E402
+from cwic.training.model.network import Cvpr2018Network  # noqa: E402
 from cwic.training.optimizer import Muon  # noqa: E402
 from cwic.training.step import Step  # noqa: E402
+from cwic.training.trainer import FAMILIES  # noqa: E402
 
-FLAGSHIP = TrainConfig(
-    family="cwic",
-    stages=(
+# Two of each family: pictures, and the entropy coder alone.
+STAGES: dict[str, tuple[StageConfig, ...]] = {
+    "cwic": (
         FlagshipStage(
             "map",
             1,
@@ -33,44 +32,36 @@ FLAGSHIP = TrainConfig(
         ),
         FlagshipStage("hard", 1, batch=2, hard=True, entropy_only=True),
     ),
-    network=FlagshipConfig(
-        edge_channels=4,
-        width_8=8,
-        width_16=8,
-        analysis_blocks_8=1,
-        analysis_blocks_16=1,
-        synthesis_blocks_8=1,
-        synthesis_blocks_16=1,
-        groups=(4, 4),
-        detail_channels=2,
-        hyper_channels=4,
-        hyper_width=4,
-        mean_width=8,
-        scale_width=8,
-    ),
-    data=DataConfig(crop_px=192),
-)
-CVPR2018 = TrainConfig(
-    family="cvpr2018",
-    stages=(
+    "cvpr2018": (
         StageConfig("map", 1, batch=2, ssim_weight=0.1),
         StageConfig("entropy", 1, batch=2, entropy_only=True),
     ),
-    network=Cvpr2018Config(width=0.125),
-    data=DataConfig(crop_px=192),
-)
-CASES: list[tuple[Family, TrainConfig]] = [
-    (FlagshipFamily(), FLAGSHIP),
-    (Cvpr2018Family(), CVPR2018),
-]
+}
 Drawn = tuple[torch.Tensor, ...]
 
 
+@pytest.fixture(params=STAGES)
+def config(
+    request: pytest.FixtureRequest,
+    tiny_network: Cvpr2018Network,
+    tiny_flagship_network: FlagshipNetwork,
+) -> TrainConfig:
+    """Of a tiny network of each family."""
+    network = tiny_flagship_network if request.param == "cwic" else tiny_network
+    return TrainConfig(
+        family=request.param,
+        stages=STAGES[request.param],
+        network=network.config,
+        data=DataConfig(crop_px=192),
+    )
+
+
 def prepared(
-    family: Family, config: TrainConfig, stage: StageConfig, device: str = "cpu"
+    config: TrainConfig, stage: StageConfig, device: str = "cpu"
 ) -> tuple[torch.nn.Module, Drawn, Callable[[Drawn], StepLoss]]:
     """A network, what is drawn for its first step, and its objective."""
     torch.manual_seed(1)
+    family = FAMILIES[config.family]
     network = family.build(config).to(device).train()
     family.begin_stage(network, stage)
     pixels = np.random.default_rng(1).integers(0, 256, (2, 192, 192, 3), dtype=np.uint8)
@@ -113,22 +104,20 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch
-@pytest.mark.parametrize(("family", "config"), CASES)
 @pytest.mark.parametrize("number", [0, 1])
-def test_an_objective_is_one_graph(family: Family, config: TrainConfig, number: int) -> None:
+def test_an_objective_is_one_graph(config: TrainConfig, number: int) -> None:
     # What reads a number back would break it in two; what draws would give another loss.
-    _, drawn, objective = prepared(family, config, config.stages[number])
+    _, drawn, objective = prepared(config, config.stages[number])
     plain = objective(drawn)
     traced = torch.compile(objective, backend="eager", fullgraph=True)(drawn)
     assert torch.equal(traced.loss, plain.loss)
     assert torch.allclose(traced.figures, plain.figures, equal_nan=True)
-    assert plain.figures.shape == (len(family.log_columns),)
+    assert plain.figures.shape == (len(FAMILIES[config.family].log_columns),)
 
 
-@pytest.mark.parametrize(("family", "config"), CASES)
-def test_what_is_drawn_depends_on_the_step_alone(family: Family, config: TrainConfig) -> None:
+def test_what_is_drawn_depends_on_the_step_alone(config: TrainConfig) -> None:
     pixels = torch.zeros((2, 192, 192, 3), dtype=torch.uint8)
-    stage = config.stages[0]
+    family, stage = FAMILIES[config.family], config.stages[0]
     first, again, other = (
         family.draw(pixels, config, stage, Place(step, range(2))) for step in (3, 3, 4)
     )
@@ -153,11 +142,11 @@ def test_the_learning_rate_may_be_a_tensor() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_captured_step_does_what_a_plain_one_does() -> None:
-    family, stage = FlagshipFamily(), FLAGSHIP.stages[0]
+def test_a_captured_step_does_what_a_plain_one_does(config: TrainConfig) -> None:
+    family, stage = FAMILIES[config.family], config.stages[0]
     found = []
     for captured in (False, True):
-        network, _, objective = prepared(family, FLAGSHIP, stage, "cuda")
+        network, _, objective = prepared(config, stage, "cuda")
         compiled = torch.compile(objective, fullgraph=True)
         average = copied(network)
         optimizer = Muon(network.parameters(), lr=0.0)
@@ -166,7 +155,7 @@ def test_a_captured_step_does_what_a_plain_one_does() -> None:
         pixels = torch.zeros((2, 192, 192, 3), dtype=torch.uint8, device="cuda")
         for number in range(8):
             pixels = pixels + 17 * (number + 1)
-            drawn = family.draw(pixels, FLAGSHIP, stage, Place(number, range(2)))
+            drawn = family.draw(pixels, config, stage, Place(number, range(2)))
             loss = float(step(drawn, 1e-3 * (number + 1), 0.9).loss)
         found.append((loss, average))
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-3)

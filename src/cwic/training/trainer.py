@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -304,12 +303,7 @@ class _Trainer:
                     # it; what only the last stage trains starts out there.
                     age = step - (steps.stop - stage.steps) if stage.entropy_only else step
                     decay = min(config.ema_decay, (1 + age) / (10 + age))
-                    pixels = (
-                        to_device(batch, self.process.device)
-                        if isinstance(batch, np.ndarray)
-                        else batch
-                    )
-                    drawn = self.family.draw(pixels, self.computing, stage, place)
+                    drawn = self.family.draw(batch, self.computing, stage, place)
                     result = update(drawn, learning_rate, decay)
                     done = step + 1 == config.total_steps
                     logs, validates, saves = (
@@ -388,14 +382,13 @@ class _Trainer:
         dist.all_reduce(votes)
         return bool(votes > 0)
 
-    def _batches(
-        self, stage: StageConfig, steps: range, positions: range
-    ) -> Iterator[np.ndarray] | Iterator[Tensor]:
-        """(B, S, S, 3) uint8 for each step, prepared in memory or on the device."""
+    def _batches(self, stage: StageConfig, steps: range, positions: range) -> Iterator[Tensor]:
+        """(B, S, S, 3) uint8 on the device for each step, prepared there or in memory."""
         data, seed = self.config.data_of(stage), self.config.seed
         if isinstance(self.store, DeviceStore):
             return device_batches(self.store, data, seed, steps, positions)
-        return batches(self.store, data, seed, steps, positions)
+        in_memory = batches(self.store, data, seed, steps, positions)
+        return (to_device(batch, self.process.device) for batch in in_memory)
 
     def _step_of(self, stage: StageConfig) -> Step:
         """What every step of a stage does."""
