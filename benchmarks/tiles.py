@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,20 +72,17 @@ def file_bytes(payloads: Sequence[bytes], q: int, tiling: Tiling, tile_px: int |
     )
 
 
-def joined(family: Flagship, tiles: Sequence[CodedLatents], columns: int) -> CodedLatents:
+def joined(tiles: Sequence[CodedLatents], columns: int) -> CodedLatents:
     """The latents of whole tiles as those of one piece, as far as the synthesis needs them."""
 
-    def whole(name: str) -> npt.NDArray[Any]:
+    def whole(name: str) -> npt.NDArray[np.float32]:
         rows = [
             np.concatenate([getattr(tile, name) for tile in tiles[start : start + columns]], axis=2)
             for start in range(0, len(tiles), columns)
         ]
         return np.concatenate(rows, axis=1)
 
-    hyper, planes = whole("hyper"), whole("planes")
-    return tiles[0]._replace(
-        decoded=whole("decoded"), prior=family.coder.prior(hyper, planes), planes=planes
-    )
+    return tiles[0]._replace(decoded=whole("decoded"), prior=whole("prior"), planes=whole("planes"))
 
 
 def of_tiles(squares: Floats) -> Floats:
@@ -129,9 +125,7 @@ def measured(family: Flagship, mosaics: list[Pixels], qualities: list[float]) ->
     errors: dict[float, list[Floats]] = {quality: [] for quality in qualities}
 
     def in_one_piece(latents: Sequence[CodedLatents], tiling: Tiling) -> Pixels:
-        return family.synthesize(
-            [joined(family, latents, tiling.columns)].__getitem__, one, one.picture
-        )
+        return family.synthesize([joined(latents, tiling.columns)].__getitem__, one, one.picture)
 
     for picture in mosaics:
         analyses = [FlagshipAnalysis(family, picture, tiling) for tiling in (one, tiles, small)]

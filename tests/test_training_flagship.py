@@ -55,7 +55,6 @@ from cwic.training.model.flagship_entropy import (  # noqa: E402
     symbol_bits,
     table_bits,
 )
-from cwic.training.model.flagship_transforms import condition  # noqa: E402
 from cwic.training.model.integer_layers import IntegerWeights  # noqa: E402
 from cwic.training.model.logistic import logistic_bits  # noqa: E402
 from cwic.training.optimizer import Muon, is_matrix  # noqa: E402
@@ -211,36 +210,6 @@ def test_what_is_coded_later_changes_no_earlier_prediction(network: FlagshipNetw
     _, bits_after = run(changed)
     assert not torch.equal(bits[:, :2][..., ~first], bits_after[:, :2][..., ~first])
     assert not torch.equal(bits[:, 2:], bits_after[:, 2:])
-
-
-def test_in_tiles_a_quarter_is_coded_by_itself(network: FlagshipNetwork) -> None:
-    generator = torch.Generator().manual_seed(5)
-    x = torch.rand(2, 3, 128, 256, generator=generator) - 0.5
-    asked = torch.tensor([-3.0, 4.0])
-    with torch.no_grad():
-        whole = network(x, asked, no_offset(x))
-        output = network(x, asked, no_offset(x), in_tiles=True)
-        y, _ = network.analysis(x, asked)
-        bits, hyper_bits = torch.zeros(2), torch.zeros(2)
-        decoded, z = torch.zeros_like(y), torch.zeros(2, 4, 2, 4)
-        planes = condition(output.q, output.level)
-        for top, left in ((0, 0), (0, 8), (4, 0), (4, 8)):
-            own = (slice(None), slice(None), slice(top, top + 4), slice(left, left + 8))
-            hyper = network.hyper_analysis(y[own], planes[own]).clamp(-63, 63).round()
-            decoded[own], _, of_latents = network._code_latents(
-                y[own], hyper, output.level[own], output.q, planes[own], None
-            )
-            z[:, :, top // 4 : top // 4 + 1, left // 4 : left // 4 + 2] = hyper
-            bits += of_latents.sum(dim=(1, 2, 3))
-            hyper_bits += network.hyper_model(hyper, output.q).sum(dim=(1, 2, 3))
-        prior = network.mean_network.activate(network.mean_network.begin(z, planes))
-        picture = network.synthesis(decoded, prior, planes)
-    torch.testing.assert_close(output.latent_bits, bits)
-    torch.testing.assert_close(output.hyper_bits, hyper_bits)
-    torch.testing.assert_close(output.reconstruction, picture)
-    assert torch.equal(output.level, whole.level)
-    assert torch.equal(output.level_bits, whole.level_bits)
-    assert not torch.equal(output.latent_bits, whole.latent_bits)
 
 
 def test_every_parameter_is_trained(pictures: "torch.Tensor") -> None:

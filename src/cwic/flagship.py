@@ -42,9 +42,6 @@ _MAX_TILE_PIXELS = 2**22
 # What the transforms see of a tile's neighbours; their receptive fields reach 112 pixels.
 HALO_PX = 128
 
-# What the prior of a cell sees of the hyper-latents around; its receptive field reaches 96 pixels.
-_PRIOR_HALO_PX = 128
-
 # Latents take 5 bytes a pixel; beyond 335 MB of them they are computed again rather than kept.
 _MAX_KEPT_PIXELS = 2**26
 
@@ -68,15 +65,6 @@ class _View(NamedTuple):
     graph: str
     unit_px: int  # pixels of the coded picture that one of its pixels stands for, a side
     halo_px: int  # what it sees of a tile's neighbours
-
-
-class _Known(NamedTuple):
-    """What the synthesis needs of a tile."""
-
-    decoded: npt.NDArray[np.float32]  # (M, h, w)
-    hyper: npt.NDArray[np.int64]  # (hyper_channels, h / 4, w / 4)
-    planes: npt.NDArray[np.float32]  # (5, h, w)
-    prior: npt.NDArray[np.float32] | None  # (mean width, h, w), of a picture's only tile
 
 
 _FULL = _View("synthesis", 1, HALO_PX)
@@ -207,42 +195,30 @@ class Flagship:
         view = view or _FULL
         shown_part = part.shrunk(view.unit_px)
         result = np.empty((shown_part.height, shown_part.width, 3), np.uint8)
-        known: dict[int, _Known] = {}
+        known: dict[int, tuple[npt.NDArray[np.float32], ...]] = {}
 
-        def known_of(number: int) -> _Known:
+        def inputs_of(number: int) -> tuple[npt.NDArray[np.float32], ...]:
             latents = coded(number)
-            prior = latents.prior if len(tiling.tiles) == 1 else None
-            return _Known(latents.decoded, latents.hyper, latents.planes, prior)
+            return latents.decoded, latents.prior, latents.planes
 
-        def gathered(window: Rectangle, name: str, unit_px: int) -> npt.NDArray[Any]:
-            """What tiles know of a window: (channels, rows, columns) of so many pixels a side."""
-            whole: npt.NDArray[Any] | None = None
+        def gathered(window: Rectangle) -> list[npt.NDArray[np.float32]]:
+            inputs: list[npt.NDArray[np.float32]] = []
+            shape = (window.height // LATENT_PX, window.width // LATENT_PX)
             for number in tiling.meeting(window):
-                array = getattr(known[number], name)
-                if whole is None:
-                    shape = (len(array), window.height // unit_px, window.width // unit_px)
-                    whole = np.empty(shape, array.dtype)
+                arrays = known[number]
                 own = tiling.around(tiling.tiles[number])
                 both = own.cut(window)
-                whole[:, *both.slices(window, unit_px)] = array[:, *both.slices(own, unit_px)]
-            assert whole is not None
-            return whole
-
-        def prior_of(window: Rectangle) -> npt.NDArray[np.float32]:
-            """Of a window, as if the picture were in one piece."""
-            if len(tiling.tiles) == 1:
-                return gathered(window, "prior", LATENT_PX)
-            seen = tiling.around(window, _PRIOR_HALO_PX)
-            prior = self.coder.prior(
-                gathered(seen, "hyper", HYPER_PX), gathered(seen, "planes", LATENT_PX)
-            )
-            return prior[:, *window.slices(seen, LATENT_PX)]
+                here, there = both.slices(own, LATENT_PX), both.slices(window, LATENT_PX)
+                if not inputs:
+                    inputs = [np.empty((len(array), *shape), np.float32) for array in arrays]
+                for array, whole in zip(arrays, inputs, strict=True):
+                    whole[:, *there] = array[:, *here]
+            return inputs
 
         def show(number: int) -> None:
             core = tiling.tiles[number].cut(part)
             window = tiling.around(core, view.halo_px)
-            decoded, planes = (gathered(window, name, LATENT_PX) for name in ("decoded", "planes"))
-            inputs = (array[None] for array in (decoded, prior_of(window), planes))
+            inputs = (array[None] for array in gathered(window))
             (pixels,) = self.engine(tiling).run(view.graph, *inputs)
             small = core.shrunk(view.unit_px)
             rows, columns = small.slices(window.shrunk(view.unit_px))
@@ -254,12 +230,11 @@ class Flagship:
                 in_row = [number for number in shown if number // tiling.columns == row]
                 first, last = (tiling.tiles[number].cut(part) for number in (in_row[0], in_row[-1]))
                 band = Rectangle(first.top, first.left, last.bottom, last.right)
-                reach_px = view.halo_px + _PRIOR_HALO_PX
-                needed = set(tiling.meeting(tiling.around(band, reach_px)))
+                needed = set(tiling.meeting(tiling.around(band, view.halo_px)))
                 for number in known.keys() - needed:
                     del known[number]
                 missing = sorted(needed - known.keys())
-                known.update(zip(missing, pool(known_of, missing), strict=True))
+                known.update(zip(missing, pool(inputs_of, missing), strict=True))
                 for _ in pool(show, in_row):
                     pass
         return result

@@ -238,23 +238,6 @@ class LatentCoder:
             coder.finish()
         return result
 
-    def prior(
-        self, hyper: npt.NDArray[np.int64], planes: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
-        """What is known without the latents, of hyper-latents that were coded apart.
-
-        Args:
-            hyper: (hyper_channels, h / 4, w / 4).
-            planes: (5, h, w), see `condition`.
-
-        Returns:
-            (mean width, h, w)
-        """
-        board = Checkerboard(*planes.shape[1:])
-        with one_blas_thread():
-            state = self.mean_network.begin(hyper, planes, board)
-            return self.mean_network.activate(board.whole(state))
-
     # -- both --------------------------------------------------------------------------------------
 
     def _walk(

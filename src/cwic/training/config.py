@@ -70,7 +70,6 @@ class FlagshipStage(StageConfig):
     random_maps: float = 0.3  # share of pictures with a random offset on their importance map
     often_q: tuple[float, float] | None = None  # the range that four of five q are drawn from
     hard: bool = False  # rates of rounded values in place of noise
-    in_tiles: bool = False  # crops are coded in quarters that know nothing of one another
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,11 +134,10 @@ class TrainConfig:
             crop_px = self.data_of(stage).crop_px
             if stage.ms_ssim_weight and crop_px <= 160:
                 raise ValueError(f"ms_ssim_weight needs crop_px above 160, found {crop_px}")
-            multiple = PICTURE_MULTIPLE
-            if isinstance(stage, FlagshipStage) and stage.in_tiles:
-                multiple *= 2
-            if self.family == "cwic" and crop_px % multiple:
-                raise ValueError(f"crop_px must be a multiple of {multiple}, found {crop_px}")
+            if self.family == "cwic" and crop_px % PICTURE_MULTIPLE:
+                raise ValueError(
+                    f"crop_px must be a multiple of {PICTURE_MULTIPLE}, found {crop_px}"
+                )
         if self.family == "cwic" and self.validation_crop_px % PICTURE_MULTIPLE:
             raise ValueError(
                 f"validation_crop_px must be a multiple of {PICTURE_MULTIPLE}, "

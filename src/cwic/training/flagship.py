@@ -101,7 +101,7 @@ class FlagshipFamily:
         noise = None if stage.hard else Noise(*drawn[3:])
         x = to_network(pixels)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bf16):
-            output = model(x, q, offset, noise, stage.with_map, stage.hard, stage.in_tiles)
+            output = model(x, q, offset, noise, stage.with_map, stage.hard)
         # Outside: the windows of SSIM subtract nearly equal numbers. Where a map asks for smaller
         # steps, the distortion counts for more, as it does with q.
         centred = offset - offset.mean(dim=(2, 3), keepdim=True)

@@ -272,7 +272,6 @@ class FlagshipNetwork(nn.Module):
         noise: Noise | None = None,
         with_map: bool = True,
         hard: bool = False,
-        in_tiles: bool = False,
     ) -> FlagshipOutput:
         """One pass.
 
@@ -286,8 +285,6 @@ class FlagshipNetwork(nn.Module):
             noise: for the rates of a training pass that is not hard.
             with_map: False leaves the network's own map out.
             hard: rates of rounded values, with straight-through gradients.
-            in_tiles: latents are coded in quarters of the picture that know nothing of one another,
-                as in tiles; H and W are multiples of 128 then.
         """
         y, features = self.analysis(x, q)
         importance = offset
@@ -295,31 +292,25 @@ class FlagshipNetwork(nn.Module):
             importance = importance + self.importance_net(features)
         level, q = centred_levels(importance, q)
         planes = condition(q, level)
-        if not self.training or hard:
-            noise = None
-        parts = _quarters if in_tiles else _itself
-        # From here on to what is joined again, a picture's quarters are pictures.
-        y, own_level, own_planes = parts(y), parts(level), parts(planes)
-        own_q = q.repeat_interleave(len(y) // len(q))
-        if noise is not None:
-            noise = Noise(*(parts(values) for values in noise))
-        z_soft = self.hyper_analysis(y, own_planes)
+        z_soft = self.hyper_analysis(y, planes)
         z = round_half_up(z_soft.clamp(-MAX_HYPER, MAX_HYPER))
-        hyper_bits = self.hyper_model(z if noise is None else z_soft + noise.hyper, own_q)
-        decoded, prior, latent_bits = self._code_latents(y, z, own_level, own_q, own_planes, noise)
-        if in_tiles:
-            # The synthesis sees beyond tiles, and so does its prior.
-            decoded = _joined(decoded)
-            prior = self.mean_network.activate(self.mean_network.begin(_joined(z), planes))
+        if self.training and not hard:
+            assert noise is not None
+            hyper_bits = self.hyper_model(z_soft + noise.hyper, q)
+        else:
+            hyper_bits = self.hyper_model(z, q)
+        decoded, prior, latent_bits = self._code_latents(
+            y, z, level, q, planes, noise if self.training and not hard else None
+        )
+        level_bits = self.level_model(level)
         return FlagshipOutput(
             self.synthesis(decoded, prior, planes),
             self.preview(decoded[:, : self.config.groups[0]], prior, planes),
             level,
             q,
-            *(
-                bits.reshape(len(x), -1).sum(dim=1)
-                for bits in (latent_bits, hyper_bits, self.level_model(level))
-            ),
+            latent_bits.sum(dim=(1, 2, 3)),
+            hyper_bits.sum(dim=(1, 2, 3)),
+            level_bits.sum(dim=(1, 2, 3)),
         )
 
     def _code_latents(
@@ -373,23 +364,6 @@ class FlagshipNetwork(nn.Module):
         if noise is None:
             return logistic_bits(symbol, inverse_scale(rounded_table(table)))
         return logistic_bits(exact + noise, inverse_scale(bounded_table(table)))
-
-
-def _itself(x: Tensor) -> Tensor:
-    """The whole as its only part."""
-    return x
-
-
-def _quarters(x: Tensor) -> Tensor:
-    """(B, C, 2 h, 2 w) -> (4 B, C, h, w): those of the first picture come first, row by row."""
-    rows = (half for row in x.chunk(2, dim=2) for half in row.chunk(2, dim=3))
-    return torch.stack(list(rows), dim=1).flatten(0, 1)
-
-
-def _joined(x: Tensor) -> Tensor:
-    """The inverse of :func:`_quarters`."""
-    quarters = x.reshape(-1, 4, *x.shape[1:]).unbind(dim=1)
-    return torch.cat([torch.cat(quarters[:2], dim=3), torch.cat(quarters[2:], dim=3)], dim=2)
 
 
 class Macs(NamedTuple):
