@@ -57,7 +57,7 @@ class Choice:
 
 
 CHOICES = {
-    "base": Choice("psnr: as bundled", "base"),
+    "base": Choice("psnr: the small network", "base"),
     "map": Choice("psnr: with its own map", "base", with_map=True),
     "no-neighbours": Choice("psnr: no spatial context", "base", {"context_px": 1}),
     "one-group": Choice("psnr: one group of channels", "base", {"groups": (320,)}),
