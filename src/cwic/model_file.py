@@ -271,14 +271,17 @@ def _content(path: Path) -> bytes:
     """A file as it is now, whatever becomes of it."""
     try:
         with open(path, "rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+            content = bytearray()
+            # A read of `_MAX_BYTES` would ask for as much memory, however small the file.
+            while len(content) <= _MAX_BYTES and (chunk := file.read(2**20)):
+                content += chunk
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such model file") from error
     except OSError as error:
         raise ModelError(f"{path}: expected a model file, found {_reason(error)}") from error
     if len(content) > _MAX_BYTES:
         raise ModelError(f"{path}: expected at most {_MAX_BYTES} B, found more")
-    return content
+    return bytes(content)
 
 
 @contextmanager
