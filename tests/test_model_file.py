@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import random
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -377,6 +378,25 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
     write_entries(path, entries_of(path) | bombs)
     assert path.stat().st_size < 10_000
     assert "expected at most 1000000 B unpacked, found " in refusal(path, also_info=True)
+
+
+def test_a_small_file_is_read_without_asking_for_the_limit(path: Path) -> None:
+    tracemalloc.start()
+    try:
+        model_file.load(path)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size < 100_000
+    assert peak_bytes < 2**23
+
+
+def test_bundled_models_are_small_enough_to_ship() -> None:
+    """At most 18 MB each and 36 MB together."""
+    sizes = [path.stat().st_size for path in Path(model_file.__file__).parent.glob("models/*")]
+    assert len(sizes) == 3
+    assert max(sizes) <= 18e6
+    assert sum(sizes) <= 36e6
 
 
 def test_an_entry_that_hides_its_size_is_refused(path: Path) -> None:
