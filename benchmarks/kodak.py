@@ -1,11 +1,12 @@
-"""Whole files of models beside JPEG and JPEG 2000 at equal size, averaged over a folder.
+"""Whole files of models beside JPEG, JPEG 2000 and WebP at equal size, averaged over a folder.
 
-    python benchmarks/kodak.py FOLDER [--model NAME|PATH ...] [--bpp 0.118 0.172 ...]
+    python benchmarks/kodak.py FOLDER [--model NAME|PATH ...] [--bpp 0.118 0.172 ...] [--every N]
 
 Needs the extra `evaluate`. Sizes are those of whole files, pictures are compared after rounding to
 8 bits. SSIM: Gaussian window 11x11, sigma 1.5, mean over R, G and B; MS-SSIM likewise, the mean of
 the pictures' values. JPEG: 4:2:0, optimised, progressive; JPEG 2000: OpenJPEG, irreversible, with
-colour transform; both through Pillow, at the setting whose file is nearest to the size asked for.
+colour transform; WebP: libwebp, method 6; all through Pillow, at the setting whose file is nearest
+to the size asked for.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import io
 import sys
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,21 +36,26 @@ def reopened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def jpeg(image: Image.Image, bpp: float) -> tuple[int, Image.Image]:
-    """Size in bytes and decoded picture of the JPEG nearest to a rate."""
-    target_bytes = bpp * image.width * image.height / 8
+def by_quality(name: str, lowest: int, highest: int, **settings: object) -> Compress:
+    """A codec of Pillow at the quality whose file is nearest to a rate."""
 
-    def at(quality: int) -> bytes:
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=quality, optimize=True, progressive=True)
-        return file.getvalue()
+    def compress(image: Image.Image, bpp: float) -> tuple[int, Image.Image]:
+        target_bytes = bpp * image.width * image.height / 8
 
-    low, high = 1, 95
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if len(at(middle)) <= target_bytes else (low, middle)
-    data = min(at(low), at(high), key=lambda data: abs(len(data) - target_bytes))
-    return len(data), reopened(data)
+        @cache
+        def at(quality: int) -> bytes:
+            file = io.BytesIO()
+            image.save(file, name, quality=quality, **settings)
+            return file.getvalue()
+
+        low, high = lowest, highest
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if len(at(middle)) <= target_bytes else (low, middle)
+        data = min(at(low), at(high), key=lambda data: abs(len(data) - target_bytes))
+        return len(data), reopened(data)
+
+    return compress
 
 
 def jpeg2000(image: Image.Image, bpp: float) -> tuple[int, Image.Image]:
@@ -83,20 +90,26 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--model", metavar="NAME|PATH", nargs="+", default=[None])
     parser.add_argument("--bpp", type=float, nargs="+", default=PAPER_BPP)
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth picture alone")
     options = parser.parse_args()
-    paths = sorted(options.folder.glob("*.png"))
+    paths = sorted(options.folder.glob("*.png"))[:: options.every]
     if not paths:
         sys.exit(f"{options.folder}: expected PNG pictures, found none")
     loaded = [cwic.Codec.load(model) for model in options.model]
     codecs: dict[str, Compress] = {codec.name: ours(codec) for codec in loaded}
-    codecs |= {"JPEG": jpeg, "JPEG 2000": jpeg2000}
+    codecs |= {
+        "JPEG": by_quality("JPEG", 1, 95, optimize=True, progressive=True),
+        "JPEG 2000": jpeg2000,
+        "WebP": by_quality("WEBP", 0, 100, method=6),
+    }
     models = ", ".join(f"{codec.name} {codec.identity.hex()}" for codec in loaded)
     print(
         f"Means over {len(paths)} pictures, whole files. {models}; "
         f"libjpeg-turbo {features.version('libjpeg_turbo')} (4:2:0, optimised, progressive), "
-        f"OpenJPEG {features.version('jpg_2000')} (irreversible, with colour transform). SSIM and "
-        "MS-SSIM: mean over R, G and B, Gaussian window 11x11, sigma 1.5. Block colour: how far "
-        "the mean colour of a 64x64 block is off, of 255, in the worst block of a picture.\n"
+        f"OpenJPEG {features.version('jpg_2000')} (irreversible, with colour transform), "
+        f"libwebp {features.version('webp')} (method 6). SSIM and MS-SSIM: mean over R, G and B, "
+        "Gaussian window 11x11, sigma 1.5. Block colour: how far the mean colour of "
+        "a 64x64 block is off, of 255, in the worst block of a picture.\n"
     )
     print("| asked bpp | codec | bpp | PSNR dB | SSIM | MS-SSIM | HaarPSI | block colour |")
     print("|---|---|---|---|---|---|---|---|")
