@@ -2,8 +2,9 @@
 
     python benchmarks/payload.py KODAK [--quality 0 50 100]
 
-Every bundled model. The cross entropy of a payload is the sum of -log2 p over its symbols, p as the
-exact networks and the tables of the model give it in multiples of 2^-16. The rest of a file is its
+Every bundled model. The cross entropy of a payload is the sum of -log2 p over its symbols, p of a
+bit as the exact networks give it in multiples of 2^-16, p of a symbol of a table as the range coder
+has it, in 2^-24: what rounding the tables costs does not show. The rest of a file is its
 header, its table of sections and checksums. Prints Markdown.
 """
 
