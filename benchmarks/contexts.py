@@ -30,7 +30,7 @@ from cwic.atomic_file import write_file
 from cwic.cvpr2018_coder import known_before
 from cwic.image import pad_to_multiple
 from cwic.training.data import PictureStore, centre_crops, list_pictures
-from cwic.training.model.context_network import CodeContext
+from cwic.training.model.context_network import CodeContext, information
 from cwic.training.optimizer import Muon
 
 QUALITIES = (0, 25, 50, 75, 100)
@@ -185,7 +185,7 @@ def _spent(network: CodeContext, codes: Codes) -> float:
     for index in range(len(codes.code)):
         code, kept, level = codes.tensors([index])
         for part in parts:
-            bits = CodeContext.bits(network(code, kept, level, part), code[:, part])
+            bits = information(network(code, kept, level, part), code[:, part])
             total += float(torch.where(part.view(1, -1, 1, 1) < kept, bits, 0.0).sum())
     return total
 
@@ -225,7 +225,7 @@ def _trained(
         if rng.random() < 0.5:
             code, kept, level = (part.flip(3) for part in (code, kept, level))
         channels = torch.from_numpy(rng.choice(network.code_channels, CHANNELS, replace=False))
-        bits = CodeContext.bits(network(code, kept, level, channels), code[:, channels])
+        bits = information(network(code, kept, level, channels), code[:, channels])
         inside = channels.view(1, -1, 1, 1) < kept
         loss = torch.where(inside, bits, 0.0).sum() / inside.sum()
         optimizer.zero_grad()

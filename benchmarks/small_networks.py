@@ -31,7 +31,7 @@ from cwic.evaluation.rate_distortion import bd_rate
 from cwic.training.data import DataConfig, PictureStore, batches, centre_crops, list_pictures
 from cwic.training.loss import mean_squared_error, target_fraction, thresholded_rate
 from cwic.training.model.binarizer import binarize
-from cwic.training.model.context_network import CodeContext
+from cwic.training.model.context_network import information
 from cwic.training.model.importance_map import (
     MaskGradient,
     kept_channels,
@@ -216,15 +216,15 @@ def _entropy(network: Cvpr2018Network, bits: Tensor, p: Tensor) -> tuple[Tensor,
         channels = torch.arange(n)
     logit = network.code_context(bits.detach(), kept, level, channels)
     inside = (channels.view(1, -1, 1, 1) < kept).float()
-    learned = (CodeContext.bits(logit, bits.detach()) * inside).mean()
+    learned = (information(logit, bits.detach()) * inside).mean()
     fixed = logit.detach()
     # Information in a bit, linear between its two values, for a gradient by the code.
     softplus = torch.nn.functional.softplus
-    information = (bits * softplus(-fixed) + (1 - bits) * softplus(fixed)) / np.log(2)
-    by_code = (information * inside).mean()
+    expected = (bits * softplus(-fixed) + (1 - bits) * softplus(fixed)) / np.log(2)
+    by_code = (expected * inside).mean()
     # By the map: what the bits around the end of the mask hold; of those beyond it nothing is
     # known, so they count in full. LOCAL sums over two levels, hence a half of it.
-    at_end = torch.where(inside > 0, information.detach(), 1.0)
+    at_end = torch.where(inside > 0, expected.detach(), 1.0)
     by_map = (at_end * prefix_mask(p, n, NETWORK.levels, NETWORK.quantizer, "local")).mean() / 2
     return by_code + by_map - by_map.detach(), learned
 

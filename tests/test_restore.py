@@ -12,8 +12,10 @@ from cwic import model_file
 from cwic.errors import TrainingError
 from cwic.training import export_cvpr2018, export_flagship
 from cwic.training.model.flagship import FlagshipNetwork
-from cwic.training.model.network import Cvpr2018Network
+from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
 from cwic.training.restore import preset_of, restore_weights
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
 
 Network = TypeVar("Network", Cvpr2018Network, FlagshipNetwork)
 
@@ -47,6 +49,19 @@ def test_a_paper_model_that_is_restored_and_exported_again_is_the_same_model(
     model_file.save(before, path)
     again = restored(path, network)
     assert export_cvpr2018.build_model(again, "again").identity == before.identity
+
+
+def test_a_paper_model_with_an_older_network_of_levels_leaves_that_one_as_it_is() -> None:
+    path = GOLDEN / "cvpr2018steps.cwicmodel"
+    assert "level_tables" in model_file.load(path).arrays
+    sizes = Cvpr2018Config(
+        width=1 / 16, code_channels=8, levels=4, context_maps=2, context_reach=1, context_width=16
+    )
+    network = Cvpr2018Network(sizes)
+    weights = restore_weights(path, network)
+    for name, parameter in network.named_parameters():
+        as_it_was = torch.equal(weights[name], parameter)
+        assert as_it_was == name.startswith("level_context."), name
 
 
 def test_a_flagship_that_is_restored_and_exported_again_differs_in_fitted_statistics_alone(

@@ -1,7 +1,8 @@
 """Codes of the `cvpr2018` family <-> bytes: one traversal, walked by encoder and decoder alike.
 
-First the importance map, all cells of equal x + 2 y at once; a network says the centre and the
-scale of each level's distribution. Then the code, all bits of equal x + 2 y + d k at once, k their
+First the importance map, all cells of equal x + 2 y at once, bit plane after bit plane of their
+levels; a network says the probability of each bit, or in older models the centre and the scale of
+each level's distribution. Then the code, all bits of equal x + 2 y + d k at once, k their
 channel (in older models channel by channel, in two passes over a checkerboard); a network says the
 probability of each bit from those bits of a cube around it that are coded before. Both networks
 compute in the exact integers of :mod:`cwic.integer_net` and see integers that are coded already, so
@@ -36,10 +37,10 @@ Array = npt.NDArray[Any]
 LOGIT_UNITS = 128  # a probability's index counts 1 / LOGIT_UNITS of a logit
 PROBABILITIES = 2048  # length of the table of probabilities, logits from -8 to 8
 
+# Of older models.
 CENTRE_FRACTIONS = 8  # a level's centre is a multiple of 1 / CENTRE_FRACTIONS
 LEVEL_SCALES = 24
 SCALES_PER_OCTAVE = 4
-SMALLEST_LEVEL_SCALE = 0.06  # of table 0, the parameter of a logistic distribution, in levels
 
 # (dy, dx) of the cells that come before a cell in order of x + 2 y, as far as a 5 x 5 window goes.
 LEVEL_TAPS = (
@@ -122,9 +123,9 @@ class CodeCoder:
             layout: of the model.
             arrays: `code.below.weight` (H, maps - 1, 2 r + 1, 2 r + 1) and `code.own.weight`
                 (H, 1, ...) where there is a cube, `code.place` (n L, H), `code.hidden.*`,
-                `code.out.*`; `level.neighbours.*` (H, 2, 5, 5), `level.hidden.*`, `level.out.*`,
-                all integers; `probabilities` (2048,), `level_tables` (24 (8 L - 7), L) or
-                (24 * 8, 2 L).
+                `code.out.*`; `level.neighbours.*` (H, 2, 5, 5), `level.hidden.*`, `level.out.*`
+                of L - 1 outputs, all integers; `probabilities` (2048,). Older models have a
+                `level.out` of 2 outputs, and `level_tables` (24 (8 L - 7), L) or (24 * 8, 2 L).
             model: its name, for error messages.
 
         Raises:
@@ -185,22 +186,27 @@ class CodeCoder:
                 ]
             )
         )
-        self._level_perceptron = self._perceptron(found, "level", len(weight), 2)
         probabilities = self._take(found, "probabilities", (PROBABILITIES,)).astype(np.int64)
         if probabilities.min() < 1 or probabilities.max() >= FREQUENCY_TOTAL:
             raise ModelError(f"model {model}: expected probabilities from 1 to 65535")
         self._probabilities = probabilities
+        self._level_tables = self._older_tables(found) if "level_tables" in found else None
+        outputs = levels - 1 if self._level_tables is None else 2
+        self._level_perceptron = self._perceptron(found, "level", len(weight), outputs)
+
+    def _older_tables(self, found: dict[str, Array]) -> SymbolTables:
+        """Of levels, or in the oldest models of their distance from the centre."""
+        levels = self.layout.levels
         tables = self._take(found, "level_tables", (None, None))
-        # For levels, or as in older models for their distance from the centre.
         self._centres = CENTRE_FRACTIONS * (levels - 1) + 1
         self._of_levels = tables.shape == (LEVEL_SCALES * self._centres, levels)
         if not self._of_levels:
             shape = (LEVEL_SCALES * CENTRE_FRACTIONS, 2 * levels)
             tables = self._take(found, "level_tables", shape)
         try:
-            self._level_tables = SymbolTables(tables.astype(np.int64))
+            return SymbolTables(tables.astype(np.int64))
         except ValueError as error:
-            raise ModelError(f"model {model}: level_tables: {error}") from error
+            raise ModelError(f"model {self._model}: level_tables: {error}") from error
 
     def _take(self, found: dict[str, Array], name: str, shape: tuple[int | None, ...]) -> Array:
         array = found.get(name)
@@ -273,13 +279,11 @@ class CodeCoder:
 
     def _code_map(self, coder: BitCoder, level: npt.NDArray[np.uint8]) -> None:
         height, width = level.shape
-        levels = self.layout.levels
         stride = width + 2 * _REACH
         # Levels as activations, and which cells are known; zeros around and ahead.
         planes = np.zeros((2, (height + 2 * _REACH) * stride))
         taps = np.array([dy * stride + dx for dy, dx in LEVEL_TAPS])
-        unit = (1 << ACTIVATION_BITS) // levels
-        half = 1 << (SUM_BITS - 1)
+        unit = (1 << ACTIVATION_BITS) // self.layout.levels
         for step in range(width + 2 * (height - 1)):
             y = np.arange(max(0, (step - width + 2) // 2), min(height - 1, step // 2) + 1)
             if not y.size:
@@ -289,26 +293,58 @@ class CodeCoder:
             near = at[:, None] + taps
             columns = np.concatenate([planes[0][near], planes[1][near]], axis=1)
             sums = self._level_perceptron(columns @ self._neighbours + self._level_bias)
-            centre = (sums[:, 0] * (levels * CENTRE_FRACTIONS) + half) >> SUM_BITS
-            centre = np.clip(centre, 0, (levels - 1) * CENTRE_FRACTIONS)
-            scale = np.clip(
-                (sums[:, 1] * SCALES_PER_OCTAVE + half) >> SUM_BITS, 0, LEVEL_SCALES - 1
-            )
-            if self._of_levels:
-                shift, index = np.zeros_like(centre), scale * self._centres + centre
+            value: Array
+            if self._level_tables is None:
+                value = self._code_planes(coder, level[y, x], sums)
             else:
-                below, fraction = np.divmod(centre, CENTRE_FRACTIONS)
-                shift, index = levels - 1 - below, scale * CENTRE_FRACTIONS + fraction
-            found = coder.code_symbols(level[y, x] + shift, self._level_tables, index)
-            value = found - shift
-            if value.size and not (value.min() >= 0 and value.max() < levels):
-                raise BitstreamError(
-                    f"expected importance levels from 0 to {levels - 1}, "
-                    f"found {int(value.min())} to {int(value.max())}"
-                )
+                value = self._code_levels(coder, level[y, x], sums, self._level_tables)
             level[y, x] = value
             planes[0][at] = unit * value
             planes[1][at] = 1 << ACTIVATION_BITS
+
+    def _code_planes(
+        self, coder: BitCoder, wanted: npt.NDArray[np.uint8], sums: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """(N,) levels, their highest bits first; sums (N, L - 1), one for each node of a heap."""
+        cells = np.arange(len(wanted))
+        p_one = self._p_one(sums)
+        node = np.ones(len(wanted), np.int64)  # 1, then 2 or 3, then 4 to 7, ...: bits so far
+        for plane in reversed(range(self.layout.levels.bit_length() - 1)):
+            bits = coder.code(wanted >> plane & 1, p_one[cells, node - 1])
+            node = 2 * node + bits
+        return node - self.layout.levels
+
+    def _code_levels(
+        self,
+        coder: BitCoder,
+        wanted: npt.NDArray[np.uint8],
+        sums: npt.NDArray[np.int64],
+        tables: SymbolTables,
+    ) -> npt.NDArray[np.int32]:
+        """(N,) levels by tables, as older models have it; sums (N, 2): centre and scale."""
+        levels = self.layout.levels
+        half = 1 << (SUM_BITS - 1)
+        centre = (sums[:, 0] * (levels * CENTRE_FRACTIONS) + half) >> SUM_BITS
+        centre = np.clip(centre, 0, (levels - 1) * CENTRE_FRACTIONS)
+        scale = np.clip((sums[:, 1] * SCALES_PER_OCTAVE + half) >> SUM_BITS, 0, LEVEL_SCALES - 1)
+        if self._of_levels:
+            shift, index = np.zeros_like(centre), scale * self._centres + centre
+        else:
+            below, fraction = np.divmod(centre, CENTRE_FRACTIONS)
+            shift, index = levels - 1 - below, scale * CENTRE_FRACTIONS + fraction
+        value: npt.NDArray[np.int32] = coder.code_symbols(wanted + shift, tables, index) - shift
+        if value.size and not (value.min() >= 0 and value.max() < levels):
+            raise BitstreamError(
+                f"expected importance levels from 0 to {levels - 1}, "
+                f"found {int(value.min())} to {int(value.max())}"
+            )
+        return value
+
+    def _p_one(self, sums: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Numerators of P(bit = 1), from logits as a perceptron gives them."""
+        index = (sums * LOGIT_UNITS >> SUM_BITS) + PROBABILITIES // 2
+        p_one: npt.NDArray[np.int64] = self._probabilities[np.clip(index, 0, PROBABILITIES - 1)]
+        return p_one
 
     @one_blas_thread()
     def _code_bits(self, coder: BitCoder, picture: CodedPicture) -> None:
@@ -329,9 +365,7 @@ class CodeCoder:
             at = k * plane + place[cells]
             sums = self._place[k * self.layout.levels + level[cells]]
             sums += sign[at[:, None] + taps] @ self._cube
-            logit = self._code_perceptron(sums)[:, 0] * LOGIT_UNITS >> SUM_BITS
-            index = np.clip(logit + PROBABILITIES // 2, 0, PROBABILITIES - 1)
-            bits = coder.code(flat[k, cells], self._probabilities[index])
+            bits = coder.code(flat[k, cells], self._p_one(self._code_perceptron(sums)[:, 0]))
             flat[k, cells] = bits
             sign[at] = np.where(bits, one, -one)
 

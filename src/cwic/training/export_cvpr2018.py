@@ -11,7 +11,7 @@ from cwic import model_file
 from cwic.cvpr2018 import FAMILY
 from cwic.cvpr2018_coder import CodeLayout
 from cwic.family import RateRange
-from cwic.training.model.context_network import level_tables, probability_table
+from cwic.training.model.context_network import probability_table
 from cwic.training.model.integer_layers import IntegerConv2d
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
 from cwic.training.onnx_graph import Input, onnx_graph
@@ -74,11 +74,9 @@ def build_model(network: Cvpr2018Network, name: str) -> model_file.ModelFile:
 
 def coder_arrays(network: Cvpr2018Network) -> dict[str, npt.NDArray[Any]]:
     """What :class:`cwic.cvpr2018_coder.CodeCoder` takes."""
-    sizes = network.config
     arrays: dict[str, npt.NDArray[Any]] = {
         "code.place": network.code_context.places(),
         "probabilities": probability_table().astype(np.uint16),
-        "level_tables": level_tables(sizes.levels).astype(np.int32),
     }
     for prefix, context in (("code", network.code_context), ("level", network.level_context)):
         for layer_name, layer in context.named_modules():

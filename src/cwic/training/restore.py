@@ -2,7 +2,8 @@
 
 Undoes :mod:`.export`, as far as it can be undone: weights come back as they were rounded, the
 statistics of hyper-latents and of levels are fitted to their tables. The importance net, which a
-model without a map leaves out, keeps the values that it has.
+model without a map leaves out, keeps the values that it has, and so does the network of the levels
+where a `cvpr2018` model has one of the older form.
 """
 
 from dataclasses import replace
@@ -32,9 +33,6 @@ _ARRAY_MODULES = {
     cvpr2018.FAMILY: {"code": "code_context", "level": "level_context"},
     flagship.FAMILY: {"mean": "mean_network", "scale": "scale_network"},
 }
-
-# What a model file need not hold.
-_LEFT_AS_IT_IS = "importance_net."
 
 _FIT_STEPS = 400
 
@@ -90,9 +88,15 @@ def restore_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
     if isinstance(network, FlagshipNetwork):
         found |= _hyper_statistics(model.arrays["hyper_tables"], network)
         found |= _level_statistics(model.arrays["level_tables"])
+    left_as_it_is = ["importance_net."]
+    if family == cvpr2018.FAMILY and "level_tables" in model.arrays:
+        left_as_it_is.append("level_context.")
+        found = {
+            name: value for name, value in found.items() if not name.startswith("level_context.")
+        }
     weights = {}
     for name, parameter in network.named_parameters():
-        if name not in found and not name.startswith(_LEFT_AS_IT_IS):
+        if name not in found and not name.startswith(tuple(left_as_it_is)):
             raise TrainingError(f"{path}: expected weights of {name}, found none")
         value = found.get(name, parameter.detach().cpu())
         if value.numel() != parameter.numel():

@@ -5,8 +5,8 @@ Two networks in the exact integers of :mod:`cwic.integer_net` say what a decoder
 * :class:`CodeContext` of a bit of the code, from a cube of bits around it, as far as they are coded
   before it: :func:`cwic.cvpr2018_coder.known_before`. Symbols are -1 and 1, and 0 for what is
   outside, masked or not yet coded (the paper's 1, 2 and 0).
-* :class:`LevelContext` of a level of the importance map, from the cells that come before it in
-  order of x + 2 y: a centre and a scale, which select a table.
+* :class:`LevelContext` of each bit plane of a level of the importance map, from the cells that come
+  before it in order of x + 2 y and from the level's higher bits.
 
 What they are trained on and the traversal at run time are left to others.
 """
@@ -20,26 +20,21 @@ from torch import Tensor, nn
 
 from cwic.arithmetic_coder import FREQUENCY_TOTAL
 from cwic.cvpr2018_coder import (
-    CENTRE_FRACTIONS,
-    LEVEL_SCALES,
     LEVEL_TAPS,
     LOGIT_UNITS,
     OUTPUT_GAIN,
     PROBABILITIES,
-    SCALES_PER_OCTAVE,
-    SMALLEST_LEVEL_SCALE,
     known_before,
 )
 from cwic.integer_net import SUM_BITS
 from cwic.training.model.integer_layers import (
     IntegerConv2d,
     integer_relu,
-    round_half_up,
     straight_through,
 )
-from cwic.training.model.logistic import LN2, frequencies, logistic_bits, logistic_masses
+from cwic.training.model.logistic import LN2
 
-__all__ = ["CodeContext", "LevelContext", "level_tables", "probability_table"]
+__all__ = ["CodeContext", "LevelContext", "information", "probability_table"]
 
 
 def _on_sum_grid(x: Tensor) -> Tensor:
@@ -143,53 +138,54 @@ class CodeContext(nn.Module):
             if self.maps > 1:
                 self.below.weight.mul_(known[:-1])
 
-    @staticmethod
-    def bits(logit: Tensor, code: Tensor) -> Tensor:
-        """Information in each bit, its probability that of the table."""
-        index = torch.floor(logit * LOGIT_UNITS).clamp(-PROBABILITIES // 2, PROBABILITIES // 2 - 1)
-        rounded = (index + 0.5) / LOGIT_UNITS
-        logit = straight_through(logit, rounded)
-        return nn.functional.softplus(torch.where(code > 0.5, -logit, logit)) / LN2
-
 
 class LevelContext(nn.Module):
-    """Centre and scale of a level's distribution, from the levels known before it."""
+    """Bits of a level, highest first, from the levels known before it.
+
+    A logit for each of the L - 1 decisions that its bits can come to: nodes of a binary heap.
+    """
 
     def __init__(self, levels: int, hidden: int = 32, second: int = 16):
         super().__init__()
         self.levels = levels
         self.neighbours = IntegerConv2d(2, hidden, 5)
         self.hidden = IntegerConv2d(hidden, second)
-        self.out = IntegerConv2d(second, 2)
+        self.out = IntegerConv2d(second, levels - 1)
         taps = torch.zeros(5, 5)
         for dy, dx in LEVEL_TAPS:
             taps[dy + 2, dx + 2] = 1
         self.register_buffer("known", taps, persistent=False)
         with torch.no_grad():
             self.out.weight.mul_(0.1)
-            assert self.out.bias is not None
-            self.out.bias.copy_(torch.tensor([0.5, 4.5]) / OUTPUT_GAIN)
 
     def forward(self, level: Tensor) -> Tensor:
-        """(B, 1, h, w) integers -> (B, 1, h, w) bits."""
+        """(B, 1, h, w) integers -> (B, 1, h, w) bits that coding them takes."""
         taps: Any = self.known
         with torch.no_grad():
             self.neighbours.weight.mul_(taps)
         # 16 levels are multiples of 1 / 16: on the grid of activations.
         planes = torch.cat([level / self.levels, torch.ones_like(level)], dim=1)
-        x = integer_relu(self.neighbours(planes))
-        centre, scale = (OUTPUT_GAIN * self.out(integer_relu(self.hidden(x)))).split(1, dim=1)
-        fine = CENTRE_FRACTIONS
-        centre = (centre * self.levels).clamp(0, self.levels - 1)
-        centre = straight_through(centre, torch.floor(centre * fine + 0.5) / fine)
-        index = round_half_up((scale * SCALES_PER_OCTAVE).clamp(0, LEVEL_SCALES - 1))
-        inverse = torch.exp2(-index / SCALES_PER_OCTAVE) / SMALLEST_LEVEL_SCALE
-        # The first and the last level stand for all that lies beyond them.
-        highest = self.levels - 1
-        beyond = torch.where(level == 0, 0.5 - centre, centre - highest + 0.5)
-        at_an_end = -nn.functional.logsigmoid(beyond * inverse) / LN2
-        inside = (level > 0) & (level < highest)
-        return torch.where(inside, logistic_bits(level - centre, inverse), at_an_end)
+        x = integer_relu(self.hidden(integer_relu(self.neighbours(planes))))
+        logits = OUTPUT_GAIN * self.out(x)
+        spent = torch.zeros_like(level)
+        node = torch.ones_like(level, dtype=torch.long)
+        for plane in reversed(range(self.levels.bit_length() - 1)):
+            bit = level.long() >> plane & 1
+            spent = spent + information(logits.gather(1, node - 1), bit)
+            node = 2 * node + bit
+        return spent
+
+
+def information(logit: Tensor, bit: Tensor) -> Tensor:
+    """What bits take, in bits, their probabilities those of the table.
+
+    Args:
+        logit: of P(bit = 1).
+        bit: same shape, values 0 and 1.
+    """
+    index = torch.floor(logit * LOGIT_UNITS).clamp(-PROBABILITIES // 2, PROBABILITIES // 2 - 1)
+    logit = straight_through(logit, (index + 0.5) / LOGIT_UNITS)
+    return nn.functional.softplus(torch.where(bit > 0.5, -logit, logit)) / LN2
 
 
 def probability_table() -> npt.NDArray[np.int64]:
@@ -198,11 +194,3 @@ def probability_table() -> npt.NDArray[np.int64]:
     p = np.rint(FREQUENCY_TOTAL / (1 + np.exp(-logit)))
     table: npt.NDArray[np.int64] = p.clip(1, FREQUENCY_TOTAL - 1).astype(np.int64)
     return table
-
-
-def level_tables(levels: int) -> npt.NDArray[np.int64]:
-    """Frequencies of levels, (scales * centres, L); what lies beyond them is the ends'."""
-    scale = SMALLEST_LEVEL_SCALE * 2.0 ** (np.arange(LEVEL_SCALES) / SCALES_PER_OCTAVE)
-    centre = np.arange(CENTRE_FRACTIONS * (levels - 1) + 1) / CENTRE_FRACTIONS
-    mean, scale = np.tile(centre, LEVEL_SCALES), np.repeat(scale, len(centre))
-    return frequencies(logistic_masses(mean, scale, 0, levels - 1, open_ends=True))

@@ -35,20 +35,10 @@ def logistic_bits(distance: Tensor, inverse_scale: Tensor) -> Tensor:
 
 
 def logistic_masses(
-    mean: npt.NDArray[np.float64],
-    scale: npt.NDArray[np.float64],
-    low: int,
-    high: int,
-    *,
-    open_ends: bool = False,
+    mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64], low: int, high: int
 ) -> npt.NDArray[np.float64]:
-    """Probabilities of the integers low..high, (T, high - low + 1), of T logistic laws (T,).
-
-    With `open_ends` the first and the last stand for all that lies beyond them.
-    """
+    """Probabilities of the integers low..high, (T, high - low + 1), of T logistic laws (T,)."""
     edges = (np.arange(low - 0.5, high + 1) - mean[:, None]) / scale[:, None]
-    if open_ends:
-        edges[:, 0], edges[:, -1] = -np.inf, np.inf
     with np.errstate(over="ignore"):
         masses: npt.NDArray[np.float64] = np.diff(1 / (1 + np.exp(-edges)), axis=1)
     return masses

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cwic.cvpr2018_coder import MAX_CHANNEL_DELAY, MAX_CODE_CHANNELS
 from cwic.training.model.binarizer import binarize
-from cwic.training.model.context_network import CodeContext, LevelContext
+from cwic.training.model.context_network import CodeContext, LevelContext, information
 from cwic.training.model.importance_map import (
     ImportanceMapNet,
     MaskGradient,
@@ -193,7 +193,7 @@ class Cvpr2018Network(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             logit = self.code_context(code, kept, level, channels)
             level_bits = self.level_context(level)
-        bits = CodeContext.bits(logit, code[:, channels])
+        bits = information(logit, code[:, channels])
         inside = channels.view(1, -1, 1, 1) < kept
         share = n / len(channels)
         return CodedBits(
