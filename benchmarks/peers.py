@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 from compressai_worker import installed_bytes, seconds_of
 from PIL import Image, features
-from speed import processor, with_bytecode
+from speed import machine, with_bytecode
 
 from cwic import Codec, model_file
 
@@ -369,7 +369,7 @@ def main() -> None:
     where = "Whole processes" if options.whole else "In process"
     print(
         f"{where}, {' and '.join(path.stem for path in paths)}, quality {QUALITY}, "
-        f"{options.threads} threads on {os.cpu_count()} cores of {processor()}; {facts}. "
+        f"{options.threads} threads on {machine()}; {facts}. "
         f"Seconds are medians; times as long as {rows[0].label}: median and range over the rounds."
         "\n"
     )

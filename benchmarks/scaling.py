@@ -17,7 +17,7 @@ import numpy.typing as npt
 from compressai_worker import seconds_of
 from peers import Peer
 from PIL import Image
-from speed import processor, wall
+from speed import machine, wall
 
 from cwic import Codec
 
@@ -110,7 +110,7 @@ def main() -> None:
     curves, model = measured(pictures, options.model, options.compressai_python)
     if options.plot:
         plot(curves, options.plot)
-    print(f"{model}, quality {QUALITY}, on {processor()}; seconds.\n")
+    print(f"{model}, quality {QUALITY}, on {machine()}; seconds.\n")
     print(f"| | {' | '.join(f'{width}x{height}' for height, width in SIZES)} |")
     print(f"|---|{'---|' * len(SIZES)}")
     for label, points in curves.items():

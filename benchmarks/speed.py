@@ -141,11 +141,11 @@ def peak_of_memory_mb() -> float:
     return int(kibibytes) * 1024 / 1e6
 
 
-def processor() -> str:
-    """Its name, as Linux gives it."""
+def machine() -> str:
+    """Its cores and their name, as Linux gives it."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "an unknown processor"
+    return f"{os.cpu_count()} cores of {names[0] if names else 'an unknown processor'}"
 
 
 def main() -> None:
@@ -159,10 +159,7 @@ def main() -> None:
     paths = sorted(options.kodak.glob("*.png"))
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     codec = Codec.load(options.model, threads=options.threads)
-    print(
-        f"{codec.name} {codec.identity.hex()}, quality {QUALITY}, {os.cpu_count()} cores of "
-        f"{processor()}.\n"
-    )
+    print(f"{codec.name} {codec.identity.hex()}, quality {QUALITY}, {machine()}.\n")
     print("| | encode | decode | preview (`--reduce 8`) | peak of memory |\n|---|---|---|---|---|")
     in_process(codec, pictures)
     whole_processes(paths[0], options.model)

@@ -131,6 +131,20 @@ def test_the_payload_is_as_long_as_its_cross_entropy() -> None:
     assert len(counter.payload()) == pytest.approx(counter.bits / 8, rel=1e-3, abs=8)
 
 
+def test_a_cube_too_heavy_for_float32_is_read_the_same() -> None:
+    layout = LAYOUTS[7]
+    arrays = random_arrays(layout, 2, maps=24) | {
+        "code.own.weight": np.full((6, 1, 5, 5), 2**15 - 1, np.int16),
+        "code.below.weight": np.full((6, 23, 5, 5), 2**15 - 1, np.int16),
+    }
+    coder = CodeCoder(layout, arrays, "heavy")
+    assert coder._cube.dtype == np.float64
+    assert coder_of(layout, 2, maps=4)._cube.dtype == np.float32
+    picture = random_picture(layout, 6, 7, np.random.default_rng(2))
+    decoded = coder.decode(coder.counted(picture).payload(), 6, 7)
+    np.testing.assert_array_equal(decoded.code, picture.code)
+
+
 def test_counting_leaves_the_picture_alone_and_codes_the_same_bytes() -> None:
     layout = LAYOUTS[0]
     picture = random_picture(layout, 7, 5, np.random.default_rng(3))
@@ -235,7 +249,7 @@ class Elsewhere:
     __array_ufunc__ = None  # so that numpy leaves its products to this class
 
     def __init__(self, matrix: np.ndarray, product: Product):
-        self.matrix, self.product = matrix, product
+        self.matrix, self.product, self.dtype = matrix, product, matrix.dtype
 
     @property
     def T(self) -> "Elsewhere":  # noqa: N802 - as an array names it

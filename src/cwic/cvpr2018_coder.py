@@ -53,6 +53,7 @@ MAX_CODE_CHANNELS = 1024
 MAX_CHANNEL_DELAY = 16
 OUTPUT_GAIN = 4  # of the last layers
 _MAX_PLACE = 2**40  # of biases: no sum comes near 2^53
+_EXACT_FLOAT32 = 2**24  # no sum of integers below it rounds
 _REACH = 2  # cells of border around maps and codes
 
 
@@ -170,7 +171,10 @@ class CodeCoder:
                 for row, column in np.argwhere(known_before(channel_delay, below, reach)):
                     self._taps.append((below, int(row) - reach, int(column) - reach))
                     rows.append(weight[None, :, j, row, column])
-        self._cube = np.concatenate(rows)
+        cube = np.concatenate(rows)
+        # Sums of weights, with signs: where they are exact in float32, that is faster.
+        exact = np.abs(cube).sum(axis=0).max() < _EXACT_FLOAT32
+        self._cube = cube.astype(np.float32 if exact else np.float64)
         self._code_perceptron = self._perceptron(found, "code", width, 1)
         weight = self._kernel(found, "level.neighbours.weight", (None, 2))
         if weight.shape[2] != 2 * _REACH + 1:
@@ -353,21 +357,21 @@ class CodeCoder:
         lowest = max((below for below, _, _ in self._taps), default=0)
         stride = width + 2 * _REACH
         plane = (height + 2 * _REACH) * stride
-        # Bits as activations of -1 and 1; 0 for outside, masked, or not yet coded.
-        sign = np.zeros((lowest + channels) * plane)
+        # -1 and 1; 0 for outside, masked, or not yet coded.
+        sign = np.zeros((lowest + channels) * plane, self._cube.dtype)
         taps = np.array([dy * stride + dx - below * plane for below, dy, dx in self._taps], np.intp)
         y, x = np.divmod(np.arange(height * width), width)
         place = lowest * plane + (y + _REACH) * stride + x + _REACH
         flat = picture.code.reshape(channels, -1)
         level = picture.level.ravel().astype(np.int64)
-        one = 1 << ACTIVATION_BITS
+        one = 1 << ACTIVATION_BITS  # what a sign is as an activation
         for k, cells in self._steps(self.layout.kept(picture.level)):
             at = k * plane + place[cells]
             sums = self._place[k * self.layout.levels + level[cells]]
-            sums += sign[at[:, None] + taps] @ self._cube
+            sums += one * (sign.take(at[:, None] + taps) @ self._cube)
             bits = coder.code(flat[k, cells], self._p_one(self._code_perceptron(sums)[:, 0]))
             flat[k, cells] = bits
-            sign[at] = np.where(bits, one, -one)
+            sign[at] = np.where(bits, 1, -1)
 
     def _steps(
         self, kept: npt.NDArray[np.int64]
