@@ -12,6 +12,7 @@ Markdown. Needs the extra `train`.
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -75,6 +76,13 @@ class Codes(NamedTuple):
         code, level, kept = (torch.from_numpy(part[list(indices)]).float() for part in self)
         return code, kept[:, None], level[:, None]
 
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Some of them, half the time mirrored, as :meth:`tensors` gives them."""
+        code, kept, level = self.tensors(rng.integers(0, len(self.code), BATCH).tolist())
+        if rng.random() < 0.5:
+            code, kept, level = (part.flip(3) for part in (code, kept, level))
+        return code, kept, level
+
 
 def codes_of(model: cvpr2018.Cvpr2018, pictures: Sequence[np.ndarray], qs: Sequence[int]) -> Codes:
     """Codes of pictures of one size, each at its own q."""
@@ -84,6 +92,28 @@ def codes_of(model: cvpr2018.Cvpr2018, pictures: Sequence[np.ndarray], qs: Seque
         found.append(cvpr2018.code_of_picture(analysis, q, model.layout))
     level = np.stack([picture.level for picture in found])
     return Codes(np.stack([picture.code for picture in found]), level, model.layout.kept(level))
+
+
+def training_codes(model: cvpr2018.Cvpr2018, folder: Path) -> Codes:
+    """Of crops of the training part of a folder, at random rates."""
+    store = PictureStore(list_pictures([folder], 0.1).training, 0, CROP_PX)
+    crops = centre_crops(store, CROP_PX, CROPS)
+    span = (model.rates.min_q, model.rates.max_q)
+    qs = np.random.default_rng(SEED).integers(*span, len(crops), endpoint=True)
+    return codes_of(model, list(crops), qs.tolist())
+
+
+def codes_of_kodak(model: cvpr2018.Cvpr2018, folder: Path) -> list[Codes]:
+    """Of the pictures of a folder, upright ones turned, at each of the qualities."""
+    pictures = []
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        pictures.append(pixels if pixels.shape[0] < pixels.shape[1] else np.rot90(pixels))
+    return [
+        codes_of(model, pictures, [model.rates.of_quality(quality)] * len(pictures))
+        for quality in QUALITIES
+    ]
 
 
 def main() -> None:
@@ -102,32 +132,16 @@ def main() -> None:
     out = options.out / f"{loaded.identity.hex()}-{options.steps}"
     out.mkdir(parents=True, exist_ok=True)
 
-    training: list[Codes] = []
-
-    def training_codes() -> Codes:
-        if not training:
-            store = PictureStore(list_pictures([options.folder], 0.1).training, 0, CROP_PX)
-            crops = centre_crops(store, CROP_PX, CROPS)
-            span = (model.rates.min_q, model.rates.max_q)
-            qs = np.random.default_rng(SEED).integers(*span, len(crops), endpoint=True)
-            training.append(codes_of(model, list(crops), qs.tolist()))
-        return training[0]
-
-    pictures = []
-    for path in sorted(options.kodak.glob("*.png")):
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        pictures.append(pixels if pixels.shape[0] < pixels.shape[1] else np.rot90(pixels))
-    kodak = [
-        codes_of(model, pictures, [model.rates.of_quality(quality)] * len(pictures))
-        for quality in QUALITIES
-    ]
+    codes_of_training = cache(lambda: training_codes(model, options.folder))
+    kodak = codes_of_kodak(model, options.kodak)
     networks = {}
     for name in options.only:
-        networks[name] = _trained(CHOICES[name], model, out / name, options.steps, training_codes)
+        networks[name] = _trained(
+            CHOICES[name], model, out / name, options.steps, codes_of_training
+        )
 
     print(
-        f"{loaded.name} {loaded.identity.hex()}, {len(pictures)} pictures, {options.steps} "
+        f"{loaded.name} {loaded.identity.hex()}, {len(kodak[0].code)} pictures, {options.steps} "
         f"steps of {BATCH} crops; bits of the code over the bits that the map keeps.\n"
     )
     print(f"| contexts | kMAC a bit | {' | '.join(f'quality {q}' for q in QUALITIES)} |")
@@ -213,31 +227,43 @@ def _trained(
         network.load_state_dict(load_file(weights))
         return network
     codes = codes_of_training()
-    rng = np.random.default_rng(SEED)
-    optimizer = Muon(network.parameters(), lr=LEARNING_RATE)
-    average = {name: value.clone() for name, value in network.state_dict().items()}
-    for step in tqdm(range(steps), desc=path.name, mininterval=10):
-        progress = (1 + np.cos(np.pi * step / steps)) / 2
-        optimizer.param_groups[0]["lr"] = LAST_LEARNING_RATE + progress * (
-            LEARNING_RATE - LAST_LEARNING_RATE
-        )
-        code, kept, level = codes.tensors(rng.integers(0, len(codes.code), BATCH).tolist())
-        if rng.random() < 0.5:
-            code, kept, level = (part.flip(3) for part in (code, kept, level))
+
+    def bits_a_kept_one(rng: np.random.Generator) -> Tensor:
+        code, kept, level = codes.batch(rng)
         channels = torch.from_numpy(rng.choice(network.code_channels, CHANNELS, replace=False))
         bits = information(network(code, kept, level, channels), code[:, channels])
         inside = channels.view(1, -1, 1, 1) < kept
-        loss = torch.where(inside, bits, 0.0).sum() / inside.sum()
+        return torch.where(inside, bits, 0.0).sum() / inside.sum()
+
+    train(network, bits_a_kept_one, steps, LEARNING_RATE, path.name)
+    write_file(weights, save(network.state_dict()))
+    return network
+
+
+def train(
+    network: torch.nn.Module,
+    loss_of_step: Callable[[np.random.Generator], Tensor],
+    steps: int,
+    learning_rate: float,
+    label: str,
+) -> None:
+    """Anneal a network and leave it with the average of its weights."""
+    rng = np.random.default_rng(SEED)
+    optimizer = Muon(network.parameters(), lr=learning_rate)
+    average = {name: value.clone() for name, value in network.state_dict().items()}
+    for step in tqdm(range(steps), desc=label, mininterval=10):
+        progress = (1 + np.cos(np.pi * step / steps)) / 2
+        optimizer.param_groups[0]["lr"] = LAST_LEARNING_RATE + progress * (
+            learning_rate - LAST_LEARNING_RATE
+        )
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss_of_step(rng).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         decay = min(AVERAGE, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             average[name].lerp_(value, 1 - decay)
     network.load_state_dict(average)
-    write_file(weights, save(average))
-    return network
 
 
 if __name__ == "__main__":
