@@ -22,9 +22,8 @@ from PIL import Image
 from sheets import Tile, save_sheet
 
 from cwic import Codec, cvpr2018, model_file
-from cwic.arithmetic_coder import BitCounter, SymbolTables
+from cwic.arithmetic_coder import BitCounter
 from cwic.compare import of_size
-from cwic.cvpr2018_coder import CodedPicture
 from cwic.evaluation.anchors import contestant
 from cwic.evaluation.metrics import measure
 from cwic.image import pad_to_multiple
@@ -57,41 +56,21 @@ class Spent(NamedTuple):
     map_adaptive: float
 
 
-class SplitCounter(BitCounter):
-    """Adds up code and map by themselves: the map's levels are symbols, the code is bits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.map_bits = 0.0
-
-    def code_symbols(
-        self,
-        symbols: npt.NDArray[np.integer],
-        tables: SymbolTables,
-        table_index: npt.NDArray[np.integer],
-    ) -> npt.NDArray[np.int32]:
-        """See `BitCoder.code_symbols`."""
-        before = self.bits
-        found = super().code_symbols(symbols, tables, table_index)
-        self.map_bits += self.bits - before
-        return found
-
-
 def spent(model: cvpr2018.Cvpr2018, pixels: Pixels, quality: float) -> Spent:
     """What a picture costs at a quality."""
     layout = model.layout
     padded = pad_to_multiple(pixels, cvpr2018.CELL_PX)
     analysis = cvpr2018.analyze(model.engine, padded)
     picture = cvpr2018.code_of_picture(analysis, model.rates.of_quality(quality), layout)
-    counter = SplitCounter()
-    model.coder.code(counter, CodedPicture(picture.code.copy(), picture.level.copy()))
+    of_map = BitCounter()
+    model.coder.code_map(of_map, picture.level.copy())
     code, kept = picture.code[None], layout.kept(picture.level)[None]
     return Spent(
         pixels.shape[0] * pixels.shape[1],
         float(kept.sum()),
         picture.level.size * float(np.log2(layout.levels)),
-        counter.bits - counter.map_bits,
-        counter.map_bits,
+        model.coder.counted(picture).bits - of_map.bits,
+        of_map.bits,
         bits_of_code(code, kept, ()),
         bits_of_code(code, kept, SMALL),
         bits_of_code(code, kept, MEDIUM),

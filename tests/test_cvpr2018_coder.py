@@ -219,7 +219,7 @@ def test_a_level_is_coded_from_its_highest_bit_down() -> None:
         "probabilities": np.arange(1, PROBABILITIES + 1).astype(np.uint16),
     }
     witness = Witness()
-    CodeCoder(layout, arrays, "told")._code_map(witness, level)
+    CodeCoder(layout, arrays, "told").code_map(witness, level)
     # Nodes 1, 3 and 6 of the heap; 128 entries of the table to a logit, 0 in its middle.
     assert witness.seen == [(1025, 1), (1025 + 256, 0), (1025 + 640, 1)]
 
@@ -425,7 +425,7 @@ def test_training_counts_the_bits_that_the_coder_spends(
     picture = CodedPicture(output.code[0].numpy().astype(np.uint8), level)
     coder = CodeCoder(layout, coder_arrays(network), "seam")
     total = BitCounter()
-    coder._code_map(total, level)
+    coder.code_map(total, level)
     assert total.bits == pytest.approx(float(coded.level_bits), rel=1e-3)
     counted = coder.counted(picture).bits - total.bits
     assert counted == pytest.approx(float(coded.code_bits), rel=1e-3)

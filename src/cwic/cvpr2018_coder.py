@@ -257,7 +257,7 @@ class CodeCoder:
 
     def code(self, coder: BitCoder, picture: CodedPicture) -> None:
         """Visit the map, then the code; what a decoder reads is written into `picture`."""
-        self._code_map(coder, picture.level)
+        self.code_map(coder, picture.level)
         self._code_bits(coder, picture)
 
     def decode(self, payload: bytes, height: int, width: int) -> CodedPicture:
@@ -281,7 +281,8 @@ class CodeCoder:
         self.code(counter, CodedPicture(picture.code.copy(), picture.level.copy()))
         return counter
 
-    def _code_map(self, coder: BitCoder, level: npt.NDArray[np.uint8]) -> None:
+    def code_map(self, coder: BitCoder, level: npt.NDArray[np.uint8]) -> None:
+        """Visit the map alone, (h, w); a decoder writes into it."""
         height, width = level.shape
         stride = width + 2 * _REACH
         # Levels as activations, and which cells are known; zeros around and ahead.
