@@ -27,7 +27,10 @@ from cwic.errors import CodecError, CodecWarning
 from cwic.image import Mode
 
 GOLDEN = Path(__file__).resolve().parent / "data" / "golden"
-MODELS = tuple(GOLDEN / f"{name}.cwicmodel" for name in ("cwic", "cvpr2018planes"))
+# By the low half of an input's first byte; any other is the first. The older form of the paper's
+# family last: its steps, but levels by tables.
+FIRST = {0: "cwic", 15: "cvpr2018planes", 14: "cvpr2018steps"}
+MODELS = {first: GOLDEN / f"{name}.cwicmodel" for first, name in FIRST.items()}
 
 # Pictures stay small, so that an input takes milliseconds.
 MAX_SIDE_PX = 160
@@ -38,9 +41,9 @@ _BODY_CRC_BYTES = 4
 
 
 @cache
-def codecs() -> tuple[Codec, ...]:
+def codecs() -> dict[int, Codec]:
     """Of the frozen models, on one thread."""
-    return tuple(Codec.load(path, threads=1) for path in MODELS)
+    return {first: Codec.load(path, threads=1) for first, path in MODELS.items()}
 
 
 # --- a file made right ----------------------------------------------------------------------------
@@ -122,8 +125,8 @@ def repaired(data: bytes, identity: bytes) -> bytes:
 
 
 def _codec(first: int) -> Codec:
-    """Which of the two a first byte means; the slower one seldom."""
-    return codecs()[first & 15 == 15]
+    """Which of them a first byte means; the slower ones seldom."""
+    return codecs().get(first & 15, codecs()[0])
 
 
 def _file(data: bytes) -> tuple[bytes, Codec]:
@@ -216,7 +219,8 @@ def model(data: bytes) -> None:
     The first byte chooses the model, and whether an entry is damaged or the archive. Then come
     changes: entry (1 byte), place (3), how much goes (1), how much comes (1), what comes.
     """
-    entries = dict(_entries(MODELS[data[0] & 15 == 15]))
+    path_of_model = MODELS.get(data[0] & 15, MODELS[0])
+    entries = dict(_entries(path_of_model))
     names = sorted(entries)
     raw = bool(data[0] & 0x80)
     damaged = bytearray(_archive(entries)) if raw else bytearray()
@@ -228,7 +232,7 @@ def model(data: bytes) -> None:
         goes, comes = reader.byte(), reader.byte()
         into[place : place + goes] = reader.bytes(comes)
         entries[name] = bytes(into)
-    with _temporary(".cwicmodel") as path, _identity_right():
+    with _temporary(".cwicmodel") as path, _identity_of(path_of_model):
         path.write_bytes(damaged if raw else _archive(entries))
         Codec.load(path, threads=1)
 
@@ -264,20 +268,21 @@ class Seed(NamedTuple):
 def seeds(door: str) -> Iterator[Seed]:
     """Golden files and files of small pictures, in the form that a door takes."""
     if door == "model":
-        for number, model_path in enumerate(MODELS):
+        for first, model_path in MODELS.items():
             entries = _entries(model_path)
             for name in range(len(entries)):
                 for place in (0, 9, 64, 200):
-                    change = bytes([15 * number, name, place, 0, 0, 1, 1, 77])
-                    yield Seed(f"{number}-{name}-{place}", change)
+                    change = bytes([first, name, place, 0, 0, 1, 1, 77])
+                    yield Seed(f"{first}-{name}-{place}", change)
         return
     for path in sorted(GOLDEN.glob("*.cwic")):
-        whose = {"cwic": b"\0", "cvpr2018planes": b"\x0f"}.get(path.name.partition("-")[0])
-        if whose is not None and door != "payload":
-            yield Seed(path.stem, whose + path.read_bytes())
+        of_model = [first for first, name in FIRST.items() if path.name.startswith(f"{name}-")]
+        if of_model and door != "payload":
+            yield Seed(path.stem, bytes(of_model) + path.read_bytes())
     rng = np.random.default_rng(11)
-    for one, whose in zip(codecs(), (b"\0", b"\x0f"), strict=True):
-        for side in (1, 9, 16, 24, 32) if whose == b"\0" else (1, 9):
+    for first, one in codecs().items():
+        whose = bytes([first])
+        for side in (1, 9) if first else (1, 9, 16, 24, 32):
             smooth = np.linspace(rng.integers(0, 255, 3), rng.integers(0, 255, 3), side)
             picture = np.broadcast_to(smooth, (side, side, 3)) + rng.normal(0, 9, (side, side, 3))
             data = one.encode(picture.clip(0, 255).astype(np.uint8), quality=int(rng.integers(101)))
@@ -334,7 +339,7 @@ def _archive(entries: dict[str, bytes]) -> bytes:
 def _frozen_models_bundled() -> Iterator[None]:
     """Files of the frozen models are found as those of the bundled ones are."""
     assert pillow_plugin  # it has made itself known to Pillow
-    by_identity = {one.identity: one for one in codecs()}
+    by_identity = {one.identity: one for one in codecs().values()}
 
     def found(data: bytes, *_: object, **__: object) -> Codec:
         identity = bitstream.read_header(data).identity
@@ -349,13 +354,14 @@ def _frozen_models_bundled() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _identity_right() -> Iterator[None]:
+def _identity_of(path: Path) -> Iterator[None]:
     """The identity of a changed model is still computed, and taken to be the manifest's."""
     before = model_file._identity
+    info = _info(path)
 
     def frozen(family: str, *rest: object) -> bytes:
         before(family, *rest)  # type: ignore[arg-type]
-        return _identities().get(family, bytes(model_file.IDENTITY_BYTES))
+        return info.identity if family == info.family else bytes(model_file.IDENTITY_BYTES)
 
     model_file._identity = frozen
     try:
@@ -365,5 +371,5 @@ def _identity_right() -> Iterator[None]:
 
 
 @cache
-def _identities() -> dict[str, bytes]:
-    return {info.family: info.identity for info in map(model_file.read_info, MODELS)}
+def _info(path: Path) -> model_file.ModelInfo:
+    return model_file.read_info(path)

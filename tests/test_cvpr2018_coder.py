@@ -19,6 +19,7 @@ from cwic.cvpr2018_coder import (
     CodeLayout,
 )
 from cwic.errors import BitstreamError, ModelError
+from cwic.integer_net import dtype_for_signs
 
 LAYOUTS = [
     CodeLayout(code_channels=8, levels=4, first_kept=2),
@@ -129,20 +130,6 @@ def test_the_payload_is_as_long_as_its_cross_entropy() -> None:
     counter = coder_of(LAYOUTS[3]).counted(picture)
     # What has one chance in 2^16 has a little more in the range coder, so it may even be shorter.
     assert len(counter.payload()) == pytest.approx(counter.bits / 8, rel=1e-3, abs=8)
-
-
-def test_a_cube_too_heavy_for_float32_is_read_the_same() -> None:
-    layout = LAYOUTS[7]
-    arrays = random_arrays(layout, 2, maps=24) | {
-        "code.own.weight": np.full((6, 1, 5, 5), 2**15 - 1, np.int16),
-        "code.below.weight": np.full((6, 23, 5, 5), 2**15 - 1, np.int16),
-    }
-    coder = CodeCoder(layout, arrays, "heavy")
-    assert coder._cube.dtype == np.float64
-    assert coder_of(layout, 2, maps=4)._cube.dtype == np.float32
-    picture = random_picture(layout, 6, 7, np.random.default_rng(2))
-    decoded = coder.decode(coder.counted(picture).payload(), 6, 7)
-    np.testing.assert_array_equal(decoded.code, picture.code)
 
 
 def test_counting_leaves_the_picture_alone_and_codes_the_same_bytes() -> None:
@@ -289,15 +276,22 @@ def product_in_tf32(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return product
 
 
+Rectifier = Callable[[np.ndarray], np.ndarray]
+
+
 def read_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, product: Product, rectified: Callable[[np.ndarray], np.ndarray]
+    monkeypatch: pytest.MonkeyPatch,
+    product: Product,
+    rectified: Rectifier,
+    changes: dict[str, np.ndarray] | None = None,
 ) -> tuple[CodedPicture, CodedPicture]:
     """A picture, and what is read of its payload by the other arithmetic."""
     layout = LAYOUTS[7]
+    arrays = random_arrays(layout, 6, maps=4) | (changes or {})
     picture = random_picture(layout, 11, 14, np.random.default_rng(6))
-    payload = coder_of(layout, 6, maps=4).counted(picture).payload()
+    payload = CodeCoder(layout, arrays, "here").counted(picture).payload()
     monkeypatch.setattr(cvpr2018_coder, "rectified", rectified)
-    elsewhere = computing_elsewhere(coder_of(layout, 6, maps=4), product)
+    elsewhere = computing_elsewhere(CodeCoder(layout, arrays, "elsewhere"), product)
     return picture, elsewhere.decode(payload, 11, 14)
 
 
@@ -305,6 +299,35 @@ def test_integers_of_64_bits_read_the_same_symbols(monkeypatch: pytest.MonkeyPat
     picture, read = read_elsewhere(monkeypatch, product_in_int64, rectified_in_int64)
     np.testing.assert_array_equal(read.level, picture.level)
     np.testing.assert_array_equal(read.code, picture.code)
+
+
+@pytest.mark.parametrize(("maps", "dtype"), [(21, np.float32), (24, np.float64)])
+def test_cubes_as_heavy_as_they_may_be_are_read_the_same(
+    maps: int, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(maps)
+    heavy = {
+        f"code.{name}.weight": rng.choice([-(2**15) + 1, 2**15 - 1], (6, inputs, 5, 5))
+        for name, inputs in (("own", 1), ("below", maps - 1))
+    }
+    cube = CodeCoder(LAYOUTS[7], random_arrays(LAYOUTS[7], 6) | heavy, "heavy")._cube
+    assert cube.dtype == dtype
+    picture, read = read_elsewhere(monkeypatch, product_in_int64, rectified_in_int64, heavy)
+    np.testing.assert_array_equal(read.code, picture.code)
+
+
+def test_signs_are_multiplied_in_float32_as_long_as_that_is_exact() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.choice([-(2**15) + 1, 2**15 - 1], (512, 40))
+    assert np.abs(weights).sum(axis=0).max() == 2**24 - 512
+    assert dtype_for_signs(weights) is np.float32
+    # The largest sums that there are, and others.
+    signs = np.concatenate([np.sign(weights.T), rng.integers(-1, 2, (300, 512))])
+    product = signs.astype(np.float32) @ weights.astype(np.float32)
+    np.testing.assert_array_equal(product, signs @ weights)
+    # Sums of 2^24 + 1 are not among the numbers of float32.
+    assert dtype_for_signs(np.concatenate([weights, np.full((1, 40), 513)])) is np.float64
+    assert dtype_for_signs(np.zeros((0, 3))) is np.float32
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

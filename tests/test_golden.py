@@ -45,7 +45,7 @@ def expected_hashes(file: Path) -> list[str]:
 
 
 def test_there_are_golden_files_and_they_are_small() -> None:
-    assert len(FILES) >= 16
+    assert len(FILES) >= 21
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 850_000
     assert all(path.stat().st_size < 300_000 for path in FOLDER.iterdir())
 

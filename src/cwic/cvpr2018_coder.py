@@ -27,7 +27,14 @@ from cwic.arithmetic_coder import (
 )
 from cwic.blas_threads import one_blas_thread
 from cwic.errors import BitstreamError, ModelError
-from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, SUM_BITS, check_exact, rectified
+from cwic.integer_net import (
+    ACTIVATION_BITS,
+    MAX_INTEGER,
+    SUM_BITS,
+    check_exact,
+    dtype_for_signs,
+    rectified,
+)
 
 __all__ = ["CodeCoder", "CodeLayout", "CodedPicture", "known_before"]
 
@@ -53,7 +60,6 @@ MAX_CODE_CHANNELS = 1024
 MAX_CHANNEL_DELAY = 16
 OUTPUT_GAIN = 4  # of the last layers
 _MAX_PLACE = 2**40  # of biases: no sum comes near 2^53
-_EXACT_FLOAT32 = 2**24  # no sum of integers below it rounds
 _REACH = 2  # cells of border around maps and codes
 
 
@@ -172,9 +178,7 @@ class CodeCoder:
                     self._taps.append((below, int(row) - reach, int(column) - reach))
                     rows.append(weight[None, :, j, row, column])
         cube = np.concatenate(rows)
-        # Sums of weights, with signs: where they are exact in float32, that is faster.
-        exact = np.abs(cube).sum(axis=0).max() < _EXACT_FLOAT32
-        self._cube = cube.astype(np.float32 if exact else np.float64)
+        self._cube = cube.astype(dtype_for_signs(cube))
         self._code_perceptron = self._perceptron(found, "code", width, 1)
         weight = self._kernel(found, "level.neighbours.weight", (None, 2))
         if weight.shape[2] != 2 * _REACH + 1:
@@ -282,7 +286,12 @@ class CodeCoder:
         return counter
 
     def code_map(self, coder: BitCoder, level: npt.NDArray[np.uint8]) -> None:
-        """Visit the map alone, (h, w); a decoder writes into it."""
+        """Visit the map alone.
+
+        Args:
+            coder: what codes, decodes or counts.
+            level: (h, w), 0..L - 1; what a decoder reads is written into it.
+        """
         height, width = level.shape
         stride = width + 2 * _REACH
         # Levels as activations, and which cells are known; zeros around and ahead.
@@ -325,7 +334,7 @@ class CodeCoder:
         wanted: npt.NDArray[np.uint8],
         sums: npt.NDArray[np.int64],
         tables: SymbolTables,
-    ) -> npt.NDArray[np.int32]:
+    ) -> npt.NDArray[np.int64]:
         """(N,) levels by tables, as older models have it; sums (N, 2): centre and scale."""
         levels = self.layout.levels
         half = 1 << (SUM_BITS - 1)
@@ -337,7 +346,7 @@ class CodeCoder:
         else:
             below, fraction = np.divmod(centre, CENTRE_FRACTIONS)
             shift, index = levels - 1 - below, scale * CENTRE_FRACTIONS + fraction
-        value: npt.NDArray[np.int32] = coder.code_symbols(wanted + shift, tables, index) - shift
+        value: npt.NDArray[np.int64] = coder.code_symbols(wanted + shift, tables, index) - shift
         if value.size and not (value.min() >= 0 and value.max() < levels):
             raise BitstreamError(
                 f"expected importance levels from 0 to {levels - 1}, "

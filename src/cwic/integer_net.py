@@ -8,7 +8,8 @@ a / 2^8; a weight w, |w| < 2^15, that means w / 2^12; sums in units of 2^-20. Be
 :func:`check_exact` checks from the weights that no sum can reach 2^53. So every partial sum is an
 integer that float64 holds, and neither the order of summation nor the BLAS, its threads or its
 kernels can change a result. There are matrix products and nothing else: a convolution routine may
-choose an algorithm that is not exact. Which layers there are is left to the callers.
+choose an algorithm that is not exact. Where signs go in, -1, 0 and 1, sums may be short enough for
+float32 as well: :func:`dtype_for_signs`. Which layers there are is left to the callers.
 """
 
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "SUM_BITS",
     "WEIGHT_BITS",
     "check_exact",
+    "dtype_for_signs",
     "rectified",
 ]
 
@@ -32,6 +34,9 @@ MAX_INTEGER = 2**15 - 1  # of activations and weights
 
 # Of sums with the half added that rounds them.
 _EXACT_LIMIT = 2**53 - 2 ** (WEIGHT_BITS - 1)
+
+# No sum of integers below it rounds in float32.
+_EXACT_LIMIT_FLOAT32 = 2**24
 
 
 def rectified(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -73,3 +78,17 @@ def check_exact(*layers: tuple[NDArray[Any], NDArray[Any]], max_input: int = MAX
         largest += max(r + abs(int(b)) for r, b in zip(reach, bias, strict=True))
     if largest >= _EXACT_LIMIT:
         raise ValueError(f"sums of up to {largest} are not exact in float64")
+
+
+def dtype_for_signs(weights: NDArray[Any]) -> type[np.float32 | np.float64]:
+    """In what to multiply signs with weights: float32, at half the cost, wherever that is exact.
+
+    It is if the magnitudes of an output's weights sum up to less than 2^24, and if a BLAS
+    multiplies float32 as float32, which those of numpy do; what shortens it to bf16 or TF32 does
+    so only where it is told to.
+
+    Args:
+        weights: (inputs, outputs), integers below 2^53 in magnitude, of any dtype.
+    """
+    largest = np.abs(weights).sum(axis=0).max(initial=0)
+    return np.float32 if largest < _EXACT_LIMIT_FLOAT32 else np.float64
