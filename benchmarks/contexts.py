@@ -5,8 +5,9 @@
 KODAK is the folder of the 24 pictures, TRAIN one of training pictures. Codes and maps are those of
 the bundled `cvpr2018`; of the training part of TRAIN at random rates, of Kodak at five qualities.
 Every network sees the same codes in as many steps. The adaptive coders of `adaptive_coding.py`
-start anew in each picture. Finished networks in the folder of `--out` are not trained again. Prints
-Markdown. Needs the extra `train`.
+start anew in each picture. The last rows are the map, by an adaptive coder and by the model's own
+network. Finished networks in the folder of `--out` are not trained again. Prints Markdown. Needs
+the extra `train`.
 """
 
 import argparse
@@ -20,13 +21,14 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 import torch
-from adaptive_coding import MEDIUM, SMALL, Neighbour, bits_of_code
+from adaptive_coding import MEDIUM, SMALL, Neighbour, bits_of_code, bits_of_map
 from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
 from cwic import cvpr2018, model_file
+from cwic.arithmetic_coder import BitCounter
 from cwic.atomic_file import write_file
 from cwic.cvpr2018_coder import known_before
 from cwic.image import pad_to_multiple
@@ -142,7 +144,8 @@ def main() -> None:
 
     print(
         f"{loaded.name} {loaded.identity.hex()}, {len(kodak[0].code)} pictures, {options.steps} "
-        f"steps of {BATCH} crops; bits of the code over the bits that the map keeps.\n"
+        f"steps of {BATCH} crops; bits of the code, or of the map, over the bits that the map "
+        "keeps.\n"
     )
     print(f"| contexts | kMAC a bit | {' | '.join(f'quality {q}' for q in QUALITIES)} |")
     print("|---|---|" + "---|" * len(QUALITIES))
@@ -164,6 +167,9 @@ def main() -> None:
         ):
             shares = [_share(codes, _spent(networks["full"], codes)) for codes in kodak]
         _row("full, nothing rounded", "", shares)
+    levels = model.layout.levels
+    _row("the map: adaptive", "", [_share(c, adaptive_bits_of_maps(c, levels)) for c in kodak])
+    _row("the map: the bundled network", "", [_share(c, _bits_of_maps(model, c)) for c in kodak])
 
 
 def _row(label: str, kmacs: str, shares: Sequence[float]) -> None:
@@ -188,6 +194,18 @@ def _adaptive(codes: Codes, neighbours: tuple[Neighbour, ...]) -> float:
         bits_of_code(code[None], kept[None], neighbours)
         for code, kept in zip(codes.code, codes.kept, strict=True)
     )
+
+
+def adaptive_bits_of_maps(codes: Codes, levels: int) -> float:
+    """Bits on the maps of all pictures, each by an adaptive coder of its own."""
+    return sum(bits_of_map(level[None].astype(np.int64), levels) for level in codes.level)
+
+
+def _bits_of_maps(model: cvpr2018.Cvpr2018, codes: Codes) -> float:
+    counter = BitCounter()
+    for level in codes.level:
+        model.coder.code_map(counter, level.copy())
+    return counter.bits
 
 
 @torch.no_grad()

@@ -17,8 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from adaptive_coding import bits_of_map
-from contexts import QUALITIES, SEED, Codes, codes_of_kodak, train, training_codes
+from contexts import (
+    QUALITIES,
+    SEED,
+    Codes,
+    adaptive_bits_of_maps,
+    codes_of_kodak,
+    train,
+    training_codes,
+)
 from torch import Tensor, nn
 
 from cwic import cvpr2018, model_file
@@ -95,7 +102,7 @@ def main() -> None:
     print(f"| map, hidden units | {' | '.join(f'quality {q}' for q in QUALITIES)} |")
     print("|---|" + "---|" * len(QUALITIES))
     levels = model.layout.levels
-    _row("adaptive: 2 neighbours", kodak, [_adaptive(codes, levels) for codes in kodak])
+    _row("adaptive: 2 neighbours", kodak, [adaptive_bits_of_maps(codes, levels) for codes in kodak])
     for label, form in (("centre and scale", CentreAndScale), ("bit planes", LevelContext)):
         for hidden, second in SIZES:
             name = f"{label}, {hidden} and {second}"
@@ -108,10 +115,6 @@ def main() -> None:
 def _loss(network: LevelContext, training: Codes, rng: np.random.Generator) -> Tensor:
     bits: Tensor = network(training.batch(rng)[2])
     return bits.mean()
-
-
-def _adaptive(codes: Codes, levels: int) -> float:
-    return sum(bits_of_map(level[None].astype(np.int64), levels) for level in codes.level)
 
 
 @torch.no_grad()
