@@ -137,3 +137,19 @@ def test_kept_channels_differ_by_one_level_between_paper_and_release() -> None:
 def test_levels_that_do_not_divide_the_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="divide"):
         Cvpr2018Config(code_channels=64, levels=10)
+
+
+def test_codes_and_maps_are_the_same_under_autocast() -> None:
+    torch.manual_seed(0)
+    network = Cvpr2018Network(Cvpr2018Config(width=SMALL)).eval()
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        code, logits = network.analyze(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            code_there, logits_there = network.analyze(x)
+            picture = network.synthesize((code_there > 0.5).float())
+    assert logits is not None
+    assert logits_there is not None
+    assert torch.equal(code, code_there)
+    assert torch.equal(logits, logits_there)
+    assert picture.dtype == torch.bfloat16
