@@ -154,7 +154,7 @@ class Cvpr2018Network(nn.Module):
 
     def analyze(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """x (B, 3, H, W) in [-1, 1] -> sigmoid code (B, n, h, w), map logits (B, 1, h, w)."""
-        # In bfloat16 one kept bit in ten would be another, and the network learn to expect that.
+        # In bfloat16 one kept bit in twenty would be another, and the network learn to expect that.
         with torch.autocast(x.device.type, enabled=False):
             features = self.analysis(x.float())
             logits = self.importance_net(features) if self.config.importance_map else None
