@@ -13,7 +13,6 @@ in each picture. Prints Markdown. Needs the extra `train`.
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,6 @@ from cwic.cvpr2018_coder import (
 from cwic.training.model.context_network import LevelContext
 from cwic.training.model.integer_layers import (
     IntegerConv2d,
-    integer_relu,
     round_half_up,
     straight_through,
 )
@@ -62,12 +60,8 @@ class CentreAndScale(LevelContext):
 
     def forward(self, level: Tensor) -> Tensor:
         """(B, 1, h, w) integers -> (B, 1, h, w) bits that coding them takes."""
-        taps: Any = self.known
-        with torch.no_grad():
-            self.neighbours.weight.mul_(taps)
-        planes = torch.cat([level / self.levels, torch.ones_like(level)], dim=1)
-        x = integer_relu(self.hidden(integer_relu(self.neighbours(planes))))
-        centre, scale = (OUTPUT_GAIN * self.out(x)).split(1, dim=1)
+        outputs = self.outputs(level)
+        centre, scale = outputs[:, :1], outputs[:, 1:]
         highest = self.levels - 1
         centre = (centre * self.levels).clamp(0, highest)
         centre = straight_through(

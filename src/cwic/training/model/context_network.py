@@ -158,15 +158,20 @@ class LevelContext(nn.Module):
         with torch.no_grad():
             self.out.weight.mul_(0.1)
 
-    def forward(self, level: Tensor) -> Tensor:
-        """(B, 1, h, w) integers -> (B, 1, h, w) bits that coding them takes."""
+    def outputs(self, level: Tensor) -> Tensor:
+        """(B, 1, h, w) integers -> (B, L - 1, h, w) logits."""
         taps: Any = self.known
         with torch.no_grad():
             self.neighbours.weight.mul_(taps)
         # 16 levels are multiples of 1 / 16: on the grid of activations.
         planes = torch.cat([level / self.levels, torch.ones_like(level)], dim=1)
         x = integer_relu(self.hidden(integer_relu(self.neighbours(planes))))
-        logits = OUTPUT_GAIN * self.out(x)
+        logits: Tensor = OUTPUT_GAIN * self.out(x)
+        return logits
+
+    def forward(self, level: Tensor) -> Tensor:
+        """(B, 1, h, w) integers -> (B, 1, h, w) bits that coding them takes."""
+        logits = self.outputs(level)
         spent = torch.zeros_like(level)
         node = torch.ones_like(level, dtype=torch.long)
         for plane in reversed(range(self.levels.bit_length() - 1)):
