@@ -71,13 +71,18 @@ def restore_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
     if model.family != family:
         raise TrainingError(f"{path}: expected a model of family {family}, found {model.family}")
     found = _graph_weights(model)
+    array_modules = _ARRAY_MODULES[family]
+    left_as_it_is: tuple[str, ...] = ("importance_net.",)
+    if family == cvpr2018.FAMILY and "level_tables" in model.arrays:  # the older form
+        array_modules = {"code": array_modules["code"]}
+        left_as_it_is += ("level_context.",)
     modules = dict(network.named_modules())
     for name, array in model.arrays.items():
         prefix, _, rest = name.partition(".")
         owner_name, _, kind = rest.rpartition(".")
-        if prefix not in _ARRAY_MODULES[family]:
+        if prefix not in array_modules:
             continue
-        module = _ARRAY_MODULES[family][prefix]
+        module = array_modules[prefix]
         owner = modules.get(f"{module}.{owner_name}" if owner_name else module)
         value = torch.from_numpy(array.astype(np.float64))
         if isinstance(owner, IntegerConv2d):
@@ -88,15 +93,9 @@ def restore_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
     if isinstance(network, FlagshipNetwork):
         found |= _hyper_statistics(model.arrays["hyper_tables"], network)
         found |= _level_statistics(model.arrays["level_tables"])
-    left_as_it_is = ["importance_net."]
-    if family == cvpr2018.FAMILY and "level_tables" in model.arrays:
-        left_as_it_is.append("level_context.")
-        found = {
-            name: value for name, value in found.items() if not name.startswith("level_context.")
-        }
     weights = {}
     for name, parameter in network.named_parameters():
-        if name not in found and not name.startswith(tuple(left_as_it_is)):
+        if name not in found and not name.startswith(left_as_it_is):
             raise TrainingError(f"{path}: expected weights of {name}, found none")
         value = found.get(name, parameter.detach().cpu())
         if value.numel() != parameter.numel():
