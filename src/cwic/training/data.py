@@ -135,10 +135,9 @@ def list_pictures(folders: Sequence[Path], held_out: float) -> PictureSplit:
             known = " ".join(sorted(EXTENSIONS))
             raise TrainingError(f"{folder}: found no picture, expected files of {known}")
         for parent, paths in by_parent.items():
-            parts = parent.relative_to(folder).parts
-            below = parts[0] if parts else ""
-            share = {PACK_TRAINING: 0.0, PACK_HELD_OUT: 1.0}.get(below, held_out)
-            count = round(len(paths) * share)
+            within = parent.relative_to(folder).parts
+            share = 0.0 if PACK_TRAINING in within else held_out
+            count = round(len(paths) * (1.0 if PACK_HELD_OUT in within else share))
             training += paths[: len(paths) - count]
             kept_back += paths[len(paths) - count :]
     return PictureSplit(training, kept_back)
