@@ -434,6 +434,11 @@ class Canvas:
         font = face.at(size_px, shaped=self.writer.script.shaped and not text.isascii())
         return round(font.getlength(text))
 
+    def fitting(self, text: str, face: Face, size_px: int, width: int) -> int:
+        """The size in pixels at which a line of text fits a width, not larger than it was."""
+        used = self.text_width(text, face, size_px)
+        return size_px if used <= width else max(6, size_px * width // used)
+
     def _fringed_text(
         self, place: tuple[int, int], text: str, face: Face, size_px: int, colour: Colour
     ) -> None:
@@ -656,8 +661,12 @@ def ramp(along: np.ndarray, colours: Sequence[Colour]) -> np.ndarray:
 def soft_noise(rng: np.random.Generator, size: tuple[int, int], grain_px: float) -> np.ndarray:
     """(height, width) float32 noise in about -1..1 whose grains are so many pixels wide."""
     width, height = size
-    few = (max(2, round(height / grain_px) + 1), max(2, round(width / grain_px) + 1))
-    noise = Image.fromarray(rng.normal(0, 0.4, few).astype(np.float32))
+    few = (max(2, round(2 * height / grain_px) + 1), max(2, round(2 * width / grain_px) + 1))
+    dots = rng.normal(0, 0.7, (few[0] + 2, few[1] + 2))
+    # Neighbours are averaged, so that the grid of the dots does not show.
+    dots = (dots[:-2] + 2 * dots[1:-1] + dots[2:]) / 4
+    dots = (dots[:, :-2] + 2 * dots[:, 1:-1] + dots[:, 2:]) / 4
+    noise = Image.fromarray(dots.astype(np.float32))
     return np.asarray(noise.resize(size, Image.Resampling.BICUBIC), np.float32)
 
 

@@ -70,7 +70,8 @@ def plot(canvas: Canvas, box: Box) -> None:
 def _axes(canvas: Canvas, area: Box, size: int) -> None:
     theme = canvas.theme
     left, top, right, bottom = area
-    rows, columns = canvas.integer(3, 9), canvas.integer(3, 11)
+    rows = min(canvas.integer(3, 9), max(1, (bottom - top) // (2 * size)))
+    columns = min(canvas.integer(3, 11), max(1, (right - left) // (6 * size)))
     grid = canvas.chance(0.75)
     dashed = canvas.chance(0.3)
     scale, decimals = 10 ** canvas.real(-1, 4), canvas.pick([0, 0, 1, 2])
@@ -266,15 +267,16 @@ def diagram(canvas: Canvas) -> None:
                 nodes.append((left, top, left + round(0.6 * wide), top + round(0.5 * high)))
     thick = canvas.px(canvas.pick([1, 1, 2, 3]))
     for first, second in itertools.pairwise(nodes):
-        start = ((first[0] + first[2]) / 2, (first[1] + first[3]) / 2)
-        end = ((second[0] + second[2]) / 2, (second[1] + second[3]) / 2)
-        corner = (round(end[0]), round(start[1]))
+        start = ((first[0] + first[2]) // 2, (first[1] + first[3]) // 2)
+        end = ((second[0] + second[2]) // 2, (second[1] + second[3]) // 2)
+        corner = (end[0], start[1])
         if canvas.chance(0.5):
+            tip = (end[0], (start[1] + end[1]) // 2)
             canvas.line([start, corner], theme.ink, thick)
-            canvas.line([corner, (corner[0], round(end[1]))], theme.ink, thick)
+            canvas.line([corner, end], theme.ink, thick)
         else:
+            tip = ((start[0] + end[0]) // 2, (start[1] + end[1]) // 2)
             canvas.line([start, end], theme.ink, thick)
-        tip = (start[0] + 0.5 * (end[0] - start[0]), start[1] + 0.5 * (end[1] - start[1]))
         side = 4 * thick + 2
         canvas.polygon(
             [

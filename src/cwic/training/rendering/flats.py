@@ -108,10 +108,10 @@ def _sprites(canvas: Canvas) -> None:
     art = np.zeros((rows, columns), np.int64)
     tile = canvas.integer(4, 16)
     kinds = canvas.rng.integers(0, 3, (rows // tile + 1, columns // tile + 1))
-    tiles = canvas.rng.integers(0, len(palette), (3, tile, tile))
-    for place, plain in enumerate(canvas.rng.random(3) < 0.6):
-        if plain:
-            tiles[place] = tiles[place, 0, 0]
+    # Most of a tile is of one colour.
+    pairs = canvas.rng.integers(0, len(palette), (3, 2))
+    spotted = canvas.rng.random((3, tile, tile)) < canvas.rng.uniform(0, 0.35, (3, 1, 1))
+    tiles = np.where(spotted, pairs[:, 1, None, None], pairs[:, 0, None, None])
     for row in range(kinds.shape[0]):
         for column in range(kinds.shape[1]):
             top, left = row * tile, column * tile

@@ -24,13 +24,15 @@ _HASH_BYTE = 9
 # Words of a family's name that tell its members apart, not the family: weight, width, region.
 _STYLE_WORDS = frozenset(
     "black bold book colored condensed demi demibold demilight display extra extrabold"
-    " extracondensed extralight hairline heavy hk initials italic jp keyboard kr light medium mono"
+    " extracondensed extralight hairline heavy hk italic jp kr light medium mono"
     " narrow o oblique regular retina sc semi semibold semicondensed semilight sharp tc thin ui"
     " ultra".split()
 )
 # A character that no font has: what a font draws for it, it draws for whatever it lacks.
 _MISSING = "\U0010fffd"
 _PROBE_PX = 20
+# Families whose letters are keys, ornaments or formulas.
+_NOT_FOR_TEXT = ("keyboard", "initials", "math")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,6 @@ def _faces_of(path: Path) -> list[Face]:
         try:
             font = _load(path, len(faces), _PROBE_PX, False)
             family, style = font.getname()
-            # A collection of a hundred faces holds the same glyphs a hundred times.
             scripts = frozenset(script.name for script in SCRIPTS if _covers(font, script))
             mono = font.getlength("il") == font.getlength("MW")
         except (OSError, ValueError):
@@ -107,7 +108,11 @@ def _faces_of(path: Path) -> list[Face]:
         )
         if path.suffix.lower() != ".ttc":
             break
-    return [face for face in faces if face.scripts]
+    return [
+        face
+        for face in faces
+        if face.scripts and not any(word in face.style.lower() for word in _NOT_FOR_TEXT)
+    ]
 
 
 def _covers(font: ImageFont.FreeTypeFont, script: Script) -> bool:

@@ -10,6 +10,7 @@ from cwic.training.rendering.canvas import (
     Canvas,
     Colour,
     brightness,
+    hue_colour,
     in_perspective,
     inset,
     mixed,
@@ -28,7 +29,7 @@ def overlay(canvas: Canvas) -> None:
         canvas.photo(canvas.box)
         if canvas.chance(0.2):
             _vignette(canvas)
-    for _ in range(canvas.integer(1, 2)):
+    for _ in range(canvas.pick([1, 2, 2, 3])):
         canvas.pick(
             [
                 _subtitles,
@@ -81,12 +82,6 @@ def _outlined(
     )
 
 
-def _fitting(canvas: Canvas, text: str, size: int, wide: int) -> int:
-    """The size at which a headline fits a width, not larger than it was."""
-    width = canvas.text_width(text, canvas.head_face, size)
-    return size if width <= wide else max(8, size * wide // width)
-
-
 def _subtitles(canvas: Canvas) -> None:
     size = canvas.px(canvas.integer(14, 30))
     ink = canvas.pick([WHITE, WHITE, (255, 255, 0)])
@@ -95,7 +90,7 @@ def _subtitles(canvas: Canvas) -> None:
     y = canvas.height - round(1.5 * size) * count - canvas.integer(4, canvas.height // 8)
     for _ in range(count):
         text = canvas.writer.words(3, 8)
-        fitted = _fitting(canvas, text, size, canvas.width - 8)
+        fitted = canvas.fitting(text, canvas.head_face, size, canvas.width - 8)
         if boxed:
             half = canvas.text_width(text, canvas.head_face, fitted) // 2 + size // 3
             middle = canvas.width // 2
@@ -112,7 +107,7 @@ def _meme(canvas: Canvas) -> None:
     size = round(canvas.height * canvas.real(0.06, 0.13))
     for y in (size // 3, canvas.height - round(1.5 * size)):
         text = canvas.writer.words(2, 5).upper()
-        fitted = _fitting(canvas, text, size, canvas.width - 10)
+        fitted = canvas.fitting(text, canvas.head_face, size, canvas.width - 10)
         _outlined(canvas, (canvas.width // 2, y), text, fitted, WHITE, BLACK)
 
 
@@ -135,7 +130,8 @@ def _headline(canvas: Canvas) -> None:
     left = round(canvas.width * canvas.real(0.03, 0.12))
     for _ in range(canvas.integer(1, 3)):
         text = canvas.writer.title()
-        size = _fitting(canvas, text, canvas.px(canvas.integer(24, 90)), canvas.width - 2 * left)
+        size = canvas.px(canvas.integer(24, 90))
+        size = canvas.fitting(text, canvas.head_face, size, canvas.width - 2 * left)
         if canvas.chance(0.3):
             canvas.text(
                 (left + canvas.px(2), y + canvas.px(2)),
@@ -210,7 +206,7 @@ def _board(canvas: Canvas) -> Image.Image:
         board.outline(inset(board.box, 6), ink, canvas.integer(2, 5))
     text = board.writer.title()
     size = board.integer(high // 4, high // 2)
-    fitted = _fitting(board, text, size, wide - 30)
+    fitted = board.fitting(text, board.head_face, size, wide - 30)
     board.text((wide // 2, high // 8), text, board.head_face, fitted, ink, centre=True)
     small = max(8, high // 11)
     board.paragraph(
@@ -419,7 +415,7 @@ def straight_lines(canvas: Canvas) -> None:
     if canvas.chance(0.4):
         canvas.photo(canvas.box)
     else:
-        sky = canvas.colour(vivid=False)
+        sky = hue_colour(canvas.real(0.5, 0.68), canvas.real(0, 0.7), canvas.real(0.3, 1))
         canvas.gradient(canvas.box, [mixed(sky, WHITE, 0.2), mixed(sky, WHITE, 0.7)])
     for _ in range(canvas.integer(1, 3)):
         front = canvas.pick([_front, _front, _front, _slats, _floor])(canvas)
@@ -451,6 +447,14 @@ def straight_lines(canvas: Canvas) -> None:
     canvas.image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
 
 
+def _material(canvas: Canvas) -> Colour:
+    """The colour of plaster, stone, brick, concrete, wood or metal; now and then of paint."""
+    if canvas.chance(0.15):
+        return canvas.colour(vivid=False)
+    hue = canvas.pick([0.02, 0.06, 0.1, 0.13, 0.58])
+    return hue_colour(hue + canvas.real(-0.02, 0.02), canvas.real(0, 0.5), canvas.real(0.2, 0.95))
+
+
 def _wall(canvas: Canvas, size: tuple[int, int], colour: Colour) -> Canvas:
     """A wall with the unevenness of plaster, and courses of bricks or plates now and then."""
     wall = Canvas(canvas.rng, size, 1, canvas.fonts, canvas.photos)
@@ -470,13 +474,13 @@ def _wall(canvas: Canvas, size: tuple[int, int], colour: Colour) -> Canvas:
 
 def _front(canvas: Canvas) -> Image.Image:
     """The front of a building: rows of windows with frames, sills and what they mirror."""
-    colour = canvas.colour(vivid=False)
+    colour = _material(canvas)
     wall = _wall(canvas, (canvas.integer(500, 900), canvas.integer(500, 900)), colour)
     columns, rows = canvas.integer(3, 16), canvas.integer(3, 18)
     step_x, step_y = wall.width / columns, wall.height / rows
     share_x, share_y = canvas.real(0.35, 0.95), canvas.real(0.35, 0.95)
     frame = mixed(colour, canvas.pick([WHITE, BLACK]), canvas.real(0.3, 1))
-    glass = [mixed(canvas.colour(vivid=False), BLACK, canvas.real(0.2, 0.7)) for _ in range(2)]
+    glass = [mixed(_material(canvas), BLACK, canvas.real(0.2, 0.7)) for _ in range(2)]
     mirrored = Image.new("RGB", wall.image.size)
     whole, wall.image = wall.image, mirrored
     if canvas.chance(0.5):
@@ -523,7 +527,7 @@ def _slats(canvas: Canvas) -> Image.Image:
     step, share = canvas.integer(5, 60), canvas.real(0.3, 0.9)
     along = np.arange(size[0], dtype=np.float32) % step / step
     light = np.where(along < share, 0.6 + 0.5 * np.sin(np.pi * np.clip(along / share, 0, 1)), 0.3)
-    colour = np.array(canvas.colour(vivid=False), np.float32)
+    colour = np.array(_material(canvas), np.float32)
     rough = 1 + 0.05 * soft_noise(canvas.rng, size, 4)
     pixels = (light[None, :] * rough)[..., None] * colour
     image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
@@ -532,7 +536,7 @@ def _slats(canvas: Canvas) -> Image.Image:
 
 def _floor(canvas: Canvas) -> Image.Image:
     """Tiles or planks with joints between."""
-    colour = canvas.colour(vivid=False)
+    colour = _material(canvas)
     wall = _wall(canvas, (800, 800), colour)
     step = canvas.integer(20, 100)
     other = mixed(colour, canvas.pick([BLACK, WHITE]), canvas.real(0.1, 0.8))

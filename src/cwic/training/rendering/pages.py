@@ -66,8 +66,9 @@ def _columns(canvas: Canvas, paper: tuple[int, int, int], ink: tuple[int, int, i
     if canvas.chance(0.6):
         big = round(size * canvas.real(1.6, 3.5))
         for _ in range(canvas.integer(1, 2)):
-            middle = (left + right) // 2
-            canvas.text((middle, y), canvas.writer.title(), canvas.head_face, big, ink, centre=True)
+            middle, text = (left + right) // 2, canvas.writer.title()
+            fitted = canvas.fitting(text, canvas.head_face, big, right - left)
+            canvas.text((middle, y), text, canvas.head_face, fitted, ink, centre=True)
             y += round(1.3 * big)
         if canvas.chance(0.5):
             canvas.line([(left, y), (right, y)], ink, canvas.px(1))

@@ -72,7 +72,9 @@ def window(canvas: Canvas, box: Box, content: Content) -> None:
     y = box[1] + (bar - round(1.25 * size)) // 2
     middle = canvas.chance(0.5)
     x = (box[0] + box[2]) // 2 if middle else box[0] + bar
-    canvas.text((x, y), canvas.writer.title(), canvas.face, size, ink, centre=middle)
+    title = canvas.writer.title()
+    if canvas.text_width(title, canvas.face, size) < box[2] - box[0] - 6 * bar:
+        canvas.text((x, y), title, canvas.face, size, ink, centre=middle)
     step = round(bar * 0.75)
     for place in range(3):
         side = round(bar * 0.36)
@@ -342,13 +344,10 @@ def cards(canvas: Canvas, box: Box, size: int) -> None:
             canvas.rounded(card, theme.surface, radius)
             split = top + round(high * canvas.real(0.4, 0.6))
             canvas.rounded_photo((left, top, left + wide, split), radius)
-            canvas.text(
-                (left + gap // 2, split + gap // 3),
-                canvas.writer.title(),
-                canvas.head_face,
-                round(1.15 * size),
-                theme.ink,
-            )
+            head = canvas.writer.title()
+            big = canvas.fitting(head, canvas.head_face, round(1.15 * size), wide - gap)
+            place = (left + gap // 2, split + gap // 3)
+            canvas.text(place, head, canvas.head_face, big, theme.ink)
             body = (
                 left + gap // 2,
                 split + gap // 3 + 2 * size,
