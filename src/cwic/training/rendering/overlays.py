@@ -418,7 +418,7 @@ def straight_lines(canvas: Canvas) -> None:
         sky = hue_colour(canvas.real(0.5, 0.68), canvas.real(0, 0.7), canvas.real(0.3, 1))
         canvas.gradient(canvas.box, [mixed(sky, WHITE, 0.2), mixed(sky, WHITE, 0.7)])
     for _ in range(canvas.integer(1, 3)):
-        front = canvas.pick([_front, _front, _front, _slats, _floor])(canvas)
+        front = canvas.pick([_front] * 6 + [_slats, _floor])(canvas)
         wide = canvas.width * canvas.real(0.6, 1.4)
         left = canvas.real(-0.3, 0.5) * canvas.width
         top = canvas.real(-0.3, 0.4) * canvas.height
