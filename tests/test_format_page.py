@@ -63,7 +63,7 @@ def read(data: bytes) -> File:
     assert 1 <= height < 2**31
     (layout,) = take(1)
     mode, exponent = layout & 15, layout >> 4
-    assert mode <= 3
+    assert mode <= 5
     zigzag = varint()
     q = zigzag // 2 if zigzag % 2 == 0 else -(zigzag + 1) // 2
     assert -4096 <= q <= 4096
@@ -76,7 +76,7 @@ def read(data: bytes) -> File:
     kinds = [kind for kind, _ in table]
     first = kinds.index(TILE)
     assert kinds[first:] == [TILE] * tiles
-    assert kinds.count(ALPHA) == (mode in (2, 3))
+    assert kinds.count(ALPHA) == (mode in (2, 3, 5))
     before_crc = position
     assert int.from_bytes(take(2), "big") == binascii.crc_hqx(data[:before_crc], 0xFFFF)
     sections = []

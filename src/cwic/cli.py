@@ -906,7 +906,8 @@ def _info(options: argparse.Namespace) -> int:
         "bpp": round(_rate_bpp(data, header), 6),
         "width": header.width,
         "height": header.height,
-        "mode": Mode(header.mode).name,
+        "mode": Mode(header.mode).pil_name,
+        "grey": Mode(header.mode).is_grey,
         "model": known,
         "identity": header.identity.hex(),
         "q": header.q,
@@ -923,7 +924,8 @@ def _info(options: argparse.Namespace) -> int:
     print(
         f"file      {facts['file']}\n"
         f"size      {len(data):,} B, {facts['bpp']:.3f} bpp\n"
-        f"picture   {header.width}x{header.height} {facts['mode']}\n"
+        f"picture   {header.width}x{header.height} {facts['mode']}"
+        f"{', all grey' if facts['grey'] and facts['mode'].startswith('RGB') else ''}\n"
         f"model     {known or 'not known to this version'}, identity {facts['identity']}\n"
         f"q         {header.q}, rate offset in 1/64\n"
         f"sections  {listed}\n"
