@@ -1004,7 +1004,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     for source in options.inputs:
         paths += _files_in(source, _PICTURE_SUFFIXES) if source.is_dir() else [source]
     one_from_the_start()
-    with _extra("evaluate", ("torch", "pytorch_msssim", "scipy", "matplotlib"), NotBuiltError):
+    with _extra(
+        "evaluate", ("torch", "pytorch_msssim", "scipy", "ssimulacra2", "matplotlib"), NotBuiltError
+    ):
         from cwic.evaluation.benchmark import evaluate
 
         result = evaluate(

@@ -7,6 +7,7 @@ Owns which settings are measured and what has to be equal for a measurement to s
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -18,7 +19,7 @@ from PIL import Image, features
 
 from cwic import __version__, model_file
 from cwic.codec import Codec
-from cwic.errors import CodecError, NotBuiltError
+from cwic.errors import CodecError, CodecWarning, NotBuiltError
 
 __all__ = ["ANCHORS", "Contestant", "contestant", "default_names"]
 
@@ -38,6 +39,8 @@ class Contestant:
     facts: str  # JSON; what else a measurement depends on
     encode: Callable[[Image.Image, float], bytes]  # an RGB picture -> a whole file
     decode: Callable[[bytes], Image.Image]
+    # A picture and a size of the whole file in bytes -> the nearest file; None: settings are tried.
+    encode_to_size: Callable[[Image.Image, int], bytes] | None = None
 
 
 def contestant(name: str) -> Contestant:
@@ -68,6 +71,11 @@ def _our_model(name: str, model: str | None) -> Contestant:
     def encode(image: Image.Image, setting: float) -> bytes:
         return codec.encode(image, quality=setting)
 
+    def encode_to_size(image: Image.Image, target_bytes: int) -> bytes:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CodecWarning)  # what is out of reach shows in the size
+            return codec.encode(image, target_bytes=target_bytes)
+
     return Contestant(
         name=name,
         label=codec.name if codec.name.startswith(OURS) else f"{OURS} {codec.name}",
@@ -82,6 +90,7 @@ def _our_model(name: str, model: str | None) -> Contestant:
         ),
         encode=encode,
         decode=codec.decode,
+        encode_to_size=encode_to_size,
     )
 
 
