@@ -1,8 +1,9 @@
 """SSIMULACRA2 of two pictures as arrays, by the package of that name; needs no torch.
 
-The package (numpy, scipy) reads files and leaves small pictures to its caller. Its blur sees black
-left and right of a picture, but a mirror image above and below: errors in the first and the last
-columns count about a third of those in the first and the last rows.
+The package (numpy, scipy) reads files and leaves small pictures to its caller. It is not libjxl's
+tool at two borders: both pad a picture with black at the left and at the right, the tool does so at
+the top and at the bottom too, where the package mirrors it. Black hides errors: those of the first
+and the last columns count about a third of those of the first and the last rows.
 """
 
 import io
