@@ -231,8 +231,8 @@ def test_a_cut_entropy_model_is_that_of_tiles(
 
     from cwic.training.model.flagship import Cut
 
-    pixels = seeded_picture(21)[:112, :64] if horizontal else seeded_picture(21)[:64, :112]
-    height, width = pixels.shape[:2]
+    height, width = (112, 64) if horizontal else (64, 112)
+    pixels = np.tile(seeded_picture(21), (2, 2, 1))[:height, :width]
     tiling = family.tiling(height, width, 64)
     assert len(tiling.tiles) == 2
     coded = FlagshipAnalysis(family, pixels, tiling).code(-200)
