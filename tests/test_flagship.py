@@ -251,8 +251,9 @@ def test_a_cut_entropy_model_is_that_of_tiles(
         latent_bits += counter.bits - shared.bits
     assert latent_bits == pytest.approx(float(cut.latent_bits), rel=1e-3)
     assert latent_bits != pytest.approx(float(whole.latent_bits), rel=1e-3)
-    expected = np.clip(cut.reconstruction[0].permute(1, 2, 0) * 255 + 127.5, 0, 255).round()
-    assert np.abs(coded.pixels() - expected.numpy()).max() <= 1
+    picture = cut.reconstruction[0].permute(1, 2, 0).numpy()
+    expected = np.clip(picture * 255 + 127.5, 0, 255).round()
+    assert np.abs(coded.pixels() - expected).max() <= 1
 
 
 # --- one traversal --------------------------------------------------------------------------------
