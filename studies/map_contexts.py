@@ -1,3 +1,4 @@
+# Study of 2026-11-28, frozen: ran at commit 416afe4, see README.md beside it.
 """The importance map in bit planes or as levels: what each spends on maps of a trained model.
 
     python benchmarks/map_contexts.py KODAK TRAIN [--steps 1500]

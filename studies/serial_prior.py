@@ -1,3 +1,4 @@
+# Study of 2026-11-26, frozen: ran at commit 9e40cf4, see README.md beside it.
 """What a fully causal prior would save over the parallel one, on the latents of a frozen model.
 
     python benchmarks/serial_prior.py TRAIN [--model cwic-psnr] [--steps 200]

@@ -1,3 +1,4 @@
+# Study of 2026-11-24, frozen: ran at commit ae8ed2d, see README.md beside it.
 """Small networks of the CVPR 2018 paper, trained alike but for one choice: what the choice brings.
 
     python benchmarks/small_networks.py TRAIN [--out runs/small-networks] [--steps 800 300]

@@ -1,3 +1,4 @@
+# Study of 2026-11-28, frozen: ran at commit dfc0d36, see README.md beside it.
 """The entropy coder of the paper in sizes and orders: what each spends on codes of a trained model.
 
     python benchmarks/contexts.py KODAK TRAIN [--steps 1500] [--out runs/contexts] [--only NAME ...]

@@ -1,3 +1,4 @@
+# Study of 2026-11-28, frozen: ran at commit dfc0d36, see README.md beside it.
 """What adaptive coders would spend on a code and its importance map: exact lengths, no coder run.
 
 An adaptive binary coder that starts each context at even odds and counts along (Krichevsky and

@@ -1,3 +1,4 @@
+# Study of 2026-11-26, frozen: ran at commit c9e06c0, see README.md beside it.
 """Flagship networks that differ in one choice, trained alike: what the choice brings, and its time.
 
     python benchmarks/ablations.py TRAIN ... [--out runs/ablations] [--steps 900] [--threads 1]

@@ -1,3 +1,4 @@
+# Study of 2026-11-26, frozen: ran at commit 2109ea0, see README.md beside it.
 """What one model for every rate costs: itself trained on for one rate, and as long for all.
 
     python benchmarks/single_rate.py TRAIN [--steps 300] [--threads 2] [--out runs/single-rate]

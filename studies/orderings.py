@@ -1,3 +1,4 @@
+# Study of 2026-11-26, frozen: ran at commit 9e40cf4, see README.md beside it.
 """How often metrics break orders of pictures that are known without asking anyone.
 
     python benchmarks/orderings.py FOLDER ... [--nets NETS] [--train]
