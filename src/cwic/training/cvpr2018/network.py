@@ -1,16 +1,17 @@
-"""Wires the boxes of the paper's figure into one network per family."""
+"""Wires the boxes of the paper's figure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import ClassVar, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
 from cwic.cvpr2018_coder import MAX_CHANNEL_DELAY, MAX_CODE_CHANNELS
-from cwic.training.model.binarizer import binarize
-from cwic.training.model.context_network import CodeContext, LevelContext, information
-from cwic.training.model.importance_map import (
+from cwic.training.config import NetworkConfig
+from cwic.training.cvpr2018.binarizer import binarize
+from cwic.training.cvpr2018.context import CodeContext, LevelContext, information
+from cwic.training.cvpr2018.importance_map import (
     ImportanceMapNet,
     MaskGradient,
     QuantizerForm,
@@ -18,7 +19,8 @@ from cwic.training.model.importance_map import (
     prefix_mask,
     quantize_levels,
 )
-from cwic.training.model.transforms import (
+from cwic.training.cvpr2018.transforms import (
+    DOWNSAMPLING,
     AnalysisTransform,
     ResidualBlock,
     SynthesisTransform,
@@ -28,12 +30,14 @@ from cwic.training.model.transforms import (
 
 
 @dataclass(frozen=True)
-class Cvpr2018Config:
+class Cvpr2018Config(NetworkConfig):
     """Sizes and switches of a `cvpr2018` network.
 
     Switches: `binarizer` and `importance_map` off is the plain autoencoder; only the map off is
     the binary codec of one fixed rate; both on is the paper.
     """
+
+    multiple_px: ClassVar[int] = DOWNSAMPLING
 
     width: float = 1.0  # factor on every hidden channel count; 1/16 is the 8-channel test network
     variant: Variant = "released"  # layer table: the released model's or the paper's text's

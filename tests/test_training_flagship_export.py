@@ -1,4 +1,4 @@
-"""From a model file back to weights: what went in comes out."""
+"""From a network to a model file and back to weights: what went in comes out."""
 
 import copy
 from pathlib import Path
@@ -10,17 +10,20 @@ import torch
 
 from cwic import model_file
 from cwic.errors import TrainingError
-from cwic.training import export_cvpr2018, export_flagship
-from cwic.training.model.flagship import FlagshipNetwork
-from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
-from cwic.training.restore import preset_of, restore_weights
+from cwic.training.cvpr2018 import export as export_cvpr2018
+from cwic.training.cvpr2018 import restore as restore_cvpr2018
+from cwic.training.cvpr2018.network import Cvpr2018Network
+from cwic.training.flagship import export as export_flagship
+from cwic.training.flagship import restore as restore_flagship
+from cwic.training.flagship.network import FlagshipNetwork
+from cwic.training.flagship.restore import preset_of
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 Network = TypeVar("Network", Cvpr2018Network, FlagshipNetwork)
 
 
-def told_apart(network: Network) -> Network:
+def with_biases(network: Network) -> Network:
     """With biases that differ: those of an untrained network are all zero."""
     result = copy.deepcopy(network)
     with torch.no_grad():
@@ -30,20 +33,26 @@ def told_apart(network: Network) -> Network:
     return result
 
 
+def restored_weights(path: Path, network: Network) -> dict[str, torch.Tensor]:
+    if isinstance(network, FlagshipNetwork):
+        return restore_flagship.restored_weights(path, network)
+    return restore_cvpr2018.restored_weights(path, network)
+
+
 def restored(path: Path, network: Network) -> Network:
     """The network of a model file, nothing of the given one's weights left."""
     result = copy.deepcopy(network)
     with torch.no_grad():
         for parameter in result.parameters():
             parameter.fill_(0.125)
-    result.load_state_dict(restore_weights(path, result))
+    result.load_state_dict(restored_weights(path, result))
     return result
 
 
 def test_a_paper_model_that_is_restored_and_exported_again_is_the_same_model(
     tiny_network: Cvpr2018Network, tmp_path: Path
 ) -> None:
-    network = told_apart(tiny_network)
+    network = with_biases(tiny_network)
     path = tmp_path / "tiny.cwicmodel"
     before = export_cvpr2018.build_model(network, "tiny")
     model_file.save(before, path)
@@ -51,23 +60,10 @@ def test_a_paper_model_that_is_restored_and_exported_again_is_the_same_model(
     assert export_cvpr2018.build_model(again, "again").identity == before.identity
 
 
-def test_a_paper_model_with_an_older_network_of_levels_leaves_that_one_as_it_is() -> None:
-    path = GOLDEN / "cvpr2018steps.cwicmodel"
-    assert "level_tables" in model_file.load(path).arrays
-    sizes = Cvpr2018Config(
-        width=1 / 16, code_channels=8, levels=4, context_maps=2, context_reach=1, context_width=16
-    )
-    network = Cvpr2018Network(sizes)
-    weights = restore_weights(path, network)
-    for name, parameter in network.named_parameters():
-        as_it_was = torch.equal(weights[name], parameter)
-        assert as_it_was == name.startswith("level_context."), name
-
-
 def test_a_flagship_that_is_restored_and_exported_again_differs_in_fitted_statistics_alone(
     tiny_flagship_network: FlagshipNetwork, tiny_flagship_path: Path, tmp_path: Path
 ) -> None:
-    lively = told_apart(tiny_flagship_network)
+    lively = with_biases(tiny_flagship_network)
     with torch.no_grad():
         for module in (lively.hyper_model, lively.level_model):
             for parameter in module.parameters():
@@ -98,16 +94,16 @@ def test_a_model_of_other_sizes_of_another_family_or_with_holes_is_refused(
     untrained = tmp_path / "untrained.cwicmodel"
     model_file.save(export_cvpr2018.build_model(tiny_network, "untrained"), untrained)
     with pytest.raises(TrainingError, match=r"expected weights of .* found none"):
-        restore_weights(untrained, tiny_network)
+        restored_weights(untrained, tiny_network)
     with pytest.raises(TrainingError, match="expected a model of family cwic, found cvpr2018"):
-        restore_weights(tiny_model_path, tiny_flagship_network)
+        restored_weights(tiny_model_path, tiny_flagship_network)
     with pytest.raises(TrainingError, match="expected a model of family cvpr2018, found cwic"):
-        restore_weights(tiny_flagship_path, tiny_network)
-    network = told_apart(tiny_flagship_network)
+        restored_weights(tiny_flagship_path, tiny_network)
+    network = with_biases(tiny_flagship_network)
     model_file.save(export_flagship.build_model(network, "right"), tmp_path / "right.cwicmodel")
     network.synthesis.edge = torch.nn.Conv2d(5, 48, 3)
     with pytest.raises(TrainingError, match=r"expected synthesis\.edge\.weight of shape"):
-        restore_weights(tmp_path / "right.cwicmodel", network)
+        restored_weights(tmp_path / "right.cwicmodel", network)
 
 
 @pytest.mark.parametrize("name", ["cwic-psnr", "cwic-visual"])
@@ -115,7 +111,7 @@ def test_a_bundled_flagship_goes_into_the_network_of_its_preset(name: str) -> No
     path = model_file.find(name)
     model = model_file.load(path)
     network = FlagshipNetwork(preset_of(model))
-    weights = restore_weights(path, network)
+    weights = restored_weights(path, network)
     # A light synthesis that a model does not have keeps the values that it has.
     kept = torch.equal(weights["fast.edge.weight"], network.fast.edge.weight)
     assert kept == ("fast" not in model.graphs)

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from cwic import model_file
 from cwic.cvpr2018 import FAMILY
 from cwic.cvpr2018_coder import CodeLayout
+from cwic.errors import TrainingError
 from cwic.family import RateRange
-from cwic.training.model.context_network import probability_table
-from cwic.training.model.integer_layers import IntegerConv2d
-from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
+from cwic.training.cvpr2018.context import probability_table
+from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network
+from cwic.training.cvpr2018.transforms import normalized, to_bytes
+from cwic.training.integer_layers import IntegerConv2d
 from cwic.training.onnx_graph import Input, onnx_graph
 
 
@@ -26,8 +28,7 @@ class AnalysisGraph(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder needs of a picture."""
-        x = (pixels.permute(0, 3, 1, 2).float() - 127.5) / 127.5
-        activation, map_logits = self.network.analyze(x)
+        activation, map_logits = self.network.analyze(normalized(pixels))
         assert map_logits is not None
         return activation, map_logits
 
@@ -41,15 +42,22 @@ class SynthesisGraph(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """The decoded picture."""
-        x = self.network.synthesize(code.float())
-        pixels = torch.round(torch.clamp(x * 127.5 + 127.5, 0, 255))
-        return pixels.to(torch.uint8).permute(0, 2, 3, 1)
+        return to_bytes(self.network.synthesize(code.float()))
 
 
 def build_model(network: Cvpr2018Network, name: str) -> model_file.ModelFile:
-    """A model file in memory of a trained network with binarizer and importance map."""
+    """A model file in memory of a trained network.
+
+    Raises:
+        TrainingError: it has no binarizer or no importance map.
+    """
     network = network.eval().float().cpu()
     config = network.config
+    if not (config.binarizer and config.importance_map):
+        raise TrainingError(
+            "expected a network with binarizer and importance map, found one without: "
+            "its code is not what the coder codes"
+        )
     pixels = torch.zeros(1, 64, 48, 3, dtype=torch.uint8)
     code = torch.zeros(1, config.code_channels, 8, 6, dtype=torch.uint8)
     graphs = {

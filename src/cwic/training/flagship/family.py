@@ -1,35 +1,45 @@
-"""The `cwic` family in training: what is drawn for a step, its objective, its validation curve."""
+"""The flagship's family in training: what is drawn for a step, its loss, its validation curve."""
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
+from cwic import model_file
 from cwic.evaluation.metrics import grid_ratio
+from cwic.evaluation.structural_similarity import MS_SSIM_PX, ms_ssim
 from cwic.flagship_coder import HYPER_LATENTS, HYPER_PX, LATENT_PX, Q_UNITS
-from cwic.training.config import FlagshipStage, StageConfig, TrainConfig
+from cwic.training.config import StageConfig, TrainConfig
 from cwic.training.data import to_device
 from cwic.training.family import (
     Drawn,
     Place,
     StepLoss,
     Validation,
-    psnr_db,
+    decibels,
     psnr_db_tensor,
     score_db,
 )
-from cwic.training.loss import flagship_distortion, flagship_loss, shrunk_to_preview
-from cwic.training.model.flagship import (
+from cwic.training.flagship.export import build_model
+from cwic.training.flagship.network import (
     Cut,
     FlagshipConfig,
     FlagshipNetwork,
     FlagshipOutput,
     Noise,
 )
+from cwic.training.flagship.objective import (
+    FlagshipStage,
+    distortion,
+    rate_distortion_loss,
+    shrunk_to_preview,
+)
+from cwic.training.flagship.restore import restored_weights
+from cwic.training.flagship.transforms import normalized, to_bytes
 
 # Bits per pixel at which validation compares checkpoints.
 _SCORE_BPP = (0.1, 0.2, 0.4, 0.8, 1.6)
@@ -39,9 +49,6 @@ _OFTEN_SHARE = 0.8
 
 # Largest random offset on the importance map, in quarter octaves.
 _MAX_OFFSET = 6.0
-
-# MS-SSIM halves a picture four times and wants a window of 11 then.
-_MS_SSIM_PX = 161
 
 # Held-out crops measured at once.
 _VALIDATION_BATCH = 8
@@ -57,6 +64,8 @@ class Choices(NamedTuple):
 class FlagshipFamily:
     """See :class:`cwic.training.family.Family`."""
 
+    network_type = FlagshipConfig
+    stage_type = FlagshipStage
     log_columns: tuple[str, ...] = ("psnr_db", "bpp", "hyper_bpp", "level_bpp")
     rate_column = "bpp"
     validation_columns: tuple[str, ...] = (
@@ -115,14 +124,14 @@ class FlagshipFamily:
         noise = None if stage.hard else Noise(*drawn.tensors[3:])
         cut = drawn.layout
         assert cut is None or isinstance(cut, Cut)
-        x = to_network(pixels)
+        x = normalized(pixels)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bf16):
             output = model(x, q, offset, noise, stage.with_map, stage.hard, stage.fast_only, cut)
         # Outside: the windows of SSIM subtract nearly equal numbers. Where a map asks for smaller
         # steps, the distortion counts for more, as it does with q.
         centred = offset - offset.mean(dim=(2, 3), keepdim=True)
         weight = torch.exp2(centred / 2).clamp(1 / 8, 8) if stage.random_maps else None
-        loss = flagship_loss(x, output, stage, q, weight)
+        loss = rate_distortion_loss(x, output, stage, q, weight)
         return StepLoss(loss, _figures(x, output))
 
     def validate(
@@ -147,10 +156,17 @@ class FlagshipFamily:
         rate, distorted = ([row[key] for row in rows] for key in ("bpp", "distortion"))
         return Validation(list(rows), score_db(rate, distorted, _SCORE_BPP))
 
+    def model(self, network: nn.Module, config: TrainConfig, name: str) -> model_file.ModelFile:
+        """See :mod:`.export`; a map and a light synthesis go into it if they were trained."""
+        assert isinstance(network, FlagshipNetwork)
+        stages = [stage for stage in config.stages if isinstance(stage, FlagshipStage)]
+        with_fast = any(stage.fast_only for stage in stages)
+        return build_model(network, name, with_map=stages[-1].with_map, with_fast=with_fast)
 
-def to_network(pixels: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-0.5, 0.5], channels last in memory."""
-    return pixels.permute(0, 3, 1, 2).float() / 255 - 0.5
+    def restored(self, path: Path, network: nn.Module) -> dict[str, Tensor]:
+        """See :mod:`.restore`."""
+        assert isinstance(network, FlagshipNetwork)
+        return restored_weights(path, network)
 
 
 def draw_choices(
@@ -240,9 +256,9 @@ def draw_noise(pixels: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) ->
     return Noise(latents, hyper)
 
 
-def _rounded(pictures: Tensor) -> Tensor:
-    """(B, 3, H, W) around [-0.5, 0.5] -> the nearest bytes, in the same units."""
-    return torch.round((pictures + 0.5).clamp(0, 1) * 255) / 255 - 0.5
+def _rounded(x: Tensor) -> Tensor:
+    """(B, 3, H, W) nominally in [-0.5, 0.5] -> the nearest bytes, in the same units."""
+    return normalized(to_bytes(x).permute(0, 2, 3, 1))
 
 
 @torch.no_grad()
@@ -270,7 +286,7 @@ def _measure(
     pixels = crops.shape[1] * crops.shape[2]
     with torch.no_grad():
         for start in range(0, len(crops), _VALIDATION_BATCH):
-            x = to_network(torch.from_numpy(crops[start : start + _VALIDATION_BATCH]).to(device))
+            x = normalized(torch.from_numpy(crops[start : start + _VALIDATION_BATCH]).to(device))
             cells = (x.shape[2] // LATENT_PX, x.shape[3] // LATENT_PX)
             output = network(
                 x,
@@ -290,22 +306,21 @@ def _measure(
             if output.fast is not None:
                 shown = _rounded(output.fast)
                 sums["fast_mse"] += float((x - shown).square().mean(dim=(1, 2, 3)).sum())
-            sums["distortion"] += float(flagship_distortion(x, shown, stage).sum())
-            if min(x.shape[2:]) >= _MS_SSIM_PX:
-                value = ms_ssim(x + 0.5, decoded + 0.5, data_range=1, size_average=False)
-                sums["ms_ssim"] += float(value.sum())
+            sums["distortion"] += float(distortion(x, shown, stage).sum())
+            if min(x.shape[2:]) >= MS_SSIM_PX:
+                sums["ms_ssim"] += float(ms_ssim(x + 0.5, decoded + 0.5).sum())
             references.append(x)
             decodeds.append(decoded)
     mean = {name: value / len(crops) for name, value in sums.items()}
-    ms_ssim_db = psnr_db(1 - mean["ms_ssim"]) if mean["ms_ssim"] else math.nan
+    ms_ssim_db = decibels(1 - mean["ms_ssim"]) if mean["ms_ssim"] else math.nan
     return {
         "q": q,
         "bpp": mean["bpp"],
-        "psnr_db": psnr_db(mean["mse"]),
+        "psnr_db": decibels(mean["mse"]),
         "ms_ssim_db": ms_ssim_db,
         "grid_ratio": grid_ratio(torch.cat(references), torch.cat(decodeds)),
-        "preview_db": psnr_db(mean["preview_mse"]),
-        "fast_db": psnr_db(mean["fast_mse"]) if stage.fast_only else math.nan,
+        "preview_db": decibels(mean["preview_mse"]),
+        "fast_db": decibels(mean["fast_mse"]) if stage.fast_only else math.nan,
         "hyper_bpp": mean["hyper_bpp"],
         "level_bpp": mean["level_bpp"],
         "distortion": mean["distortion"],

@@ -23,6 +23,16 @@ EDGE_PX = 4
 _SLOPE = 0.1
 
 
+def normalized(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-0.5, 0.5], channels last in memory."""
+    return pixels.permute(0, 3, 1, 2).float() / 255 - 0.5
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """(B, ., h, w) nominally in [-0.5, 0.5] -> same shape, uint8."""
+    return torch.round(torch.clamp(x * 255 + 127.5, 0, 255)).to(torch.uint8)
+
+
 def activate(x: Tensor) -> Tensor:
     """Leaky ReLU: inference engines fuse it into the convolution before it."""
     return nn.functional.leaky_relu(x, _SLOPE)

@@ -7,14 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cwic.training.model.binarizer import binarize  # noqa: E402
-from cwic.training.model.importance_map import (  # noqa: E402
+from cwic.training.cvpr2018.binarizer import binarize  # noqa: E402
+from cwic.training.cvpr2018.importance_map import (  # noqa: E402
     MASK_GRADIENTS,
     kept_channels,
     prefix_mask,
     quantize_levels,
 )
-from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network  # noqa: E402
+from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network  # noqa: E402
 
 SMALL = 1 / 16
 

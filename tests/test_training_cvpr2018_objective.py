@@ -6,14 +6,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cwic.training.loss import (  # noqa: E402
+from cwic.training.config import StageConfig  # noqa: E402
+from cwic.training.cvpr2018.importance_map import kept_channels, quantize_levels  # noqa: E402
+from cwic.training.cvpr2018.network import Cvpr2018Config  # noqa: E402
+from cwic.training.cvpr2018.objective import (  # noqa: E402
+    distortion,
     mean_squared_error,
-    structural_dissimilarity,
     target_fraction,
     thresholded_rate,
 )
-from cwic.training.model.importance_map import kept_channels, quantize_levels  # noqa: E402
-from cwic.training.model.network import Cvpr2018Config  # noqa: E402
 
 
 def test_the_mean_squared_error_counts_a_pixel_from_0_to_1() -> None:
@@ -24,16 +25,20 @@ def test_the_mean_squared_error_counts_a_pixel_from_0_to_1() -> None:
     assert -10 * math.log10(mse) == pytest.approx(48.13, abs=0.01)
 
 
-def test_equal_pictures_have_no_structural_dissimilarity() -> None:
+SSIM_ALONE = StageConfig("one", 1, mse_weight=0.0, ssim_weight=1.0)
+
+
+def test_equal_pictures_have_no_distortion() -> None:
     x = torch.rand(1, 3, 32, 32) * 2 - 1
-    assert float(structural_dissimilarity(x, x)) == pytest.approx(0, abs=1e-5)
+    assert float(distortion(x, x, SSIM_ALONE)[0]) == pytest.approx(0, abs=1e-5)
 
 
 def test_the_structural_similarity_of_flat_pictures_is_its_luminance_term() -> None:
     dark, light = torch.full((1, 3, 32, 32), -0.5), torch.full((1, 3, 32, 32), 0.5)
     a, b, c1 = 0.5, 1.5, (0.01 * 2) ** 2
     expected = (2 * a * b + c1) / (a * a + b * b + c1)
-    assert 1 - float(structural_dissimilarity(dark, light)) == pytest.approx(expected, abs=1e-3)
+    found = 1 - float(distortion(dark, light, SSIM_ALONE)[0])
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("quantizer", ["released", "paper"])

@@ -17,10 +17,10 @@ from cwic.cvpr2018 import analyze, code_of_picture, synthesize
 from cwic.cvpr2018_coder import CodeLayout
 from cwic.engine import Engine
 from cwic.errors import TrainingError
-from cwic.model_file import ModelFile, bundled_models
+from cwic.model_file import ModelFile
 
 if TYPE_CHECKING:
-    from cwic.training.model.network import Cvpr2018Network
+    from cwic.training.cvpr2018.network import Cvpr2018Network
 
 # A value this close to a decision may fall on either side of it.
 NEAR = 1e-3
@@ -232,11 +232,11 @@ def test_another_process_exports_the_same_model_from_a_checkpoint(
 ) -> None:
     """The identity is a function of the weights and of nothing else."""
     from cwic.training.checkpoint import Progress, save_checkpoint
-    from cwic.training.config import config_from_table, config_to_table
+    from cwic.training.config import config_from_table
+    from cwic.training.families import FAMILIES
 
     table = {"family": "cvpr2018", "stages": [{"name": "none", "steps": 1}]}
-    network = config_to_table(config_from_table(table, "test"))["network"] | {"width": 1 / 16}
-    config = config_from_table(table | {"network": network}, "test")
+    config = config_from_table(table | {"network": {"width": 1 / 16}}, "test", FAMILIES)
     weights = {name: p.detach() for name, p in tiny_network.named_parameters()}
     save_checkpoint(tmp_path / "trained.safetensors", config, Progress(), {"average": weights})
     words = "export", "trained.safetensors", "-o", "tiny.cwicmodel"
@@ -257,19 +257,20 @@ def test_another_process_exports_the_same_model_from_a_checkpoint(
 
 @pytest.mark.parametrize("switch", ["binarizer", "importance_map"])
 def test_a_network_whose_code_cannot_be_coded_is_not_exported(switch: str, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
     from cwic.training.checkpoint import Progress, save_checkpoint
     from cwic.training.config import config_from_table
     from cwic.training.export import export_checkpoint
+    from cwic.training.families import FAMILIES
 
     table = {
         "family": "cvpr2018",
         "stages": [{"name": "none", "steps": 1}],
-        "network": {switch: False},
+        "network": {switch: False, "width": 1 / 16},
     }
     path = tmp_path / "plain.safetensors"
-    weights = {"average": {"x": torch.zeros(1)}}
-    save_checkpoint(path, config_from_table(table, "test"), Progress(), weights)
+    config = config_from_table(table, "test", FAMILIES)
+    weights = dict(FAMILIES["cvpr2018"].build(config).named_parameters())
+    save_checkpoint(path, config, Progress(), {"average": weights})
     with pytest.raises(TrainingError, match=r"plain\.safetensors: expected a network with"):
         export_checkpoint(path, tmp_path / "model")
     assert not (tmp_path / "model").exists()
@@ -285,26 +286,3 @@ def test_the_fixture_codes_a_picture_and_decodes_its_size(
         with Image.open(picture_folder / "picture03.png") as picture:
             assert tiny_codec.decode(data).size == picture.size
     assert sizes == sorted(set(sizes))
-
-
-# --- the models of the package --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("info", bundled_models(), ids=lambda info: info.name)
-def test_bundled_models_are_whole_and_their_output_is_finite(info: model_file.ModelInfo) -> None:
-    """That the identity is the stored one is checked by `load`."""
-    model = model_file.load(info.path)
-    assert model.identity == info.identity
-    assert model.name == info.name == info.path.stem
-    codec = Codec(model, threads=1)
-    assert codec.identity == info.identity
-    rng = np.random.default_rng(6)
-    y, x = np.mgrid[0:64, 0:96]
-    smooth = np.stack([2 * x, 3 * y, 255 - x - y], axis=-1).astype(np.uint8)
-    for pixels in (smooth, rng.integers(0, 256, smooth.shape).astype(np.uint8), 0 * smooth):
-        for quality in (0, 50, 100):
-            decoded = np.asarray(codec.decode(codec.encode(pixels, quality=quality)))
-            assert decoded.shape == pixels.shape
-    # A graph that gives NaN gives an even picture of some value.
-    decoded = np.asarray(codec.decode(codec.encode(smooth, quality=80))).astype(float)
-    assert np.abs(decoded - smooth).mean() < 30

@@ -32,14 +32,14 @@ from cwic.flagship_coder import (
 )
 from cwic.integer_net import ACTIVATION_BITS, SUM_BITS
 from cwic.step_network import MAX_HYPER
-from cwic.training.model.flagship_transforms import activate
-from cwic.training.model.integer_layers import (
+from cwic.training.flagship.transforms import activate
+from cwic.training.integer_layers import (
     IntegerConv2d,
     IntegerWeights,
     integer_relu,
     round_half_up,
 )
-from cwic.training.model.logistic import frequencies, logistic_bits, logistic_masses
+from cwic.training.logistic import frequencies, logistic_bits, logistic_masses
 
 TABLES_PER_OCTAVE = 6  # 1.5 tables for each quarter octave of the step size
 SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
@@ -122,7 +122,6 @@ class StepNetwork(nn.Module):
         plane_channels: int,
         width: int,
         groups: tuple[int, ...],
-        context_px: int,
     ):
         """Sizes.
 
@@ -133,7 +132,6 @@ class StepNetwork(nn.Module):
             plane_channels: of what is told of q and the levels.
             width: of the state.
             groups: channels of each group of latents.
-            context_px: side of the convolutions of what is decoded.
         """
         super().__init__()
         self.hyper_64 = layer(hyper_channels, hyper_width, 3)
@@ -141,7 +139,7 @@ class StepNetwork(nn.Module):
         self.hyper_32 = layer(hyper_width, hyper_width, 3)
         self.to_16 = layer(hyper_width, 4 * width, 1)
         self.from_planes = layer(plane_channels, width, 1)
-        self.absorb_group = nn.ModuleList(layer(channels, width, context_px) for channels in groups)
+        self.absorb_group = nn.ModuleList(layer(channels, width, 3) for channels in groups)
         self.hidden = nn.ModuleList(layer(width, width, 1) for _ in range(2 * len(groups)))
         self.head = nn.ModuleList(
             layer(width, channels, 1) for channels in groups for _ in range(2)
@@ -190,16 +188,13 @@ class MeanNetwork(StepNetwork):
         plane_channels: int,
         width: int,
         groups: tuple[int, ...],
-        context_px: int,
     ):
         """As of :class:`StepNetwork`."""
 
         def layer(in_channels: int, out_channels: int, size: int) -> nn.Conv2d:
             return nn.Conv2d(in_channels, out_channels, size, padding=size // 2)
 
-        super().__init__(
-            layer, hyper_channels, hyper_width, plane_channels, width, groups, context_px
-        )
+        super().__init__(layer, hyper_channels, hyper_width, plane_channels, width, groups)
 
     def activate(self, x: Tensor) -> Tensor:
         """Leaky ReLU."""
@@ -219,10 +214,9 @@ class ScaleNetwork(StepNetwork):
         hyper_width: int,
         width: int,
         groups: tuple[int, ...],
-        context_px: int,
     ):
         """As of :class:`StepNetwork`."""
-        super().__init__(IntegerConv2d, hyper_channels, hyper_width, 2, width, groups, context_px)
+        super().__init__(IntegerConv2d, hyper_channels, hyper_width, 2, width, groups)
 
     def activate(self, x: Tensor) -> Tensor:
         """Shift, round, ReLU, clip."""

@@ -31,6 +31,7 @@ from cwic.training.checkpoint import (  # noqa: E402
 )
 from cwic.training.config import load_config  # noqa: E402
 from cwic.training.export import export_checkpoint  # noqa: E402
+from cwic.training.families import FAMILIES  # noqa: E402
 from cwic.training.trainer import train  # noqa: E402
 
 ENTROPY = ("code_context", "level_context")
@@ -222,7 +223,7 @@ def test_a_run_writes_its_logs_and_two_checkpoints(
     validated = log_rows(tmp_path / "run" / "validation.csv")
     assert [int(row["step"]) for row in validated] == [4] + 5 * [8] + 5 * [11]
     config, stored, weights = load_weights(tmp_path / "run" / CHECKPOINT)
-    assert config == load_config(path)
+    assert config == load_config(path, FAMILIES)
     assert stored == progress
     assert set(weights) == set(load_checkpoint(tmp_path / "run" / CHECKPOINT)[2]["weights"])
 

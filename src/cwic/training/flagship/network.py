@@ -1,4 +1,4 @@
-r"""Wires the network of the `cwic` family.
+r"""Wires the flagship's network.
 
     x -> analysis -> y, features -> importance net -> levels s (integer, centred)
     gain = 2^((q + s) / 4);  hyper-analysis(y, q, s) -> z (integer)
@@ -17,7 +17,7 @@ levels are repeated beyond them, and symbols there are 0 and cost nothing. Leave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,8 @@ from cwic.flagship_coder import (
 )
 from cwic.integer_net import ACTIVATION_BITS
 from cwic.step_network import MAX_HYPER
-from cwic.training.model.flagship_entropy import (
+from cwic.training.config import NetworkConfig
+from cwic.training.flagship.entropy import (
     HyperModel,
     LevelModel,
     MeanNetwork,
@@ -44,7 +45,7 @@ from cwic.training.model.flagship_entropy import (
     symbol_bits,
     table_bits,
 )
-from cwic.training.model.flagship_transforms import (
+from cwic.training.flagship.transforms import (
     CONDITION_CHANNELS,
     Analysis,
     EdgeBlock,
@@ -55,11 +56,8 @@ from cwic.training.model.flagship_transforms import (
     Synthesis,
     condition,
 )
-from cwic.training.model.integer_layers import IntegerConv2d, round_half_up
-from cwic.training.model.logistic import logistic_bits
-
-# Sides of a training picture are multiples of a latent's.
-PICTURE_MULTIPLE = LATENT_PX
+from cwic.training.integer_layers import IntegerConv2d, round_half_up
+from cwic.training.logistic import logistic_bits
 
 # Gain on He's initialisation of the last layer of the analysis: latents start out a few steps wide.
 _LATENT_GAIN = 2.0
@@ -78,8 +76,10 @@ class FastConfig:
 
 
 @dataclass(frozen=True)
-class FlagshipConfig:
-    """Sizes and switches of a `cwic` network."""
+class FlagshipConfig(NetworkConfig):
+    """Sizes and switches of a flagship network."""
+
+    multiple_px: ClassVar[int] = LATENT_PX
 
     edge_channels: int = 32  # at 1/4 of the picture's size
     edge_blocks: int = 1  # blocks of two 3x3 convolutions at 1/4, synthesis only
@@ -95,7 +95,6 @@ class FlagshipConfig:
     hyper_width: int = 64  # hidden channels of the way from and to the hyper-latents
     mean_width: int = 128  # state of the mean network
     scale_width: int = 96  # state of the scale network, which is evaluated in integers
-    context_px: int = 3  # side of what a latent is told of decoded ones; 1: of no neighbour
     analysis_sees_q: bool = False  # True: a search for a size must rerun the analysis
     importance_map: bool = True
     fast: FastConfig = field(default_factory=FastConfig)
@@ -118,8 +117,6 @@ class FlagshipConfig:
                 f"detail_channels must be fewer than the {self.latent_channels} of all groups, "
                 f"found {self.detail_channels}"
             )
-        if self.context_px not in (1, 3):
-            raise ValueError(f"context_px must be 1 or 3, found {self.context_px}")
         if not -12 <= self.min_q < self.max_q <= 12:
             raise ValueError(
                 f"min_q must lie below max_q, both in [-12, 12], "
@@ -282,14 +279,12 @@ class FlagshipNetwork(nn.Module):
             CONDITION_CHANNELS,
             config.mean_width,
             config.groups,
-            config.context_px,
         )
         self.scale_network = ScaleNetwork(
             config.hyper_channels,
             config.hyper_width,
             config.scale_width,
             config.groups,
-            config.context_px,
         )
         self.synthesis = Synthesis(
             config.edge_channels,

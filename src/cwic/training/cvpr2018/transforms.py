@@ -7,11 +7,23 @@ paper's text (no third convolution in the encoder, a 1x1 first and no third one 
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 Variant = Literal["released", "paper"]
 
 DOWNSAMPLING = 8
+
+
+def normalized(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
+    return (pixels.permute(0, 3, 1, 2).float() - 127.5) / 127.5
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """(B, 3, H, W) nominally in [-1, 1] -> (B, H, W, 3) uint8."""
+    pixels = torch.round(torch.clamp(x * 127.5 + 127.5, 0, 255))
+    return pixels.to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def base_channels(width: float) -> int:

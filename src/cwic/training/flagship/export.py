@@ -1,4 +1,4 @@
-"""The model file of a `cwic` network."""
+"""The model file of a flagship network."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +13,9 @@ from cwic.errors import TrainingError
 from cwic.family import RateRange
 from cwic.flagship import FAMILY
 from cwic.flagship_coder import HYPER_LATENTS, LATENT_PX, Q_UNITS
-from cwic.training.model.flagship import FlagshipConfig, FlagshipNetwork
-from cwic.training.model.flagship_entropy import MeanNetwork, coding_tables, magnitude_table
-from cwic.training.model.flagship_transforms import CONDITION_CHANNELS, EDGE_PX
+from cwic.training.flagship.entropy import MeanNetwork, coding_tables, magnitude_table
+from cwic.training.flagship.network import FlagshipConfig, FlagshipNetwork
+from cwic.training.flagship.transforms import CONDITION_CHANNELS, EDGE_PX, normalized, to_bytes
 from cwic.training.onnx_graph import Input, onnx_graph
 
 
@@ -29,8 +29,7 @@ class AnalysisGraph(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder needs of a picture, whatever its rate."""
-        x = pixels.permute(0, 3, 1, 2).float() / 255 - 0.5
-        y, features = self.network.analysis(x)
+        y, features = self.network.analysis(normalized(pixels))
         if self.with_map:
             return y, self.network.importance_net(features)
         return y, torch.zeros_like(y[:, :1])
@@ -48,7 +47,7 @@ class SynthesisGraph(nn.Module):
         """The decoded picture."""
         # Bytes are shuffled in a quarter of the time of floats.
         synthesis = self.network.fast if self.fast else self.network.synthesis
-        x = _to_bytes(synthesis.subpixels(decoded, prior, planes))
+        x = to_bytes(synthesis.subpixels(decoded, prior, planes))
         return nn.functional.pixel_shuffle(x, EDGE_PX).permute(0, 2, 3, 1)
 
 
@@ -61,12 +60,7 @@ class PreviewGraph(nn.Module):
 
     def forward(self, group: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
         """The decoded picture at 1/8 of its size."""
-        return _to_bytes(self.network.preview(group, prior, planes)).permute(0, 2, 3, 1)
-
-
-def _to_bytes(x: Tensor) -> Tensor:
-    """Values around [-0.5, 0.5] -> uint8."""
-    return torch.round(torch.clamp(x * 255 + 127.5, 0, 255)).to(torch.uint8)
+        return to_bytes(self.network.preview(group, prior, planes)).permute(0, 2, 3, 1)
 
 
 def build_model(
@@ -84,11 +78,6 @@ def build_model(
     config = network.config
     if config.analysis_sees_q:
         raise TrainingError("expected a network whose analysis does not see q, found one that does")
-    if config.context_px != 3:
-        raise TrainingError(
-            f"expected a network with context_px 3, the one that a coder knows, "
-            f"found {config.context_px}"
-        )
     height, width = HYPER_LATENTS, 2 * HYPER_LATENTS
 
     def example(name: str, channels: int) -> Input:

@@ -1,25 +1,30 @@
 """The `cvpr2018` family in training: its objective and its validation curve."""
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cwic import model_file
 from cwic.training.config import StageConfig, TrainConfig
+from cwic.training.cvpr2018.export import build_model
+from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network
+from cwic.training.cvpr2018.objective import distortion, rate_distortion_loss, target_fraction
+from cwic.training.cvpr2018.restore import restored_weights
+from cwic.training.cvpr2018.transforms import normalized
 from cwic.training.data import to_device
 from cwic.training.family import (
     Drawn,
     Place,
     StepLoss,
     Validation,
-    psnr_db,
+    decibels,
     psnr_db_tensor,
     score_db,
 )
-from cwic.training.loss import cvpr2018_objective, distortion, target_fraction
-from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
 
 # Kept bits per pixel at which validation compares checkpoints.
 _SCORE_BPP = (0.15, 0.3, 0.6)
@@ -40,6 +45,8 @@ class ValidationPoint(NamedTuple):
 class Cvpr2018Family:
     """See :class:`cwic.training.family.Family`."""
 
+    network_type = Cvpr2018Config
+    stage_type = StageConfig
     log_columns: tuple[str, ...] = ("psnr_db", "kept_bpp", "coded_bpp")
     rate_column = "kept_bpp"
     validation_columns: tuple[str, ...] = (
@@ -88,7 +95,7 @@ class Cvpr2018Family:
     ) -> StepLoss:
         """Distortion plus thresholded rate."""
         network = _config(config)
-        x = _to_network(drawn.tensors[0])
+        x = normalized(drawn.tensors[0])
         if stage.entropy_only:
             _, offsets, channels = drawn.tensors
             return _entropy_objective(model, x, offsets, channels, config)
@@ -98,7 +105,7 @@ class Cvpr2018Family:
         with autocast:
             output = model(x, rate_offset, with_map)
         # Outside: the windows of SSIM subtract nearly equal numbers.
-        found = cvpr2018_objective(output, network, x, stage, threshold)
+        found = rate_distortion_loss(output, network, x, stage, threshold)
         nothing = torch.full_like(found.mse, math.nan)
         return StepLoss(
             found.loss, torch.stack([psnr_db_tensor(found.mse), found.kept_bpp, nothing])
@@ -127,6 +134,16 @@ class Cvpr2018Family:
         ]
         return Validation(rows, score)
 
+    def model(self, network: nn.Module, config: TrainConfig, name: str) -> model_file.ModelFile:  # noqa: ARG002
+        """See :mod:`.export`."""
+        assert isinstance(network, Cvpr2018Network)
+        return build_model(network, name)
+
+    def restored(self, path: Path, network: nn.Module) -> dict[str, Tensor]:
+        """See :mod:`.restore`."""
+        assert isinstance(network, Cvpr2018Network)
+        return restored_weights(path, network)
+
 
 def validation_curve(
     network: Cvpr2018Network,
@@ -152,7 +169,7 @@ def validation_curve(
     ):
         sums = np.zeros(3)
         for crop in crops:
-            x = _to_network(torch.from_numpy(crop[None]).to(device))
+            x = normalized(torch.from_numpy(crop[None]).to(device))
             with (
                 torch.no_grad(),
                 torch.autocast(device.type, torch.bfloat16, enabled=config.bf16),
@@ -165,7 +182,7 @@ def validation_curve(
             ValidationPoint(
                 rate_offset=float(rate_offset),
                 kept_bpp=kept_fraction * sizes.code_channels / 64,
-                psnr_db=psnr_db(mse_mean),
+                psnr_db=decibels(mse_mean),
                 distortion=distortion_mean,
             )
         )
@@ -196,7 +213,7 @@ def _validate_entropy(
         for offset in np.linspace(sizes.min_rate_offset, sizes.max_rate_offset, 5):
             sums = np.zeros(3)
             for crop in crops:
-                x = _to_network(torch.from_numpy(crop[None]).to(device))
+                x = normalized(torch.from_numpy(crop[None]).to(device))
                 with (
                     torch.no_grad(),
                     torch.autocast(device.type, torch.bfloat16, enabled=config.bf16),
@@ -219,14 +236,9 @@ def _validate_entropy(
             )
     finally:
         network.train()
-    return Validation(rows, psnr_db(float(np.mean(shares))))
+    return Validation(rows, decibels(float(np.mean(shares))))
 
 
 def _config(config: TrainConfig) -> Cvpr2018Config:
     assert isinstance(config.network, Cvpr2018Config)
     return config.network
-
-
-def _to_network(pixels: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
-    return (pixels.permute(0, 3, 1, 2).float() - 127.5) / 127.5

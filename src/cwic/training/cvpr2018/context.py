@@ -27,12 +27,12 @@ from cwic.cvpr2018_coder import (
     known_before,
 )
 from cwic.integer_net import SUM_BITS
-from cwic.training.model.integer_layers import (
+from cwic.training.integer_layers import (
     IntegerConv2d,
     integer_relu,
     straight_through,
 )
-from cwic.training.model.logistic import LN2
+from cwic.training.logistic import LN2
 
 __all__ = ["CodeContext", "LevelContext", "information", "probability_table"]
 
