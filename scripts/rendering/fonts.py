@@ -10,7 +10,7 @@ import numpy as np
 from PIL import ImageFont, features
 
 from cwic.errors import TrainingError
-from cwic.training.rendering.words import SCRIPTS, Script
+from rendering.words import SCRIPTS, Script
 
 # Outlines only: bitmap fonts have no size but their own.
 FONT_SUFFIXES = frozenset({".ttf", ".otf", ".ttc"})

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from cwic.training.rendering.canvas import (
+from rendering.canvas import (
     BLACK,
     WHITE,
     Box,

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from cwic.training.rendering.canvas import (
+from rendering.canvas import (
     BLACK,
     WHITE,
     Canvas,

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from cwic.training.rendering.canvas import (
+from rendering.canvas import (
     BLACK,
     WHITE,
     Box,
@@ -17,8 +17,8 @@ from cwic.training.rendering.canvas import (
     new_theme,
     soft_noise,
 )
-from cwic.training.rendering.charts import plot
-from cwic.training.rendering.screens import PROGRAMS, button, window
+from rendering.charts import plot
+from rendering.screens import PROGRAMS, button, window
 
 
 def overlay(canvas: Canvas) -> None:

@@ -13,8 +13,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from cwic.training.rendering.fonts import Face, FontShelf
-from cwic.training.rendering.words import SCRIPT_BY_NAME, SCRIPTS, Writer
+from rendering.fonts import Face, FontShelf
+from rendering.words import SCRIPT_BY_NAME, SCRIPTS, Writer
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom are outside

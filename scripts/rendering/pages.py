@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
-from cwic.training.rendering.canvas import (
+from rendering.canvas import (
     BLACK,
     WHITE,
     Canvas,
@@ -13,8 +13,8 @@ from cwic.training.rendering.canvas import (
     new_theme,
     soft_noise,
 )
-from cwic.training.rendering.charts import plot
-from cwic.training.rendering.screens import table
+from rendering.charts import plot
+from rendering.screens import table
 
 
 def page(canvas: Canvas) -> None:

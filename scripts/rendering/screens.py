@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from PIL import Image, ImageOps
 
-from cwic.training.rendering.canvas import (
+from rendering.canvas import (
     BLACK,
     WHITE,
     Box,
@@ -18,8 +18,8 @@ from cwic.training.rendering.canvas import (
     new_theme,
     rounded_mask,
 )
-from cwic.training.rendering.charts import plot
-from cwic.training.rendering.words import code_line, file_name, identifier
+from rendering.charts import plot
+from rendering.words import code_line, file_name, identifier
 
 Content = Callable[[Canvas, Box], None]
 

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cwic.training.rendering.canvas import Canvas, PhotoShelf
-from cwic.training.rendering.charts import chart
-from cwic.training.rendering.flats import flat, soft
-from cwic.training.rendering.fonts import FontShelf
-from cwic.training.rendering.overlays import overlay, straight_lines
-from cwic.training.rendering.pages import page
-from cwic.training.rendering.screens import screen
+from rendering.canvas import Canvas, PhotoShelf
+from rendering.charts import chart
+from rendering.flats import flat, soft
+from rendering.fonts import FontShelf
+from rendering.overlays import overlay, straight_lines
+from rendering.pages import page
+from rendering.screens import screen
 
 MIN_SIDE_PX = 448
 MAX_SIDE_PX = 1280
