@@ -66,7 +66,8 @@ def _our_model(name: str, model: str | None) -> Contestant:
     codec = Codec.load(path, threads=1)
 
     def encode(image: Image.Image, setting: float) -> bytes:
-        return codec.encode(image, quality=setting)
+        # What the model makes of the picture, also where a file would rather be kept whole.
+        return codec.encode(image, quality=setting, lossless="never")
 
     return Contestant(
         name=name,
