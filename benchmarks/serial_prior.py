@@ -118,7 +118,9 @@ def analyzed(network: WatchedNetwork, x: Tensor, q: Tensor) -> tuple[Latents, Te
             y, _ = network.analysis(some, some_q)
             z = torch.round(network.hyper_analysis(y, planes))
             network.said.clear()
-            decoded, _, bits = network._code_latents(y, z, level, some_q, planes, None)
+            decoded, _, bits = network._code_latents(
+                y, z, level, some_q, planes, None, *y.shape[2:]
+            )
             exact, table = (
                 torch.cat(tensors, dim=1) for tensors in zip(*network.said, strict=True)
             )
@@ -354,7 +356,9 @@ def main() -> None:
         level = without_map(latents.q, latents.y.shape[2])
         drawn = Noise(torch.rand_like(latents.y) - 0.5, torch.empty(0)) if noise else None
         planes = condition(latents.q, level)
-        _, _, bits = fresh._code_latents(latents.y, latents.z, level, latents.q, planes, drawn)
+        _, _, bits = fresh._code_latents(
+            latents.y, latents.z, level, latents.q, planes, drawn, *latents.y.shape[2:]
+        )
         return bits.sum(dim=(1, 2, 3))
 
     def made(prior: Prior | Correction) -> tuple[Cost, list[nn.Parameter]]:

@@ -108,7 +108,7 @@ def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
     """A seeded network of the `cwic` family that nobody trained, but lively in every part."""
     import torch
 
-    from cwic.training.model.flagship import FlagshipConfig, FlagshipNetwork
+    from cwic.training.model.flagship import FastConfig, FlagshipConfig, FlagshipNetwork
     from cwic.training.model.flagship_transforms import EdgeBlock, ResidualBlock
 
     sizes = FlagshipConfig(
@@ -125,6 +125,7 @@ def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
         hyper_width=6,
         mean_width=8,
         scale_width=8,
+        fast=FastConfig(edge_channels=4, width_8=6, width_16=6, blocks_8=1, blocks_16=1),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026)

@@ -16,6 +16,7 @@ from cwic.training.data import (
     batch_of_step,
     batches,
     centre_crops,
+    kind_of,
     list_pictures,
 )
 
@@ -29,7 +30,8 @@ PLACES = np.stack([ROWS, COLUMNS, ROWS ^ COLUMNS], axis=-1).astype(np.uint8)
 
 
 def crops_of_places(config: DataConfig, count: int = 60) -> list[np.ndarray]:
-    return [augmented_crop(PLACES, config, np.random.default_rng(seed)) for seed in range(count)]
+    rngs = map(np.random.default_rng, range(count))
+    return [augmented_crop(PLACES, config, (SIDE, SIDE), rng) for rng in rngs]
 
 
 def at_its_place(crop: np.ndarray) -> np.ndarray:
@@ -62,7 +64,7 @@ def test_with_every_switch_off_a_crop_is_a_part_of_the_picture() -> None:
 def test_a_crop_of_a_picture_of_its_own_size_is_the_picture() -> None:
     picture = PLACES[:SIDE, :SIDE]
     np.testing.assert_array_equal(
-        augmented_crop(picture, PLAIN, np.random.default_rng(1)), PLACES[:SIDE, :SIDE]
+        augmented_crop(picture, PLAIN, (SIDE, SIDE), np.random.default_rng(1)), PLACES[:SIDE, :SIDE]
     )
 
 
@@ -100,7 +102,7 @@ def test_downscale_shrinks_its_share_of_the_crops_by_1_1_to_2() -> None:
 def test_downscale_never_asks_for_more_than_a_small_picture_has() -> None:
     config = DataConfig(crop_px=SIDE, flip=False, downscale=0.99)
     for seed in range(10):
-        crop = augmented_crop(PLACES[: SIDE + 2], config, np.random.default_rng(seed))
+        crop = augmented_crop(PLACES[: SIDE + 2], config, (SIDE, SIDE), np.random.default_rng(seed))
         assert crop.shape == (SIDE, SIDE, 3)
 
 
@@ -109,7 +111,7 @@ def test_colour_jitter_changes_a_grey_picture_by_at_most_its_share() -> None:
     config = DataConfig(crop_px=SIDE, flip=False, colour_jitter=0.2)
     values = set()
     for seed in range(40):
-        crop = augmented_crop(grey, config, np.random.default_rng(seed))
+        crop = augmented_crop(grey, config, (SIDE, SIDE), np.random.default_rng(seed))
         assert crop.min() == crop.max()  # contrast and saturation leave an even grey alone
         values.add(int(crop[0, 0, 0]))
     assert 79 <= min(values) < 90
@@ -121,13 +123,63 @@ def test_colour_jitter_moves_nothing() -> None:
     edge[:, 5:] = (200, 120, 60)
     config = DataConfig(crop_px=SIDE, flip=False, colour_jitter=0.3)
     for seed in range(5):
-        crop = augmented_crop(edge, config, np.random.default_rng(seed))
+        crop = augmented_crop(edge, config, (SIDE, SIDE), np.random.default_rng(seed))
         np.testing.assert_array_equal(crop[:, :5], np.broadcast_to(crop[0, 0], (SIDE, 5, 3)))
         np.testing.assert_array_equal(crop[:, 5:], np.broadcast_to(crop[0, 5], (SIDE, 11, 3)))
         assert crop[0, 5, 0] > crop[0, 0, 0]
 
 
+def test_a_rectangle_keeps_its_sides_however_it_is_turned() -> None:
+    config = DataConfig(crop_px=SIDE, max_crop_px=3 * SIDE, turn=True, downscale=0.5)
+    for seed in range(20):
+        crop = augmented_crop(PLACES, config, (3 * SIDE, SIDE), np.random.default_rng(seed))
+        assert crop.shape == (3 * SIDE, SIDE, 3)
+
+
+def test_a_share_of_the_crops_is_grey() -> None:
+    crops = crops_of_places(DataConfig(crop_px=SIDE, grey=0.5))
+    grey = [crop for crop in crops if (crop == crop[..., :1]).all()]
+    assert 18 <= len(grey) <= 42
+
+
+def test_repeated_edges_are_those_of_a_padded_picture() -> None:
+    config = DataConfig(crop_px=32, flip=False, repeated_edges=0.9)
+    ends = set()
+    for seed in range(40):
+        crop = augmented_crop(PLACES, config, (32, 32), np.random.default_rng(seed))
+        height, width = (1 + int(np.ptp(crop[..., channel])) for channel in (0, 1))
+        own = crop[:height, :width]
+        top, left = own[0, 0, :2].tolist()
+        np.testing.assert_array_equal(own, PLACES[top : top + height, left : left + width])
+        beyond = ((0, 32 - height), (0, 32 - width), (0, 0))
+        np.testing.assert_array_equal(crop, np.pad(own, beyond, mode="edge"))
+        ends |= {height, width}
+    assert min(ends) == 32 - 15
+    assert max(ends) == 32
+
+
 # --- which crop when ------------------------------------------------------------------------------
+
+
+def test_shapes_of_crops_are_a_few_rectangles_the_same_for_a_whole_step() -> None:
+    config = DataConfig(crop_px=192, max_crop_px=384)
+    shapes = [config.shape(3, step) for step in range(300)]
+    assert shapes == [config.shape(3, step) for step in range(300)]
+    assert all(side % 16 == 0 and 192 <= side <= 384 for shape in shapes for side in shape)
+    assert 8 <= len(set(shapes)) <= 16
+    assert {(192, 192), (384, 384)} <= set(shapes)
+    assert any(height % 64 or width % 64 for height, width in shapes)
+    assert set(shapes) != {config.shape(4, step) for step in range(300)}
+
+
+def test_a_crop_comes_from_a_picture_that_holds_it(tmp_path: Path) -> None:
+    for name, shape in (("a", (40, 90, 3)), ("b", (90, 40, 3)), ("c", (100, 100, 3))):
+        Image.fromarray(np.full(shape, ord(name), np.uint8)).save(tmp_path / f"{name}.png")
+    store = store_of(tmp_path)
+    found = {int(store.draw((32, 80), np.random.default_rng(seed))[0, 0, 0]) for seed in range(30)}
+    assert found == {ord("a"), ord("c")}
+    with pytest.raises(TrainingError, match="hold a crop of 128x16 px"):
+        store.draw((16, 128), np.random.default_rng(1))
 
 
 def test_a_crop_depends_on_seed_step_and_position_alone(picture_folder: Path) -> None:
@@ -290,6 +342,20 @@ def test_a_folder_without_pictures_is_an_error_that_names_it(tmp_path: Path) -> 
     (tmp_path / "empty" / "notes.txt").touch()
     with pytest.raises(TrainingError, match=r"empty: found no picture, expected files of .*\.png"):
         list_pictures([tmp_path / "empty"], 0.1)
+
+
+def test_pictures_that_lie_split_stay_so_and_have_the_kind_of_their_folder(tmp_path: Path) -> None:
+    for name in ("pages/training/a.png", "pages/held_out/text/b.png", "pages/held_out/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PLACES).save(tmp_path / name)
+    for folder in (tmp_path, tmp_path / "pages"):
+        split = list_pictures([folder], 0.1)
+        assert [path.name for path in split.training] == ["a.png"]
+        assert sorted(path.name for path in split.held_out) == ["b.png", "c.png"]
+        assert {path.name: kind_of(path) for path in split.held_out} == {
+            "b.png": "text",
+            "c.png": "pages",
+        }
 
 
 def test_centre_crops_are_centres_spread_over_the_store(picture_folder: Path) -> None:

@@ -39,6 +39,7 @@ from cwic.training.loss import (  # noqa: E402
 )
 from cwic.training.model.flagship import (  # noqa: E402
     PRESETS,
+    FastConfig,
     FlagshipConfig,
     FlagshipNetwork,
     Noise,
@@ -80,6 +81,7 @@ TINY = FlagshipConfig(
     hyper_width=4,
     mean_width=6,
     scale_width=5,
+    fast=FastConfig(edge_channels=3, edge_blocks=0, width_8=6, width_16=6, blocks_8=1, blocks_16=1),
 )
 
 TINY_TOML = """\
@@ -104,6 +106,13 @@ hyper_channels = 4
 hyper_width = 4
 mean_width = 6
 scale_width = 5
+[network.fast]
+edge_channels = 3
+edge_blocks = 0
+width_8 = 6
+width_16 = 6
+blocks_8 = 1
+blocks_16 = 1
 [data]
 crop_px = 64
 """
@@ -192,7 +201,7 @@ def test_what_is_coded_later_changes_no_earlier_prediction(network: FlagshipNetw
 
     def run(latents: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
         with torch.no_grad():
-            decoded, _, bits = network._code_latents(latents, z, level, q, planes, None)
+            decoded, _, bits = network._code_latents(latents, z, level, q, planes, None, 4, 4)
         return decoded, bits
 
     decoded, bits = run(y)
@@ -215,8 +224,10 @@ def test_what_is_coded_later_changes_no_earlier_prediction(network: FlagshipNetw
 def test_every_parameter_is_trained(pictures: "torch.Tensor") -> None:
     network = lively(FlagshipNetwork(TINY))
     q = torch.tensor([-2.0, 5.0])
-    output = network(pictures, q, no_offset(pictures), some_noise(pictures))
+    output = network(pictures, q, no_offset(pictures), some_noise(pictures), with_fast=True)
     distortion = (output.reconstruction - pictures).square().mean()
+    assert output.fast is not None
+    distortion = distortion + (output.fast - pictures).square().mean()
     distortion = distortion + (output.preview - shrunk_to_preview(pictures)).square().mean()
     (845 * distortion + output.bits.mean() / 8192).backward()
     # Only the rate classes of the two q have a gradient, but their tensors do.
@@ -504,13 +515,13 @@ def test_a_step_draws_q_over_the_whole_range_and_maps_for_a_share() -> None:
     stage = FlagshipStage(name="one", steps=1, batch=10, random_maps=0.4)
     shares = []
     for step in range(40):
-        drawn = draw_choices(TINY, stage, 3, step, 64)
+        drawn = draw_choices(TINY, stage, 3, step, 4, 6)
         assert drawn.q.shape == (10,)
         assert np.array_equal(drawn.q * 64, np.rint(drawn.q * 64))
         part = np.floor((drawn.q - TINY.min_q) / (TINY.max_q - TINY.min_q) * 10).clip(0, 9)
         assert len(set(part.tolist())) >= 8
         shares.append(np.mean(np.abs(drawn.offset).max(axis=(1, 2, 3)) > 0))
-        again = draw_choices(TINY, stage, 3, step, 64)
+        again = draw_choices(TINY, stage, 3, step, 4, 6)
         assert np.array_equal(drawn.q, again.q)
         assert np.array_equal(drawn.offset, again.offset)
     assert 0.25 < np.mean(shares) < 0.5
@@ -518,7 +529,7 @@ def test_a_step_draws_q_over_the_whole_range_and_maps_for_a_share() -> None:
 
 def test_a_stage_may_draw_four_of_five_q_from_a_part_of_the_range() -> None:
     stage = FlagshipStage(name="one", steps=1, batch=10, often_q=(-2.0, 1.0))
-    drawn = np.concatenate([draw_choices(TINY, stage, 3, step, 64).q for step in range(200)])
+    drawn = np.concatenate([draw_choices(TINY, stage, 3, step, 4, 6).q for step in range(200)])
     outside = 1 - 3 / (TINY.max_q - TINY.min_q)
     assert np.mean((drawn < -2) | (drawn > 1)) == pytest.approx(0.2 * outside, abs=0.02)
     assert drawn.min() < TINY.min_q + 1
@@ -568,6 +579,10 @@ def test_macs_are_those_counted_by_hand() -> None:
         "synthesis": ((3 + 6 + 5) * 8 + (8 * 4 + 4 * 9 * 4 + 4 * 8) + 8 * 32 + 2 * 32) / 256
         + ((8 * 4 + 4 * 9 * 4 + 4 * 8) + 8 * 16) / 64
         + (2 * 4 * 9 * 4 + 4 * 9 * 48) / 16,
+        # As the synthesis, 6 and 3 channels wide, without a block at 1/4.
+        "fast": ((3 + 6 + 5) * 6 + (6 * 3 + 3 * 9 * 3 + 3 * 6) + 6 * 24 + 2 * 24) / 256
+        + ((6 * 3 + 3 * 9 * 3 + 3 * 6) + 6 * 12) / 64
+        + (3 * 9 * 48) / 16,
         "preview": ((2 + 6 + 5) * 96 + 96 * 9 * 12) / 256,
     }
     for part, value in macs._asdict().items():
@@ -580,8 +595,12 @@ def test_the_presets_keep_their_budgets(preset: str, low: float, high: float) ->
     macs = kmacs_per_pixel(PRESETS[preset])
     assert low <= macs.transforms <= high
     assert macs.scale <= 1.5
+    assert macs.fast <= 10
+    assert macs.fast <= macs.synthesis / 2
     network = FlagshipNetwork(PRESETS[preset])
-    assert sum(parameter.numel() for parameter in network.parameters()) <= 8_500_000
+    of_fast = sum(parameter.numel() for parameter in network.fast.parameters())
+    assert of_fast <= 1_100_000
+    assert sum(parameter.numel() for parameter in network.parameters()) - of_fast <= 8_500_000
     network.scale_network.quantized()  # asserts that every sum is exact
 
 
@@ -611,7 +630,7 @@ def test_the_published_recipes_are_the_presets_each_with_its_range_of_rates(
     [
         (TINY_TOML.replace("[2, 3]", "[1, 1, 1, 1, 1, 1]"), "network: groups must be 1 to 5"),
         (TINY_TOML.replace("[2, 3]", "3"), "network, groups: expected an array, found 3"),
-        (TINY_TOML.replace("crop_px = 64\n", "crop_px = 96\n", 2), "multiple of 64, found 96"),
+        (TINY_TOML.replace("crop_px = 64\n", "crop_px = 72\n", 2), "multiple of 16, found 72"),
         (TINY_TOML.replace("width_8 = 8", "width_8 = 7"), "width_8 and width_16 even"),
         (TINY_TOML.replace("width_8", "width"), "network: unknown key width"),
     ],
@@ -872,7 +891,7 @@ def test_crops_on_the_device_are_what_numpy_cuts_out(picture_folder: Path) -> No
     crops = [store.draw(config, 5, step, position) for step in range(5) for position in range(8)]
     assert {crop.turns for crop in crops} == {0, 1, 2, 3}
     assert {crop.flip for crop in crops} == {False, True}
-    gathered = store.gather(crops, 24).numpy()
+    gathered = store.gather(crops, (24, 24)).numpy()
     assert gathered.dtype == np.uint8
     sizes = set()
     for crop, found in zip(crops, gathered, strict=True):
@@ -914,7 +933,7 @@ def test_crops_stay_inside_their_picture(picture_folder: Path) -> None:
         height, width = store.version(crop.picture).shape[:2]
         assert 0 <= crop.top <= height - 64
         assert 0 <= crop.left <= width - 64
-    assert store.gather([DeviceCrop(0, 0, 0, True, 3)], 64).shape == (1, 64, 64, 3)
+    assert store.gather([DeviceCrop(0, 0, 0, True, 3)], (64, 64)).shape == (1, 64, 64, 3)
 
 
 def test_a_run_with_its_pictures_on_the_device_trains(picture_folder: Path, tmp_path: Path) -> None:

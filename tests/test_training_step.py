@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from cwic.training.config import FlagshipStage, StageConfig, TrainConfig  # noqa: E402
 from cwic.training.data import DataConfig  # noqa: E402
-from cwic.training.family import Place, StepLoss  # noqa: E402
+from cwic.training.family import Drawn, Place, StepLoss  # noqa: E402
 from cwic.training.model.flagship import FlagshipNetwork  # noqa: E402
 from cwic.training.model.network import Cvpr2018Network  # noqa: E402
 from cwic.training.optimizer import Muon  # noqa: E402
@@ -37,7 +37,6 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
         StageConfig("entropy", 1, batch=2, entropy_only=True),
     ),
 }
-Drawn = tuple[torch.Tensor, ...]
 
 
 @pytest.fixture(params=STAGES)
@@ -79,23 +78,24 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
     average = copied(network)
 
     def objective(drawn: Drawn) -> StepLoss:
-        loss = (network(drawn[0]) * drawn[1]).sum()
+        x, factor = drawn.tensors
+        loss = (network(x) * factor).sum()
         return StepLoss(loss, loss.detach()[None])
 
     optimizer = Muon(network.parameters(), lr=0.1)
     bad_steps = torch.zeros((), dtype=torch.int64)
     step = Step(objective, network, average, optimizer, bad_steps, clip_norm=1.0, captured=False)
     x = torch.ones(1, 3)
-    step((x, torch.tensor(1.0)), 0.1, 0.5)  # there is momentum now
+    step([Drawn((x, torch.tensor(1.0)))], 0.1, 0.5)  # there is momentum now
     before, before_average = copied(network), {k: v.clone() for k, v in average.items()}
     for count, factor in ((1, np.nan), (2, np.inf)):
-        result = step((x, torch.tensor(factor)), 0.1, 0.5)
+        result = step([Drawn((x, torch.tensor(factor)))], 0.1, 0.5)
         assert not torch.isfinite(result.norm)
         assert int(bad_steps) == count
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, before[name])
         assert torch.equal(average[name], before_average[name])
-    result = step((x, torch.tensor(2.0)), 0.1, 0.5)
+    result = step([Drawn((x, torch.tensor(2.0)))], 0.1, 0.5)
     assert int(bad_steps) == 0
     assert float(result.norm) == pytest.approx((2 * 3 * 4 + 2 * 4) ** 0.5)
     for name, parameter in network.named_parameters():
@@ -121,9 +121,34 @@ def test_what_is_drawn_depends_on_the_step_alone(config: TrainConfig) -> None:
     first, again, other = (
         family.draw(pixels, config, stage, Place(step, range(2))) for step in (3, 3, 4)
     )
+    assert first.layout == again.layout
+    first, again, other = (drawn.tensors for drawn in (first, again, other))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
     assert [a.shape for a in first] == [b.shape for b in other]
+
+
+def test_a_batch_in_parts_is_the_same_step_as_in_one() -> None:
+    found = []
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
+    for size in (8, 2):
+        torch.manual_seed(1)
+        network = torch.nn.Linear(3, 2)
+
+        def objective(drawn: Drawn, network: torch.nn.Linear = network) -> StepLoss:
+            loss = network(drawn.tensors[0]).square().mean()
+            return StepLoss(loss, loss.detach()[None])
+
+        bad_steps = torch.zeros((), dtype=torch.int64)
+        optimizer = torch.optim.Adam(network.parameters())
+        step = Step(objective, network, copied(network), optimizer, bad_steps, 1.0, captured=False)
+        result = step([Drawn((part,)) for part in x.split(size)], 0.1, 0.5)
+        found.append((result, copied(network)))
+    (whole, after), (parts, after_parts) = found
+    assert torch.allclose(whole.loss, parts.loss)
+    assert torch.allclose(whole.figures, parts.figures)
+    assert torch.allclose(whole.norm, parts.norm)
+    assert all(torch.allclose(after[name], after_parts[name]) for name in after)
 
 
 def test_the_learning_rate_may_be_a_tensor() -> None:
@@ -156,7 +181,7 @@ def test_a_captured_step_does_what_a_plain_one_does(config: TrainConfig) -> None
         for number in range(8):
             pixels = pixels + 17 * (number + 1)
             drawn = family.draw(pixels, config, stage, Place(number, range(2)))
-            loss = float(step(drawn, 1e-3 * (number + 1), 0.9).loss)
+            loss = float(step([drawn], 1e-3 * (number + 1), 0.9).loss)
         found.append((loss, average))
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-3)
     for name, value in found[0][1].items():

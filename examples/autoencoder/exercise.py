@@ -164,7 +164,7 @@ def draw_crops(store: PictureStore) -> Figure:
     for row, axis_row in enumerate(axes):
         for column, axis in enumerate(axis_row):
             rng = np.random.default_rng((row, column))
-            axis.imshow(augmented_crop(store[row % len(store)], config, rng))
+            axis.imshow(augmented_crop(store[row % len(store)], config, (128, 128), rng))
             axis.axis("off")
     return figure
 

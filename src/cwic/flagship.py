@@ -119,7 +119,7 @@ class Flagship:
                 f"found a tile of {tile_width}x{tile_height} pixels, expected at most "
                 f"{_MAX_TILE_PIXELS:,} and no side above {MAX_UNDIVIDED_SIDE_PX:,}"
             )
-        return Tiling(height, width, tile_px, HYPER_PX)
+        return Tiling(height, width, tile_px, LATENT_PX)
 
     def analyze(self, pixels: Pixels) -> "FlagshipAnalysis":
         """(H, W, 3) uint8 of any size."""
@@ -291,9 +291,7 @@ class FlagshipAnalysis:
 
         def analyze(number: int) -> None:
             latents, importance = self._analyze(number)
-            rows, columns = _cells(tiling.tiles[number])
-            own = self.importance[rows, columns]
-            own[:] = importance[: own.shape[0], : own.shape[1]]
+            self.importance[_cells(tiling.tiles[number])] = importance
             if keeps:
                 self._latents[number] = latents
 
@@ -312,7 +310,7 @@ class FlagshipAnalysis:
         return own, importance[0, 0, rows, columns]
 
     def latents(self, number: int) -> npt.NDArray[np.float32]:
-        """(M, h, w) of a tile, its padding included."""
+        """(M, h, w) of a tile's own cells."""
         if number in self._latents:
             return self._latents[number]
         return self._analyze(number)[0]
@@ -342,12 +340,10 @@ class FlagshipCoded:
             return self._only_tile
         tile = self._of.tiling.tiles[number]
         cells = cells_of(tile.height, tile.width)
-        level = np.pad(
-            self.level[_cells(tile)],
-            ((0, cells.padded_height - cells.height), (0, cells.padded_width - cells.width)),
-            mode="edge",
-        )
-        latents = self._of.latents(number)
+        # What hyper-latents cover beyond the tile's own cells repeats the last of these.
+        beyond = ((0, cells.padded_height - cells.height), (0, cells.padded_width - cells.width))
+        level = np.pad(self.level[_cells(tile)], beyond, mode="edge")
+        latents = np.pad(self._of.latents(number), ((0, 0), *beyond), mode="edge")
         family = self._of.family
         (z,) = family.engine(self._of.tiling).run(
             "hyper_analysis", latents[None], condition(self.q, level)[None]
@@ -415,9 +411,14 @@ def centred_levels(
 
 
 def _groups(model: ModelFile) -> tuple[int, ...]:
+    if model.decoding.get("padding_px") != LATENT_PX:
+        raise ModelError(
+            f"model {model.name}: expected padding_px {LATENT_PX}, pictures that are padded to "
+            f"multiples of {LATENT_PX} pixels, found {model.decoding.get('padding_px', 'none')}"
+        )
     found: Any = model.decoding.get("groups")
     if (
-        set(model.decoding) != {"groups"}
+        set(model.decoding) != {"groups", "padding_px"}
         or not isinstance(found, list)
         or not 1 <= len(found) <= _MAX_GROUPS
         or any(type(size) is not int or size < 1 for size in found)

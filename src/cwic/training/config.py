@@ -29,9 +29,12 @@ class StageConfig:
     steps: int  # optimiser steps
     with_map: bool = True  # False trains the network without its importance map
     crop_px: int | None = None  # side of a crop in this stage; None: that of the data
+    max_crop_px: int | None = None  # largest side of a crop that need not be square, likewise
     batch: int = 32  # crops a step, over all processes
+    micro_batch: int | None = None  # of them worked on at once in a process; None: all
     learning_rate: float = 1e-4  # of the optimizer; muon wants about 50 times that of adam
-    final_learning_rate: float | None = None  # reached by a cosine at the end; None: constant
+    final_learning_rate: float | None = None  # reached at the end; None: constant
+    fall: Literal["cosine", "sqrt"] = "cosine"  # on the way there; sqrt: by 1 - sqrt(share done)
     warmup_steps: int = 0  # linear rise at the start of the stage
     mse_weight: float = 6.0  # weight of the mean squared error (pixel range 1); 6 is the paper's
     ssim_weight: float = 0.0  # weight of 1 - SSIM
@@ -65,18 +68,29 @@ class FlagshipStage(StageConfig):
     preview_weight: float = 0.0  # weight of the error of previews, at 1/8 of the pictures' size
     grid_weight: float = 0.0  # weight of what repeats every 8 pixels, whatever q
     saliency_weight: float = 0.0  # share of the distortion that counts by saliency, see loss
+    distill_weight: float = 0.0  # with fast_only: weight of its error beside the full synthesis
     perceptual_weight: float = 0.0  # weight of the perceptual distance
     perceptual: str = "haarpsi"  # or "lpips", the package, or a path of SqueezeNet v1.1's weights
     random_maps: float = 0.3  # share of pictures with a random offset on their importance map
     often_q: tuple[float, float] | None = None  # the range that four of five q are drawn from
+    cut_share: float = 0.0  # share of steps whose entropy model is cut, as at a tile's border
     hard: bool = False  # rates of rounded values in place of noise
+    fast_only: bool = False  # train nothing but the light synthesis
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("random_maps", "saliency_weight"):
+        for name in ("random_maps", "saliency_weight", "cut_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], found {getattr(self, name)}")
-        for name in ("low_frequency_weight", "preview_weight", "grid_weight", "perceptual_weight"):
+        if self.fast_only and self.entropy_only:
+            raise ValueError("expected at most one of fast_only and entropy_only, found both")
+        for name in (
+            "low_frequency_weight",
+            "preview_weight",
+            "grid_weight",
+            "distill_weight",
+            "perceptual_weight",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
         often_q = self.often_q
@@ -108,7 +122,7 @@ class TrainConfig:
     compile: bool = False  # torch.compile, of the loss with all that it depends on
     cuda_graph: bool = True  # on CUDA, with muon and one process, a step is one graph
     validation_crop_px: int = 256
-    validation_count: int = 32  # held-out crops
+    validation_count: int = 32  # held-out crops of each kind
     validate_every: int = 2000  # steps
     checkpoint_every: int = 500  # steps
     log_every: int = 50  # steps
@@ -131,7 +145,13 @@ class TrainConfig:
                 f"found {self.validation_crop_px}"
             )
         for stage in self.stages:
-            crop_px = self.data_of(stage).crop_px
+            data = self.data_of(stage)
+            crop_px = data.crop_px
+            if (stage.micro_batch or stage.batch) < 1 or stage.batch % (stage.micro_batch or 1):
+                raise ValueError(
+                    f"batch must be a multiple of micro_batch, found {stage.batch} and "
+                    f"{stage.micro_batch}"
+                )
             if stage.ms_ssim_weight and crop_px <= 160:
                 raise ValueError(f"ms_ssim_weight needs crop_px above 160, found {crop_px}")
             if self.family == "cwic" and crop_px % PICTURE_MULTIPLE:
@@ -153,7 +173,7 @@ class TrainConfig:
         """Where the crops of a stage come from."""
         if stage.crop_px is None:
             return self.data
-        return dataclasses.replace(self.data, crop_px=stage.crop_px)
+        return dataclasses.replace(self.data, crop_px=stage.crop_px, max_crop_px=stage.max_crop_px)
 
     def stage_at(self, step: int) -> tuple[int, StageConfig, int]:
         """Index of the stage that global `step` lies in, the stage, and the step within it."""

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from cwic.training.config import StageConfig, TrainConfig
 from cwic.training.data import to_device
-from cwic.training.family import Place, StepLoss, Validation, psnr_db, psnr_db_tensor, score_db
+from cwic.training.family import (
+    Drawn,
+    Place,
+    StepLoss,
+    Validation,
+    psnr_db,
+    psnr_db_tensor,
+    score_db,
+)
 from cwic.training.loss import cvpr2018_objective, distortion, target_fraction
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
 
@@ -56,9 +64,7 @@ class Cvpr2018Family:
             for parameter in network.entropy_parameters():
                 parameter.requires_grad_(True)
 
-    def draw(
-        self, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
-    ) -> tuple[Tensor, ...]:
+    def draw(self, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place) -> Drawn:
         """A rate offset with its threshold; for the entropy coder offsets and channels.
 
         There is one offset a step, the same in every process: the threshold belongs to a whole
@@ -71,21 +77,22 @@ class Cvpr2018Family:
             channels = np.sort(rng.permutation(network.code_channels)[:_CHANNELS_A_STEP])
             offsets = rng.uniform(low, high, (place.positions.stop, 1, 1, 1)).astype(np.float32)
             mine = offsets[place.positions.start :]
-            return pixels, to_device(mine, pixels.device), to_device(channels, pixels.device)
+            drawn = (to_device(values, pixels.device) for values in (mine, channels))
+            return Drawn((pixels, *drawn))
         offset = rng.uniform(low, high)
         both = np.array([offset, target_fraction(offset, network)], np.float32)
-        return pixels, to_device(both, pixels.device)
+        return Drawn((pixels, to_device(both, pixels.device)))
 
     def objective(
-        self, model: nn.Module, drawn: tuple[Tensor, ...], config: TrainConfig, stage: StageConfig
+        self, model: nn.Module, drawn: Drawn, config: TrainConfig, stage: StageConfig
     ) -> StepLoss:
         """Distortion plus thresholded rate."""
         network = _config(config)
-        x = _to_network(drawn[0])
+        x = _to_network(drawn.tensors[0])
         if stage.entropy_only:
-            _, offsets, channels = drawn
+            _, offsets, channels = drawn.tensors
             return _entropy_objective(model, x, offsets, channels, config)
-        rate_offset, threshold = drawn[1]
+        rate_offset, threshold = drawn.tensors[1]
         autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=config.bf16)
         with_map = stage.with_map and network.importance_map
         with autocast:

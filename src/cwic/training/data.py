@@ -6,6 +6,9 @@ spread over several processes, sees exactly the pictures of an unbroken one.
 A pack stands for a folder: a zip archive of pictures under `training/` and `held_out/`, which
 `scripts/pack_pictures` writes. With an accelerator all pictures may lie on it, and crops are
 gathered there.
+
+Crops of one step have one shape. Where they need not be square, a run has a few shapes and each
+step takes one of them.
 """
 
 import io
@@ -33,6 +36,16 @@ PictureFile = Path | zipfile.Path
 PACK_TRAINING = "training"
 PACK_HELD_OUT = "held_out"
 
+# Sides of crops that need not be square are multiples of this; so many shapes a run has.
+_SHAPE_MULTIPLE_PX = 16
+_NUM_SHAPES = 16
+
+# At most so many last rows, and columns, of a crop repeat the one before them.
+_MAX_REPEATED = 15
+
+# Pictures that are looked at for one that holds a crop.
+_MAX_TRIES = 100
+
 # Sides of the smaller copies that a store on an accelerator keeps of a picture.
 _COPY_SCALES = (0.7, 0.5)
 
@@ -44,9 +57,12 @@ class DataConfig:
     """Where crops come from and what is done to them. Each augmentation is a switch."""
 
     crop_px: int = 128  # side of a square crop, a multiple of 8
+    max_crop_px: int | None = None  # crops are rectangles, sides from crop_px to this
     flip: bool = True  # mirror left-right half of the time
     turn: bool = False  # turn by 0, 90, 180 or 270 degrees
     downscale: float = 0.0  # share of crops taken from a picture shrunk by 1.1 to 2
+    grey: float = 0.0  # share of crops without colour
+    repeated_edges: float = 0.0  # share of crops that end at the right and below as padding does
     colour_jitter: float = 0.0  # brightness, contrast and saturation change by up to this share
     held_out: float = 0.1  # last share of each folder's sorted files, kept from training
     cache_mb: int = 4096  # decoded pictures kept in memory; the rest is read again at each use
@@ -57,11 +73,32 @@ class DataConfig:
             raise ValueError(f"crop_px must be a multiple of 8, at least 16, found {self.crop_px}")
         if self.cache_mb < 0:
             raise ValueError(f"cache_mb must not be negative, found {self.cache_mb}")
-        for name in ("downscale", "colour_jitter", "held_out"):
+        if self.max_crop_px is not None and (
+            self.max_crop_px < self.crop_px
+            or self.crop_px % _SHAPE_MULTIPLE_PX
+            or self.max_crop_px % _SHAPE_MULTIPLE_PX
+        ):
+            raise ValueError(
+                f"max_crop_px must be at least crop_px, both multiples of {_SHAPE_MULTIPLE_PX}, "
+                f"found {self.max_crop_px} and {self.crop_px}"
+            )
+        for name in ("downscale", "colour_jitter", "held_out", "grey", "repeated_edges"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), found {getattr(self, name)}")
         if self.on_device == "always" and self.colour_jitter:
             raise ValueError("colour_jitter cannot be done on the device")
+
+    def shape(self, seed: int, step: int) -> tuple[int, int]:
+        """Height and width of the crops of a step."""
+        if self.max_crop_px is None:
+            return self.crop_px, self.crop_px
+        number = int(np.random.default_rng((seed, step, _NUM_SHAPES)).integers(_NUM_SHAPES))
+        sides = np.arange(self.crop_px, self.max_crop_px + 1, _SHAPE_MULTIPLE_PX)
+        # Both ends of the range are always there.
+        if number < 2:
+            return int(sides[-number]), int(sides[-number])
+        height, width = np.random.default_rng((seed, number)).choice(sides, 2)
+        return int(height), int(width)
 
 
 class PictureSplit(NamedTuple):
@@ -75,7 +112,8 @@ def list_pictures(folders: Sequence[Path], held_out: float) -> PictureSplit:
     """All pictures below the folders; of each folder the last share of the sorted names held out.
 
     Folders that hold only folders are entered: each folder with pictures of its own is split by
-    itself, so that every source is present on both sides. A pack comes split.
+    itself, so that every source is present on both sides. A pack comes split, and so does a folder
+    with pictures under `training/` and `held_out/`.
 
     Raises:
         TrainingError: a folder is missing or holds no picture.
@@ -96,11 +134,19 @@ def list_pictures(folders: Sequence[Path], held_out: float) -> PictureSplit:
         if not by_parent:
             known = " ".join(sorted(EXTENSIONS))
             raise TrainingError(f"{folder}: found no picture, expected files of {known}")
-        for paths in by_parent.values():
-            count = round(len(paths) * held_out)
+        for parent, paths in by_parent.items():
+            within = parent.relative_to(folder).parts
+            share = 0.0 if PACK_TRAINING in within else held_out
+            count = round(len(paths) * (1.0 if PACK_HELD_OUT in within else share))
             training += paths[: len(paths) - count]
             kept_back += paths[len(paths) - count :]
     return PictureSplit(training, kept_back)
+
+
+def kind_of(file: PictureFile) -> str:
+    """What held-out pictures are measured together: those of one folder, by its name."""
+    parents = str(file.parent).replace("\\", "/").split("/")
+    return next(name for name in reversed(parents) if name not in (PACK_TRAINING, PACK_HELD_OUT))
 
 
 def _packed(pack: Path, part: str) -> list[PictureFile]:
@@ -148,6 +194,21 @@ class PictureStore:
         cached = self._cache.get(index)
         return _read(self._paths[index]) if cached is None else cached
 
+    def draw(self, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """A random picture, (H, W, 3) uint8, that holds a crop of this shape.
+
+        Raises:
+            TrainingError: hardly any does.
+        """
+        for _ in range(_MAX_TRIES):
+            pixels = self[int(rng.integers(len(self)))]
+            if pixels.shape[0] >= shape[0] and pixels.shape[1] >= shape[1]:
+                return pixels
+        raise TrainingError(
+            f"expected pictures that hold a crop of {shape[1]}x{shape[0]} px, "
+            f"found none among {_MAX_TRIES}"
+        )
+
 
 def _read(path: PictureFile) -> np.ndarray:
     """(H, W, 3) uint8."""
@@ -158,31 +219,43 @@ def _read(path: PictureFile) -> np.ndarray:
         return read_picture(source, keep_metadata=False).pixels
 
 
-def augmented_crop(pixels: np.ndarray, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
+def augmented_crop(
+    pixels: np.ndarray, config: DataConfig, shape: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
     """One training crop.
 
     Args:
-        pixels: (H, W, 3) uint8, both sides at least `config.crop_px`.
+        pixels: (H, W, 3) uint8, at least as large as the crop.
         config: which augmentations.
+        shape: height and width of the crop, see :meth:`DataConfig.shape`.
         rng: source of every random choice.
 
     Returns:
-        (crop_px, crop_px, 3) uint8.
+        (*shape, 3) uint8.
     """
-    side = config.crop_px
     height, width = pixels.shape[:2]
     shrink = rng.uniform(1.1, 2.0) if rng.random() < config.downscale else 1.0
-    source = min(round(side * shrink), height, width)
-    top = int(rng.integers(0, height - source + 1))
-    left = int(rng.integers(0, width - source + 1))
-    crop = pixels[top : top + source, left : left + source]
-    if source != side:
-        resized = Image.fromarray(crop).resize((side, side), Image.Resampling.LANCZOS)
+    shrink = min(shrink, height / shape[0], width / shape[1])
+    rows, columns = (round(side * shrink) for side in shape)
+    top = int(rng.integers(0, height - rows + 1))
+    left = int(rng.integers(0, width - columns + 1))
+    crop = pixels[top : top + rows, left : left + columns]
+    if (rows, columns) != shape:
+        resized = Image.fromarray(crop).resize(shape[::-1], Image.Resampling.LANCZOS)
         crop = np.asarray(resized)
     if config.flip and rng.random() < 0.5:
         crop = crop[:, ::-1]
     if config.turn:
-        crop = np.rot90(crop, int(rng.integers(4)))
+        # A rectangle stays one: by half a turn, or not at all.
+        turns = int(rng.integers(4))
+        crop = np.rot90(crop, turns if shape[0] == shape[1] else turns // 2 * 2)
+    if config.grey and rng.random() < config.grey:
+        crop = np.repeat(np.asarray(Image.fromarray(crop).convert("L"))[..., None], 3, axis=2)
+    if config.repeated_edges and rng.random() < config.repeated_edges:
+        crop = crop.copy()
+        below, right = rng.integers(0, _MAX_REPEATED + 1, 2)
+        crop[shape[0] - below :] = crop[shape[0] - below - 1]
+        crop[:, shape[1] - right :] = crop[:, shape[1] - right - 1, None]
     if config.colour_jitter:
         image = Image.fromarray(np.ascontiguousarray(crop))
         for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
@@ -205,12 +278,13 @@ def batch_of_step(
         positions: which samples of the whole batch this process owns.
 
     Returns:
-        (len(positions), crop_px, crop_px, 3) uint8.
+        (len(positions), H, W, 3) uint8, H and W those of the step.
     """
     crops = []
+    shape = config.shape(seed, step)
     for position in positions:
         rng = np.random.default_rng((seed, step, position))
-        crops.append(augmented_crop(store[int(rng.integers(len(store)))], config, rng))
+        crops.append(augmented_crop(store.draw(shape, rng), config, shape, rng))
     return np.stack(crops)
 
 
@@ -284,6 +358,9 @@ class DeviceCrop(NamedTuple):
     left: int
     flip: bool  # mirror left-right, before it is turned
     turns: int  # by 90 degrees counterclockwise, as of numpy.rot90
+    grey: bool = False
+    below: int = 0  # so many last rows repeat the one above them
+    right: int = 0  # likewise of columns
 
 
 class DeviceStore:
@@ -366,19 +443,35 @@ class DeviceStore:
     def draw(self, config: DataConfig, seed: int, step: int, position: int) -> DeviceCrop:
         """The crop of one sample of one step."""
         rng = np.random.default_rng((seed, step, position))
-        choices = self._versions[int(rng.integers(len(self._versions)))]
-        index = choices[0]
-        if rng.random() < config.downscale and len(choices) > 1:
-            index = choices[int(rng.integers(1, len(choices)))]
-        _, height, width = self._places[index]
-        top = int(rng.integers(0, height - config.crop_px + 1))
-        left = int(rng.integers(0, width - config.crop_px + 1))
+        rows, columns = config.shape(seed, step)
+        for _ in range(_MAX_TRIES):
+            choices = self._versions[int(rng.integers(len(self._versions)))]
+            index = choices[0]
+            if rng.random() < config.downscale and len(choices) > 1:
+                index = choices[int(rng.integers(1, len(choices)))]
+            _, height, width = self._places[index]
+            if height >= rows and width >= columns:
+                break
+        else:
+            raise TrainingError(
+                f"expected pictures that hold a crop of {columns}x{rows} px, "
+                f"found none among {_MAX_TRIES}"
+            )
+        top = int(rng.integers(0, height - rows + 1))
+        left = int(rng.integers(0, width - columns + 1))
         flip = config.flip and rng.random() < 0.5
-        return DeviceCrop(index, top, left, flip, int(rng.integers(4)) if config.turn else 0)
+        turns = int(rng.integers(4)) if config.turn else 0
+        if rows != columns:
+            turns = turns // 2 * 2
+        grey = bool(rng.random() < config.grey)
+        below, right = (0, 0)
+        if rng.random() < config.repeated_edges:
+            below, right = (int(count) for count in rng.integers(0, _MAX_REPEATED + 1, 2))
+        return DeviceCrop(index, top, left, flip, turns, grey, below, right)
 
-    def gather(self, crops: Sequence[DeviceCrop], side_px: int) -> Tensor:
-        """(len(crops), side_px, side_px, 3) uint8 on the device."""
-        last = side_px - 1
+    def gather(self, crops: Sequence[DeviceCrop], shape: tuple[int, int]) -> Tensor:
+        """(len(crops), *shape, 3) uint8 on the device."""
+        last_row, last_column = (side - 1 for side in shape)
         # Index of a crop's first sample, and how far from it the next row and column are.
         start, down, right = [], [], []
         for crop in crops:
@@ -389,17 +482,27 @@ class DeviceStore:
             steps = [((1, 0), across), (back, (1, 0)), ((-1, 0), back), (across, (-1, 0))]
             per_row, per_column = steps[crop.turns]
             # The corner that the steps lead away from.
-            y = crop.top + (last if per_row[0] + per_column[0] < 0 else 0)
-            x = crop.left + (last if per_row[1] + per_column[1] < 0 else 0)
+            y = crop.top + (last_row if per_row[0] + per_column[0] < 0 else 0)
+            x = crop.left + (last_column if per_row[1] + per_column[1] < 0 else 0)
             start.append(offset + 3 * (y * width + x))
             down.append(3 * (per_row[0] * width + per_row[1]))
             right.append(3 * (per_column[0] * width + per_column[1]))
         device = self._flat.device
-        table = to_device(np.array([start, down, right], np.int64), device)[..., None, None, None]
-        line = torch.arange(side_px, device=device)
+        rows = [last_row - crop.below for crop in crops]
+        columns = [last_column - crop.right for crop in crops]
+        numbers = np.array([start, down, right, rows, columns], np.int64)
+        table = to_device(numbers, device)[..., None, None, None]
+        row = torch.arange(shape[0], device=device)[:, None, None].minimum(table[3])
+        column = torch.arange(shape[1], device=device)[:, None].minimum(table[4])
         channel = torch.arange(3, device=device)
-        index = table[0] + table[1] * line[:, None, None] + table[2] * line[:, None] + channel
-        return self._flat[index]
+        pixels = self._flat[table[0] + table[1] * row + table[2] * column + channel]
+        if any(crop.grey for crop in crops):
+            # The weights of Pillow's conversion to L.
+            weights = torch.tensor((0.299, 0.587, 0.114), device=device)
+            luma = (pixels * weights).sum(dim=3, keepdim=True).round().to(torch.uint8)
+            grey = to_device(np.array([crop.grey for crop in crops]), device)
+            pixels = torch.where(grey[:, None, None, None], luma, pixels)
+        return pixels
 
 
 def device_batches(
@@ -408,4 +511,4 @@ def device_batches(
     """The batches of `steps` in order; arguments as of :func:`batches`."""
     for step in steps:
         crops = [store.draw(config, seed, step, position) for position in positions]
-        yield store.gather(crops, config.crop_px)
+        yield store.gather(crops, config.shape(seed, step))

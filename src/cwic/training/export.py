@@ -53,6 +53,7 @@ def export_checkpoint(
         model = export_cvpr2018.build_model(network, name)
     else:
         with_map = config.stages[-1].with_map
-        model = export_flagship.build_model(network, name, with_map=with_map)
+        with_fast = any(getattr(stage, "fast_only", False) for stage in config.stages)
+        model = export_flagship.build_model(network, name, with_map=with_map, with_fast=with_fast)
     model_file.save(model, output)
     return model_file.read_info(output)

@@ -39,14 +39,16 @@ class AnalysisGraph(nn.Module):
 class SynthesisGraph(nn.Module):
     """Latents (1, M, h, w), prior, condition, float32 -> (1, 16 h, 16 w, 3) uint8."""
 
-    def __init__(self, network: FlagshipNetwork):
+    def __init__(self, network: FlagshipNetwork, *, fast: bool = False):
         super().__init__()
-        self.network = network
+        self.network = network  # whole, so that weights are named as there
+        self.fast = fast
 
     def forward(self, decoded: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
         """The decoded picture."""
         # Bytes are shuffled in a quarter of the time of floats.
-        x = _to_bytes(self.network.synthesis.subpixels(decoded, prior, planes))
+        synthesis = self.network.fast if self.fast else self.network.synthesis
+        x = _to_bytes(synthesis.subpixels(decoded, prior, planes))
         return nn.functional.pixel_shuffle(x, EDGE_PX).permute(0, 2, 3, 1)
 
 
@@ -68,7 +70,7 @@ def _to_bytes(x: Tensor) -> Tensor:
 
 
 def build_model(
-    network: FlagshipNetwork, name: str, *, with_map: bool = True
+    network: FlagshipNetwork, name: str, *, with_map: bool = True, with_fast: bool = False
 ) -> model_file.ModelFile:
     """A model file in memory.
 
@@ -76,6 +78,7 @@ def build_model(
         network: trained.
         name: of the model.
         with_map: False leaves the network's own importance map out; what a mask adds remains.
+        with_fast: whether the light synthesis is trained, and goes into the model.
     """
     network = network.eval().float().cpu()
     config = network.config
@@ -93,6 +96,11 @@ def build_model(
 
     pixels = torch.zeros(1, LATENT_PX * height, LATENT_PX * width, 3, dtype=torch.uint8)
     latents = config.latent_channels
+    latent_inputs = [
+        example("decoded", latents),
+        example("prior", config.mean_width),
+        example("condition", CONDITION_CHANNELS),
+    ]
     graphs = {
         "analysis": onnx_graph(
             AnalysisGraph(network, with_map),
@@ -106,11 +114,7 @@ def build_model(
         ),
         "synthesis": onnx_graph(
             SynthesisGraph(network),
-            [
-                example("decoded", latents),
-                example("prior", config.mean_width),
-                example("condition", CONDITION_CHANNELS),
-            ],
+            latent_inputs,
             ["pixels"],
         ),
         "preview": onnx_graph(
@@ -123,6 +127,8 @@ def build_model(
             ["pixels"],
         ),
     }
+    if with_fast:
+        graphs["fast"] = onnx_graph(SynthesisGraph(network, fast=True), latent_inputs, ["pixels"])
     arrays: dict[str, npt.NDArray[Any]] = {
         "symbol_tables": coding_tables().astype(np.int32),
         "hyper_tables": network.hyper_model.tables().astype(np.int32),
@@ -140,7 +146,7 @@ def build_model(
     return model_file.build(
         name,
         FAMILY,
-        decoding={"groups": list(config.groups)},
+        decoding={"groups": list(config.groups), "padding_px": LATENT_PX},
         encoding=rate_range(config)._asdict(),
         graphs=graphs,
         arrays=arrays,

@@ -4,7 +4,7 @@ The families are :mod:`.cvpr2018` and :mod:`.flagship`; :mod:`.trainer` lists th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +19,13 @@ class Place(NamedTuple):
 
     step: int
     positions: range
+
+
+class Drawn(NamedTuple):
+    """All that the loss of a step depends on besides the weights."""
+
+    tensors: tuple[Tensor, ...]  # on the device; the pixels first
+    layout: Hashable = None  # what is no tensor; steps alike in it and in shapes are one graph
 
 
 class StepLoss(NamedTuple):
@@ -51,24 +58,19 @@ class Family(Protocol):
         """Before the first step of a stage, and after resuming inside one."""
         ...
 
-    def draw(
-        self, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
-    ) -> tuple[Tensor, ...]:
+    def draw(self, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place) -> Drawn:
         """All that the loss of a step depends on besides the weights, on the pixels' device.
 
         Args:
-            pixels: (B, S, S, 3) uint8.
+            pixels: (B, H, W, 3) uint8.
             config: of the run.
             stage: in progress.
             place: what every random choice is a function of, together with the run's seed.
-
-        Returns:
-            tensors whose shapes are the same in every step of a stage.
         """
         ...
 
     def objective(
-        self, model: nn.Module, drawn: tuple[Tensor, ...], config: TrainConfig, stage: StageConfig
+        self, model: nn.Module, drawn: Drawn, config: TrainConfig, stage: StageConfig
     ) -> StepLoss:
         """The loss of a batch: nothing is drawn here, and nothing waits for the device.
 

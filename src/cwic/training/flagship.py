@@ -10,13 +10,21 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from cwic.evaluation.metrics import grid_ratio
-from cwic.flagship_coder import LATENT_PX, Q_UNITS
+from cwic.flagship_coder import HYPER_LATENTS, HYPER_PX, LATENT_PX, Q_UNITS
 from cwic.training.config import FlagshipStage, StageConfig, TrainConfig
 from cwic.training.data import to_device
-from cwic.training.family import Place, StepLoss, Validation, psnr_db, psnr_db_tensor, score_db
+from cwic.training.family import (
+    Drawn,
+    Place,
+    StepLoss,
+    Validation,
+    psnr_db,
+    psnr_db_tensor,
+    score_db,
+)
 from cwic.training.loss import flagship_distortion, flagship_loss, shrunk_to_preview
 from cwic.training.model.flagship import (
-    PICTURE_MULTIPLE,
+    Cut,
     FlagshipConfig,
     FlagshipNetwork,
     FlagshipOutput,
@@ -58,6 +66,7 @@ class FlagshipFamily:
         "ms_ssim_db",
         "grid_ratio",
         "preview_db",
+        "fast_db",
         "hyper_bpp",
         "level_bpp",
         "distortion",
@@ -74,34 +83,41 @@ class FlagshipFamily:
         """Freeze what the stage does not train."""
         assert isinstance(network, FlagshipNetwork)
         assert isinstance(stage, FlagshipStage)
-        network.requires_grad_(not stage.entropy_only)
+        trains_all = not (stage.entropy_only or stage.fast_only)
+        network.requires_grad_(trains_all)
+        network.fast.requires_grad_(stage.fast_only)
         for parameter in network.entropy_parameters():
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(trains_all or stage.entropy_only)
 
-    def draw(
-        self, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place
-    ) -> tuple[Tensor, ...]:
-        """A random q for each picture, offsets on the maps, and noise unless the stage is hard."""
+    def draw(self, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place) -> Drawn:
+        """A random q for each picture, offsets on the maps, and noise unless the stage is hard.
+
+        The layout is a :class:`Cut` of the entropy model, or None.
+        """
         assert isinstance(config.network, FlagshipConfig)
         assert isinstance(stage, FlagshipStage)
-        choices = draw_choices(config.network, stage, config.seed, place.step, pixels.shape[2])
+        height, width = (side // LATENT_PX for side in pixels.shape[1:3])
+        choices = draw_choices(config.network, stage, config.seed, place.step, height, width)
+        cut = draw_cut(stage, config.seed, place.step, height, width)
         mine = slice(place.positions.start, place.positions.stop)
         q, offset = (to_device(values[mine], pixels.device) for values in choices)
         if stage.hard:
-            return pixels, q, offset
+            return Drawn((pixels, q, offset), cut)
         seed = (config.seed, place.step, place.positions.start)
-        return pixels, q, offset, *draw_noise(pixels, config.network, seed)
+        return Drawn((pixels, q, offset, *draw_noise(pixels, config.network, seed)), cut)
 
     def objective(
-        self, model: nn.Module, drawn: tuple[Tensor, ...], config: TrainConfig, stage: StageConfig
+        self, model: nn.Module, drawn: Drawn, config: TrainConfig, stage: StageConfig
     ) -> StepLoss:
         """Rate plus distortion at a random q for each picture, with random maps among them."""
         assert isinstance(stage, FlagshipStage)
-        pixels, q, offset = drawn[:3]
-        noise = None if stage.hard else Noise(*drawn[3:])
+        pixels, q, offset = drawn.tensors[:3]
+        noise = None if stage.hard else Noise(*drawn.tensors[3:])
+        cut = drawn.layout
+        assert cut is None or isinstance(cut, Cut)
         x = to_network(pixels)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bf16):
-            output = model(x, q, offset, noise, stage.with_map, stage.hard)
+            output = model(x, q, offset, noise, stage.with_map, stage.hard, stage.fast_only, cut)
         # Outside: the windows of SSIM subtract nearly equal numbers. Where a map asks for smaller
         # steps, the distortion counts for more, as it does with q.
         centred = offset - offset.mean(dim=(2, 3), keepdim=True)
@@ -138,9 +154,9 @@ def to_network(pixels: Tensor) -> Tensor:
 
 
 def draw_choices(
-    config: FlagshipConfig, stage: FlagshipStage, seed: int, step: int, side_px: int
+    config: FlagshipConfig, stage: FlagshipStage, seed: int, step: int, height: int, width: int
 ) -> Choices:
-    """q and the random maps of a whole batch, the same in every process.
+    """q and the random maps of a whole batch, (height, width) cells, the same in every process.
 
     The q of a batch are spread evenly over the range: one from each of as many equal parts of it.
     With `often_q`, four fifths of these parts lie in that range.
@@ -152,11 +168,23 @@ def draw_choices(
         often = np.interp(share, (0, _OFTEN_SHARE), stage.often_q)
         rest = np.interp(share, (_OFTEN_SHARE, 1), (config.min_q, config.max_q))
         q = np.where(share < _OFTEN_SHARE, often, rest)
-    cells = side_px // LATENT_PX
-    offset = np.zeros((stage.batch, 1, cells, cells), np.float32)
+    offset = np.zeros((stage.batch, 1, height, width), np.float32)
     for index in np.flatnonzero(rng.random(stage.batch) < stage.random_maps):
-        offset[index, 0] = random_map(rng, cells, cells)
+        offset[index, 0] = random_map(rng, height, width)
     return Choices((np.rint(q * Q_UNITS) / Q_UNITS).astype(np.float32), offset)
+
+
+def draw_cut(stage: FlagshipStage, seed: int, step: int, height: int, width: int) -> Cut | None:
+    """Where the entropy model is cut in a step, if it is; always the same line for one shape."""
+    if np.random.default_rng((seed, step, 1 << 31)).random() >= stage.cut_share:
+        return None
+    rng = np.random.default_rng((seed, height, width))
+    lines = [
+        Cut(horizontal, cell)
+        for horizontal, side in ((True, height), (False, width))
+        for cell in range(HYPER_LATENTS, side, HYPER_LATENTS)
+    ]
+    return lines[int(rng.integers(len(lines)))] if lines else None
 
 
 def random_map(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float32]:
@@ -193,16 +221,16 @@ def random_map(rng: np.random.Generator, height: int, width: int) -> npt.NDArray
 
 
 def draw_noise(pixels: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) -> Noise:
-    """Noise for a batch (B, S, S, 3), drawn on its device as a function of the seed."""
+    """Noise for a batch (B, H, W, 3), drawn on its device as a function of the seed."""
     generator = torch.Generator(pixels.device)
     generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     shapes = (
         (config.latent_channels, LATENT_PX),
-        (config.hyper_channels, PICTURE_MULTIPLE),
+        (config.hyper_channels, HYPER_PX),
     )
     latents, hyper = (
         torch.rand(
-            (len(pixels), channels, pixels.shape[1] // side, pixels.shape[2] // side),
+            (len(pixels), channels, -(-pixels.shape[1] // side), -(-pixels.shape[2] // side)),
             generator=generator,
             device=pixels.device,
         )
@@ -210,6 +238,11 @@ def draw_noise(pixels: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) ->
         for channels, side in shapes
     )
     return Noise(latents, hyper)
+
+
+def _rounded(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) around [-0.5, 0.5] -> the nearest bytes, in the same units."""
+    return torch.round((pictures + 0.5).clamp(0, 1) * 255) / 255 - 0.5
 
 
 @torch.no_grad()
@@ -227,8 +260,11 @@ def _measure(
     crops: np.ndarray,
     device: torch.device,
 ) -> dict[str, float]:
-    """Means over held-out crops at one q; pictures are rounded to bytes as a decoder does."""
-    names = ("bpp", "hyper_bpp", "level_bpp", "mse", "preview_mse", "distortion", "ms_ssim")
+    """Means over held-out crops at one q; pictures are rounded to bytes as a decoder does.
+
+    In a stage that trains `fast` alone the distortion is that of its pictures.
+    """
+    names = "bpp hyper_bpp level_bpp mse preview_mse fast_mse distortion ms_ssim".split()
     sums = dict.fromkeys(names, 0.0)
     references, decodeds = [], []
     pixels = crops.shape[1] * crops.shape[2]
@@ -241,15 +277,20 @@ def _measure(
                 torch.full((len(x),), q, device=device),
                 torch.zeros((len(x), 1, *cells), device=device),
                 with_map=stage.with_map,
+                with_fast=stage.fast_only,
             )
-            decoded = torch.round((output.reconstruction + 0.5).clamp(0, 1) * 255) / 255 - 0.5
+            decoded = _rounded(output.reconstruction)
             sums["bpp"] += float(output.bits.sum()) / pixels
             sums["hyper_bpp"] += float(output.hyper_bits.sum()) / pixels
             sums["level_bpp"] += float(output.level_bits.sum()) / pixels
             shrunk = (shrunk_to_preview(x) - output.preview).square().mean(dim=(1, 2, 3))
             sums["preview_mse"] += float(shrunk.sum())
             sums["mse"] += float((x - decoded).square().mean(dim=(1, 2, 3)).sum())
-            sums["distortion"] += float(flagship_distortion(x, decoded, stage).sum())
+            shown = decoded
+            if output.fast is not None:
+                shown = _rounded(output.fast)
+                sums["fast_mse"] += float((x - shown).square().mean(dim=(1, 2, 3)).sum())
+            sums["distortion"] += float(flagship_distortion(x, shown, stage).sum())
             if min(x.shape[2:]) >= _MS_SSIM_PX:
                 value = ms_ssim(x + 0.5, decoded + 0.5, data_range=1, size_average=False)
                 sums["ms_ssim"] += float(value.sum())
@@ -264,6 +305,7 @@ def _measure(
         "ms_ssim_db": ms_ssim_db,
         "grid_ratio": grid_ratio(torch.cat(references), torch.cat(decodeds)),
         "preview_db": psnr_db(mean["preview_mse"]),
+        "fast_db": psnr_db(mean["fast_mse"]) if stage.fast_only else math.nan,
         "hyper_bpp": mean["hyper_bpp"],
         "level_bpp": mean["level_bpp"],
         "distortion": mean["distortion"],

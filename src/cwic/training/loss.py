@@ -265,6 +265,12 @@ def flagship_loss(
     bpp = output.bits / (reference.shape[2] * reference.shape[3])
     distorted = flagship_distortion(reference, decoded, stage, weight)
     total = stage.rate_weight * bpp + torch.exp2(q / 2) * distorted
+    if output.fast is not None:
+        # Of its own loss, and of what the full synthesis makes of the same latents.
+        fast = output.fast.float()
+        distorted = flagship_distortion(reference, fast, stage, weight)
+        apart = (fast - decoded).square().mean(dim=(1, 2, 3))
+        return (torch.exp2(q / 4) * (distorted + stage.distill_weight * apart)).mean()
     if stage.preview_weight:
         shrunk = shrunk_to_preview(reference)
         error = (shrunk - output.preview.float()).square().mean(dim=(1, 2, 3))

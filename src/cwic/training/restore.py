@@ -2,8 +2,8 @@
 
 Undoes :mod:`.export`, as far as it can be undone: weights come back as they were rounded, the
 statistics of hyper-latents and of levels are fitted to their tables. The importance net, which a
-model without a map leaves out, keeps the values that it has, and so does the network of the levels
-where a `cvpr2018` model has one of the older form.
+model without a map leaves out, keeps the values that it has, and so do the light synthesis where
+a model has none and the network of the levels where a `cvpr2018` model has one of the older form.
 """
 
 from dataclasses import replace
@@ -73,6 +73,8 @@ def restore_weights(path: Path, network: nn.Module) -> dict[str, Tensor]:
     found = _graph_weights(model)
     array_modules = _ARRAY_MODULES[family]
     left_as_it_is: tuple[str, ...] = ("importance_net.",)
+    if "fast" not in model.graphs:
+        left_as_it_is += ("fast.",)
     if family == cvpr2018.FAMILY and "level_tables" in model.arrays:  # the older form
         array_modules = {"code": array_modules["code"]}
         left_as_it_is += ("level_context.",)

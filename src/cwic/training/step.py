@@ -5,15 +5,15 @@ are a few thousand small kernels a step, and launching them one by one takes sev
 as computing them. Leaves to others what is minimised (:mod:`.family`) and when (:mod:`.trainer`).
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cwic.training.family import StepLoss
+from cwic.training.family import Drawn, StepLoss
 
-Objective = Callable[[tuple[Tensor, ...]], StepLoss]
+Objective = Callable[[Drawn], StepLoss]
 
 # Steps before a graph is captured: kernels are compiled and chosen, states of the optimizer made.
 _WARM_UP_STEPS = 3
@@ -25,6 +25,12 @@ class StepResult(NamedTuple):
     loss: Tensor  # scalar
     figures: Tensor  # (K,) the family's log columns
     norm: Tensor  # scalar, of the gradient before it is clipped
+
+
+class _Graph(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    drawn: Sequence[Drawn]  # what it reads
+    result: StepResult  # what it writes
 
 
 class Step:
@@ -47,14 +53,14 @@ class Step:
         """What to step.
 
         Args:
-            objective: of what the family draws; the shapes of that never change.
+            objective: of what the family draws.
             network: in training mode.
             average: of its parameters, by name.
             optimizer: of its parameters; for a graph, one whose learning rate may be a tensor.
             bad_steps: scalar, integer, on the device: how many steps in a row, up to the last one,
                 had a gradient that was not finite.
             clip_norm: largest norm of the whole gradient.
-            captured: whether steps become a CUDA graph.
+            captured: whether steps become CUDA graphs, one for each layout and shapes drawn.
         """
         self._objective = objective
         self._parameters: list[Tensor] = list(network.parameters())
@@ -68,33 +74,44 @@ class Step:
         self._learning_rate = torch.zeros((), device=device)
         self._stream = torch.cuda.Stream(device) if captured else None  # type: ignore[no-untyped-call]
         self._warm_ups = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: list[Tensor] = []
-        self._result: StepResult | None = None
+        self._graphs: dict[Hashable, _Graph] = {}
+        self._pool: Any = None  # of memory, one for all graphs: one runs at a time
 
-    def __call__(self, drawn: tuple[Tensor, ...], learning_rate: float, decay: float) -> StepResult:
-        """One step with what the family drew; `decay` is that of the average."""
+    def __call__(self, drawn: Sequence[Drawn], learning_rate: float, decay: float) -> StepResult:
+        """One step.
+
+        Args:
+            drawn: of the family, for each of the equal parts that a batch is worked on in.
+            learning_rate: of the optimizer.
+            decay: of the average.
+        """
         self._share.fill_(1 - decay)
         self._learning_rate.fill_(learning_rate)
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate if self._captured else learning_rate
         if not self._captured:
             return self._run(drawn)
-        if self._graph is None:
+        key = tuple((part.layout, tuple(tensor.shape for tensor in part.tensors)) for part in drawn)
+        graph = self._graphs.get(key)
+        if graph is None:
             if self._warm_ups < _WARM_UP_STEPS:
                 return self._warm_up(drawn)
-            self._capture(drawn)
-        for place, value in zip(self._inputs, drawn, strict=True):
-            place.copy_(value)
-        assert self._graph is not None
-        assert self._result is not None
-        self._graph.replay()
-        return self._result
+            graph = self._graphs[key] = self._capture(drawn)
+        for own, given in zip(graph.drawn, drawn, strict=True):
+            for place, value in zip(own.tensors, given.tensors, strict=True):
+                place.copy_(value)
+        graph.graph.replay()
+        return graph.result
 
-    def _run(self, drawn: tuple[Tensor, ...]) -> StepResult:
+    def _run(self, drawn: Sequence[Drawn]) -> StepResult:
         self._optimizer.zero_grad(set_to_none=True)
-        loss, figures = self._objective(drawn)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses, all_figures = [], []
+        for part in drawn:
+            loss, figures = self._objective(part)
+            (loss / len(drawn)).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            all_figures.append(figures)
+        loss, figures = (torch.stack(values).mean(dim=0) for values in (losses, all_figures))
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         good = torch.isfinite(norm)
@@ -104,7 +121,7 @@ class Step:
             self._learning_rate.mul_(good)
             self._share.mul_(good)
         elif not good:
-            return StepResult(loss.detach(), figures, norm)
+            return StepResult(loss, figures, norm)
         nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
         if self._captured:
             # Of a norm that is not finite a product is none either.
@@ -115,10 +132,10 @@ class Step:
             moves = torch._foreach_sub(self._parameters, self._average)
             torch._foreach_mul_(moves, self._share)
             torch._foreach_add_(self._average, moves)
-        return StepResult(loss.detach(), figures, norm)
+        return StepResult(loss, figures, norm)
 
-    def _warm_up(self, drawn: tuple[Tensor, ...]) -> StepResult:
-        """A step like any other, on the stream that the graph is captured on."""
+    def _warm_up(self, drawn: Sequence[Drawn]) -> StepResult:
+        """A step like any other, on the stream that graphs are captured on."""
         self._warm_ups += 1
         assert self._stream is not None
         current = torch.cuda.current_stream(self._stream.device)
@@ -128,11 +145,18 @@ class Step:
         current.wait_stream(self._stream)
         return result
 
-    def _capture(self, drawn: tuple[Tensor, ...]) -> None:
+    def _capture(self, drawn: Sequence[Drawn]) -> _Graph:
         """Record a step without running it."""
-        self._inputs = [torch.empty_like(value).copy_(value) for value in drawn]
+        own = [
+            part._replace(tensors=tuple(torch.empty_like(value) for value in part.tensors))
+            for part in drawn
+        ]
+        for empty, given in zip(own, drawn, strict=True):
+            for place, value in zip(empty.tensors, given.tensors, strict=True):
+                place.copy_(value)
         self._optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
-            self._result = self._run(tuple(self._inputs))
-        self._graph = graph
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            result = self._run(own)
+        self._pool = graph.pool()
+        return _Graph(graph, own, result)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -31,15 +32,17 @@ from cwic.training.config import StageConfig, TrainConfig, load_config
 from cwic.training.cvpr2018 import Cvpr2018Family
 from cwic.training.data import (
     DeviceStore,
+    PictureFile,
     PictureStore,
     batches,
     centre_crops,
     device_batches,
+    kind_of,
     list_pictures,
     to_device,
     uses_device,
 )
-from cwic.training.family import Family, Place, StepLoss
+from cwic.training.family import Drawn, Family, Place, StepLoss
 from cwic.training.flagship import FlagshipFamily
 from cwic.training.optimizer import Muon, has_bfloat16
 from cwic.training.restore import restore_weights
@@ -173,18 +176,22 @@ class _Trainer:
             _drop_rows_after(run_dir / LOG_NAME, self._log_columns, step)
             _drop_rows_after(run_dir / VALIDATION_NAME, self._validation_columns, step)
         split = list_pictures(folders, config.data.held_out)
-        largest_px = max(config.data_of(stage).crop_px for stage in config.stages)
+        smallest_px = min(config.data_of(stage).crop_px for stage in config.stages)
         self.store: PictureStore | DeviceStore
         if uses_device(config.data, process.device):
-            self.store = DeviceStore(split.training, largest_px, config.data, process.device)
+            self.store = DeviceStore(split.training, smallest_px, config.data, process.device)
         else:
-            self.store = PictureStore(split.training, config.data.cache_mb, largest_px)
-        self.validation = None
-        if split.held_out and process.rank == 0:
-            held_out = PictureStore(split.held_out, 0, config.validation_crop_px)
-            self.validation = centre_crops(
-                held_out, config.validation_crop_px, config.validation_count
-            )
+            self.store = PictureStore(split.training, config.data.cache_mb, smallest_px)
+        self.validation: dict[str, np.ndarray] = {}
+        if process.rank == 0:
+            by_kind: dict[str, list[PictureFile]] = {}
+            for file in split.held_out:
+                by_kind.setdefault(kind_of(file), []).append(file)
+            for kind, files in sorted(by_kind.items()):
+                held_out = PictureStore(files, 0, config.validation_crop_px)
+                self.validation[kind] = centre_crops(
+                    held_out, config.validation_crop_px, config.validation_count
+                )
         self.model: nn.Module = self.network
         if process.world > 1:
             # A stage may leave a part of the network without gradients.
@@ -197,7 +204,7 @@ class _Trainer:
 
     @property
     def _validation_columns(self) -> list[str]:
-        return ["step", "stage", *self.family.validation_columns, "score_db"]
+        return ["step", "stage", "kind", *self.family.validation_columns, "score_db"]
 
     # -- state ---------------------------------------------------------------------------------
 
@@ -301,10 +308,10 @@ class _Trainer:
                     place = Place(step, positions)
                     # The average follows quickly at first, so that early weights do not linger in
                     # it; what only the last stage trains starts out there.
-                    age = step - (steps.stop - stage.steps) if stage.entropy_only else step
+                    part_alone = stage.entropy_only or getattr(stage, "fast_only", False)
+                    age = step - (steps.stop - stage.steps) if part_alone else step
                     decay = min(config.ema_decay, (1 + age) / (10 + age))
-                    drawn = self.family.draw(batch, self.computing, stage, place)
-                    result = update(drawn, learning_rate, decay)
+                    result = update(self._drawn(batch, stage, place), learning_rate, decay)
                     done = step + 1 == config.total_steps
                     logs, validates, saves = (
                         (step + 1) % every == 0 or done
@@ -390,11 +397,22 @@ class _Trainer:
         in_memory = batches(self.store, data, seed, steps, positions)
         return (to_device(batch, self.process.device) for batch in in_memory)
 
+    def _drawn(self, batch: Tensor, stage: StageConfig, place: Place) -> list[Drawn]:
+        """What the family draws for each part of a batch that is worked on at once."""
+        size, first = stage.micro_batch or len(batch), place.positions.start
+        result = []
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            positions = range(first + start, first + start + len(part))
+            of_part = place._replace(positions=positions)
+            result.append(self.family.draw(part, self.computing, stage, of_part))
+        return result
+
     def _step_of(self, stage: StageConfig) -> Step:
         """What every step of a stage does."""
         config, process = self.config, self.process
 
-        def objective(drawn: tuple[Tensor, ...]) -> StepLoss:
+        def objective(drawn: Drawn) -> StepLoss:
             return self.family.objective(self.model, drawn, self.computing, stage)
 
         if config.compile:
@@ -415,20 +433,25 @@ class _Trainer:
 
     def _validate(self, stage_index: int, stage: StageConfig, writer: Any) -> None:
         """Measure the averaged weights on the held-out crops; keep them if they are the best."""
-        if self.validation is None:
+        if not self.validation:
             return
         current = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self._load(self.average)
         try:
-            validation = self.family.validate(
-                self.network, self.config, stage, self.validation, self.process.device
-            )
+            found = {
+                kind: self.family.validate(
+                    self.network, self.config, stage, crops, self.process.device
+                )
+                for kind, crops in self.validation.items()
+            }
         finally:
             self._load(current)
-        score_db = validation.score_db
-        for point in validation.rows:
-            row = {"step": self.progress.step, "stage": stage.name, **point, "score_db": score_db}
-            self._log(VALIDATION_NAME, self._validation_columns, row, None)
+        for kind, validation in found.items():
+            head = {"step": self.progress.step, "stage": stage.name, "kind": kind}
+            for point in validation.rows:
+                row = {**head, **point, "score_db": validation.score_db}
+                self._log(VALIDATION_NAME, self._validation_columns, row, None)
+        score_db = sum(validation.score_db for validation in found.values()) / len(found)
         if writer is not None:
             writer.add_scalar("validation/score_db", score_db, self.progress.step)
         progress = self.progress
@@ -476,14 +499,15 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _learning_rate(stage: StageConfig, step: int) -> float:
-    """Linear warm-up, then constant or a cosine down to the final rate."""
+    """Linear warm-up, then constant or down to the final rate."""
     if step < stage.warmup_steps:
         return stage.learning_rate * (step + 1) / stage.warmup_steps
     if stage.final_learning_rate is None:
         return stage.learning_rate
     done = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
     fall = stage.learning_rate - stage.final_learning_rate
-    return stage.final_learning_rate + fall * (1 + math.cos(math.pi * done)) / 2
+    left = 1 - math.sqrt(done) if stage.fall == "sqrt" else (1 + math.cos(math.pi * done)) / 2
+    return stage.final_learning_rate + fall * left
 
 
 def _tensorboard_writer(run_dir: Path) -> Any:

@@ -5,21 +5,31 @@ r"""Wires the network of the `cwic` family.
     step by step: mean m and coding table of a symbol from z, s, q and what is decoded,
     symbol = round((y - m) gain),  decoded latent = m + symbol / gain
     synthesis(decoded latents, what z, s and q say) -> picture
+    fast(the same) -> picture, with a third of the work
     preview(the first group of them, what z, s and q say) -> picture at 1/8 of its size
 
-q and s count quarter octaves of the step size: four more halve it. Leaves the transforms to
+q and s count quarter octaves of the step size: four more halve it. Analysis and synthesis see the
+picture's own cells alone; for the hyper-latents, each of which covers 4 x 4 cells, latents and
+levels are repeated beyond them, and symbols there are 0 and cost nothing. Leaves the transforms to
 :mod:`.flagship_transforms` and the probabilities to :mod:`.flagship_entropy`.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cwic.flagship_coder import HYPER_PX, LATENT_PX, MAX_LEVEL, MAX_SYMBOL, Q_UNITS
+from cwic.flagship_coder import (
+    HYPER_LATENTS,
+    HYPER_PX,
+    LATENT_PX,
+    MAX_LEVEL,
+    MAX_SYMBOL,
+    Q_UNITS,
+)
 from cwic.integer_net import ACTIVATION_BITS
 from cwic.step_network import MAX_HYPER
 from cwic.training.model.flagship_entropy import (
@@ -48,11 +58,23 @@ from cwic.training.model.flagship_transforms import (
 from cwic.training.model.integer_layers import IntegerConv2d, round_half_up
 from cwic.training.model.logistic import logistic_bits
 
-# Sides of a training picture are multiples of a hyper-latent's.
-PICTURE_MULTIPLE = HYPER_PX
+# Sides of a training picture are multiples of a latent's.
+PICTURE_MULTIPLE = LATENT_PX
 
 # Gain on He's initialisation of the last layer of the analysis: latents start out a few steps wide.
 _LATENT_GAIN = 2.0
+
+
+@dataclass(frozen=True)
+class FastConfig:
+    """Sizes of the light synthesis: 9.3 kMAC a pixel."""
+
+    edge_channels: int = 32  # at 1/4 of the picture's size
+    edge_blocks: int = 1
+    width_8: int = 128  # channels at 1/8
+    width_16: int = 256  # channels at 1/16
+    blocks_8: int = 5
+    blocks_16: int = 2
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,7 @@ class FlagshipConfig:
     context_px: int = 3  # side of what a latent is told of decoded ones; 1: of no neighbour
     analysis_sees_q: bool = False  # True: a search for a size must rerun the analysis
     importance_map: bool = True
+    fast: FastConfig = field(default_factory=FastConfig)
     min_q: float = -11.0  # quarter octaves of the step size that the network is trained for:
     max_q: float = 10.0  # quality 0 and quality 100
 
@@ -111,7 +134,11 @@ class FlagshipConfig:
 
 # What the configurations under configs/ are made of.
 PRESETS = {
-    "small": FlagshipConfig(groups=(16, 32, 48, 96, 128), detail_channels=128),
+    "small": FlagshipConfig(
+        groups=(16, 32, 48, 96, 128),
+        detail_channels=128,
+        fast=FastConfig(edge_channels=24, width_8=96, width_16=160, blocks_8=3),
+    ),
     "large": FlagshipConfig(
         edge_channels=48,
         width_8=192,
@@ -131,13 +158,65 @@ class Noise(NamedTuple):
     """Uniform in [-1/2, 1/2]: stands in for rounding where the rate is differentiated."""
 
     latents: Tensor  # (B, M, H / 16, W / 16)
-    hyper: Tensor  # (B, hyper_channels, H / 64, W / 64)
+    hyper: Tensor  # (B, hyper_channels, H / 64, W / 64), sides rounded up
+
+    def part(self, part: "Part", cells: tuple[int, int]) -> "Noise":
+        """Of a part of the picture, with none beyond its own cells, on `cells` (h, w)."""
+        own = self.latents[:, :, *part.cells]
+        missing = [side - found for side, found in zip(cells, own.shape[2:], strict=True)]
+        latents = nn.functional.pad(own, (0, missing[1], 0, missing[0]))
+        return Noise(latents, self.hyper[:, :, *part.hyper_cells])
+
+
+class Part(NamedTuple):
+    """A rectangle of a picture whose latents are predicted from nothing outside it: a tile."""
+
+    top: int  # in cells; top and left are multiples of 4
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def cells(self) -> tuple[slice, slice]:
+        """Rows and columns of cells."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def hyper_cells(self) -> tuple[slice, slice]:
+        """Rows and columns of hyper-latents."""
+        ends = (self.top, self.bottom, self.left, self.right)
+        top, bottom, left, right = (-(-end // HYPER_LATENTS) for end in ends)
+        return slice(top, bottom), slice(left, right)
+
+
+class Cut(NamedTuple):
+    """A line at which the entropy model is cut in two, as at the border of tiles."""
+
+    horizontal: bool
+    cell: int  # the first one beyond the line, a multiple of 4
+
+    def parts(self, height: int, width: int) -> tuple[Part, Part]:
+        """Of a picture of so many cells."""
+        if self.horizontal:
+            return Part(0, 0, self.cell, width), Part(self.cell, 0, height, width)
+        return Part(0, 0, height, self.cell), Part(0, self.cell, height, width)
+
+
+class Coded(NamedTuple):
+    """What the coder makes of latents."""
+
+    decoded: Tensor  # (B, M, h, w)
+    prior: Tensor  # (B, mean width, h, w), what the synthesis is told of the hyper-latents
+    latent_bits: Tensor  # (B,)
+    hyper_bits: Tensor  # (B,)
+    level_bits: Tensor  # (B,)
 
 
 class FlagshipOutput(NamedTuple):
     """What one pass gives."""
 
     reconstruction: Tensor  # (B, 3, H, W), nominally [-0.5, 0.5]
+    fast: Tensor | None  # (B, 3, H, W), likewise, of the light synthesis where it was asked for
     preview: Tensor  # (B, 3, H / 8, W / 8), likewise
     level: Tensor  # (B, 1, h, w) float holding integers -8..8
     q: Tensor  # (B,) of the header, in quarter octaves, multiples of 1 / 64
@@ -223,6 +302,17 @@ class FlagshipNetwork(nn.Module):
             config.detail_channels,
             config.mean_width,
         )
+        self.fast = Synthesis(
+            config.fast.edge_channels,
+            config.fast.edge_blocks,
+            config.fast.width_8,
+            config.fast.width_16,
+            config.fast.blocks_8,
+            config.fast.blocks_16,
+            latents,
+            config.detail_channels,
+            config.mean_width,
+        )
         self.preview = Preview(config.groups[0], config.mean_width)
         magnitudes = torch.from_numpy(magnitude_table()).float() / 2**ACTIVATION_BITS
         self.register_buffer("magnitudes", magnitudes, persistent=False)
@@ -246,9 +336,10 @@ class FlagshipNetwork(nn.Module):
                     module.weight.data.mul_(0.1)
         with torch.no_grad():
             self.analysis.to_latents.weight.mul_(_LATENT_GAIN)
-            if self.synthesis.enter_8 is not None:
-                self.synthesis.enter_8.weight.zero_()
-            self.synthesis.edge.weight.mul_(0.1)
+            for synthesis in (self.synthesis, self.fast):
+                if synthesis.enter_8 is not None:
+                    synthesis.enter_8.weight.zero_()
+                synthesis.edge.weight.mul_(0.1)
             self.preview.last.weight.mul_(0.1)
         if self.config.importance_map:
             nn.init.zeros_(self.importance_net.last.weight)
@@ -272,6 +363,8 @@ class FlagshipNetwork(nn.Module):
         noise: Noise | None = None,
         with_map: bool = True,
         hard: bool = False,
+        with_fast: bool = False,
+        cut: Cut | None = None,
     ) -> FlagshipOutput:
         """One pass.
 
@@ -279,48 +372,100 @@ class FlagshipNetwork(nn.Module):
         coding tables cost, and table indices those of the integer network, exactly.
 
         Args:
-            x: (B, 3, H, W) in [-0.5, 0.5], H and W multiples of 64.
+            x: (B, 3, H, W) in [-0.5, 0.5], H and W multiples of 16.
             q: (B,) in quarter octaves, multiples of 1 / 64.
             offset: (B, 1, H / 16, W / 16) added to the importance map, in quarter octaves.
             noise: for the rates of a training pass that is not hard.
             with_map: False leaves the network's own map out.
             hard: rates of rounded values, with straight-through gradients.
+            with_fast: the light synthesis runs too.
+            cut: where the entropy model sees nothing beyond a line, as at a tile's border; the
+                transforms see across it.
         """
         y, features = self.analysis(x, q)
         importance = offset
         if with_map and self.config.importance_map:
             importance = importance + self.importance_net(features)
         level, q = centred_levels(importance, q)
-        planes = condition(q, level)
-        z_soft = self.hyper_analysis(y, planes)
-        z = round_half_up(z_soft.clamp(-MAX_HYPER, MAX_HYPER))
-        if self.training and not hard:
-            assert noise is not None
-            hyper_bits = self.hyper_model(z_soft + noise.hyper, q)
-        else:
-            hyper_bits = self.hyper_model(z, q)
-        decoded, prior, latent_bits = self._code_latents(
-            y, z, level, q, planes, noise if self.training and not hard else None
+        parts: tuple[Part, ...] = (Part(0, 0, *y.shape[2:]),)
+        axis = 3
+        if cut is not None:
+            parts, axis = cut.parts(*y.shape[2:]), 2 if cut.horizontal else 3
+        coded = [
+            self._code(y[:, :, *part.cells], level[:, :, *part.cells], q, part, noise, hard)
+            for part in parts
+        ]
+        decoded, prior = (
+            torch.cat([getattr(part, name) for part in coded], dim=axis)
+            for name in ("decoded", "prior")
         )
-        level_bits = self.level_model(level)
+        latent_bits, hyper_bits, level_bits = (
+            torch.stack([getattr(part, name) for part in coded]).sum(dim=0)
+            for name in ("latent_bits", "hyper_bits", "level_bits")
+        )
+        planes = condition(q, level)
         return FlagshipOutput(
             self.synthesis(decoded, prior, planes),
+            self.fast(decoded, prior, planes) if with_fast else None,
             self.preview(decoded[:, : self.config.groups[0]], prior, planes),
             level,
             q,
-            latent_bits.sum(dim=(1, 2, 3)),
+            latent_bits,
+            hyper_bits,
+            level_bits,
+        )
+
+    def _code(
+        self, y: Tensor, level: Tensor, q: Tensor, part: Part, noise: Noise | None, hard: bool
+    ) -> Coded:
+        """Hyper-latents and latents of a part; y (B, M, h, w), level (B, 1, h, w)."""
+        height, width = y.shape[2:]
+        level_bits = self.level_model(level)
+        missing = (0, -width % HYPER_LATENTS, 0, -height % HYPER_LATENTS)
+        y, level = (nn.functional.pad(plane, missing, "replicate") for plane in (y, level))
+        planes = condition(q, level)
+        z_soft = self.hyper_analysis(y, planes)
+        z = round_half_up(z_soft.clamp(-MAX_HYPER, MAX_HYPER))
+        own_noise = None
+        if self.training and not hard:
+            assert noise is not None
+            own_noise = noise.part(part, (y.shape[2], y.shape[3]))
+            hyper_bits = self.hyper_model(z_soft + own_noise.hyper, q)
+        else:
+            hyper_bits = self.hyper_model(z, q)
+        decoded, prior, latent_bits = self._code_latents(
+            y, z, level, q, planes, own_noise, height, width
+        )
+        inside = (slice(None), slice(None), slice(height), slice(width))
+        return Coded(
+            decoded[inside],
+            prior[inside],
+            latent_bits[inside].sum(dim=(1, 2, 3)),
             hyper_bits.sum(dim=(1, 2, 3)),
             level_bits.sum(dim=(1, 2, 3)),
         )
 
     def _code_latents(
-        self, y: Tensor, z: Tensor, level: Tensor, q: Tensor, planes: Tensor, noise: Noise | None
+        self,
+        y: Tensor,
+        z: Tensor,
+        level: Tensor,
+        q: Tensor,
+        planes: Tensor,
+        noise: Noise | None,
+        own_height: int,
+        own_width: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Decoded latents (B, M, h, w), the synthesis' prior features, bits (B, M, h, w)."""
+        """Decoded latents (B, M, h, w), the synthesis' prior features, bits (B, M, h, w).
+
+        Cells beyond the own ones have symbol 0; their bits are not to be counted.
+        """
         height, width = y.shape[2:]
         row = torch.arange(height, device=y.device)[:, None]
         column = torch.arange(width, device=y.device)
         first = (row + column) % 2 == 0
+        own_cells = (row < own_height) & (column < own_width)
+        all_own = (own_height, own_width) == (height, width)
         gain = torch.exp2((q[:, None, None, None] + level) / 4)
         told = torch.cat([level, q[:, None, None, None].expand_as(level)], dim=1)
         mean_state = self.mean_network.begin(z, planes)
@@ -339,6 +484,8 @@ class FlagshipNetwork(nn.Module):
                 table = self.scale_network.table(scale_state, told, group, second)
                 exact = (own - mean) * gain
                 symbol = round_half_up(exact)
+                if not all_own:
+                    symbol = torch.where(own_cells, symbol, 0.0)
                 here = first if second == 0 else ~first
                 decoded = torch.where(here, mean + symbol / gain, 0.0)
                 of_pass.append((decoded, exact, symbol, table))
@@ -375,6 +522,7 @@ class Macs(NamedTuple):
     mean: float  # each step of a checkerboard counted on its half of the positions
     scale: float  # likewise
     synthesis: float
+    fast: float  # in place of the synthesis, where time counts for more
     preview: float  # in place of the synthesis, where a preview is all that is wanted
 
     @property
@@ -387,7 +535,7 @@ def kmacs_per_pixel(config: FlagshipConfig) -> Macs:
     """Count the convolutions of a network by running it once."""
     network = FlagshipNetwork(config).eval()
     counts = dict.fromkeys(Macs._fields, 0.0)
-    side = PICTURE_MULTIPLE
+    side = HYPER_PX
     parts = {
         "analysis": "analysis",
         "importance_net": "importance",
@@ -395,6 +543,7 @@ def kmacs_per_pixel(config: FlagshipConfig) -> Macs:
         "mean_network": "mean",
         "scale_network": "scale",
         "synthesis": "synthesis",
+        "fast": "fast",
         "preview": "preview",
     }
 
@@ -414,5 +563,6 @@ def kmacs_per_pixel(config: FlagshipConfig) -> Macs:
             module.register_forward_hook(count(parts[head], 0.5 if halved else 1.0))
     h = side // LATENT_PX
     with torch.no_grad():
-        network(torch.zeros(1, 3, side, side), torch.zeros(1), torch.zeros(1, 1, h, h))
+        x, q, offset = torch.zeros(1, 3, side, side), torch.zeros(1), torch.zeros(1, 1, h, h)
+        network(x, q, offset, with_fast=True)
     return Macs(**counts)
