@@ -219,6 +219,9 @@ class Codec:
             whole = pack_whole(picture) if whole is None else whole
             if wanted_bytes is None or len(whole) <= wanted_bytes:
                 return whole
+            if len(whole) < len(coded.data):
+                nearest = f"the smallest file of this picture has {len(whole):,} B, kept whole"
+                coded = _Coded(whole, f"asked for at most {asked}, {nearest}", True)
         if whole is not None and wanted_bytes is None:
             may_be_larger = _WHOLE_MAY_BE_LARGER if psnr_db is None else 1
             if len(whole) <= may_be_larger * len(coded.data):

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 __all__ = ["entropy_bpp"]
 
-# One row of each of so many equal bands. Where in its band is scattered, lest lines of text keep in
-# step with the rows.
+# One row of each of so many equal bands. Where in its band goes with the square of the band's number,
+# lest lines of text keep in step with the rows.
 _ROWS = 32
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -57,7 +57,7 @@ def _sampled(height: int) -> npt.NDArray[np.intp]:
     if height <= _ROWS:
         return np.arange(height)
     band = np.arange(_ROWS)
-    return ((band + band * _GOLDEN % 1) * height / _ROWS).astype(np.intp)
+    return ((band + band**2 * _GOLDEN % 1) * height / _ROWS).astype(np.intp)
 
 
 def _entropy(counts: npt.NDArray[np.integer]) -> float:
