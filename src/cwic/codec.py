@@ -72,8 +72,8 @@ _WHOLE_MAY_BE_LARGER = 1.25
 # To keep a picture whole is tried up to so much of `entropy_bpp`. Measured, see "Kept whole" in
 # docs/experiments.md: so that it is not tried in vain on photographs, nor missed where it is right.
 _TRIED_BPP = 2.5
-_TRIED_BPP_PER_QUALITY = 0.09  # above the middle
-_TRIED_BPP_PER_BPP = 2.25  # of a size that is asked for, above half a bit
+_TRIED_BPP_PER_QUALITY = 0.08  # above the middle
+_TRIED_BPP_PER_BPP = 1.9  # of a size that is asked for, above half a bit
 
 _WHOLE = WholeReader()
 
@@ -192,13 +192,18 @@ class Codec:
         offset = self._offset(picture, roi, roi_strength, saliency)
         if lossless == "always":
             return _always_whole(picture, wanted_bytes, asked, strict)
+        # As near as coded files come, unless that is a promise.
+        fits_bytes = math.inf
+        if wanted_bytes is not None:
+            fits_bytes = wanted_bytes * (1 if strict else 1 + _SIZE_TOLERANCE)
         may_be_whole = lossless == "auto" and is_available()
         whole: bytes | None = None
         if may_be_whole and _is_worth_trying(picture, wanted_bytes, psnr_db, quality):
             whole = pack_whole(picture)
-            if wanted_bytes is not None and len(whole) <= wanted_bytes:
+            if wanted_bytes is not None and len(whole) <= fits_bytes:
                 return whole
 
+        self._family.tile_px(picture.height, picture.width)  # raises before memory is taken
         analyzed = self._family.analyze(picture.pixels)
         if wanted_bytes is not None:
             # Far beyond any file, and small enough for logarithms.
@@ -217,7 +222,7 @@ class Codec:
         is_missed = coded.is_worse if wanted_bytes is None else bool(coded.complaint)
         if may_be_whole and is_missed:
             whole = pack_whole(picture) if whole is None else whole
-            if wanted_bytes is None or len(whole) <= wanted_bytes:
+            if len(whole) <= fits_bytes:
                 return whole
             if len(whole) < len(coded.data):
                 nearest = f"the smallest file of this picture has {len(whole):,} B, kept whole"
