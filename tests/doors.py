@@ -334,7 +334,7 @@ def seeds(door: str) -> Iterator[Seed]:
     for side in (1, 9, 32):
         drawn = (np.mgrid[0:side, 0:side] // 5).sum(axis=0) % 3 * 100
         for channels in (1, 2, 3, 4):
-            picture = np.repeat(drawn[..., None], channels, 2).astype(np.uint8)
+            picture = (drawn[..., None] + np.arange(channels)).astype(np.uint8)
             data = pack_whole(read_picture(picture))
             name = f"whole-{side}-{channels}"
             if door == "payload":

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import cwic
 from cwic import bitstream, model_file
 from cwic.bitstream import Limits
 from cwic.codec import Codec
@@ -22,6 +23,7 @@ from cwic.errors import (
     ModelError,
     TargetError,
 )
+from cwic.image import Mode
 
 
 def decoded_array(codec: Codec, data: bytes) -> np.ndarray:
@@ -232,6 +234,47 @@ def test_any_picture_comes_back_with_its_size_its_alpha_and_its_metadata(
     assert decoded.info.get("xmp") == xmp
     if mode != "CMYK":  # goes through its profile, which is then dropped
         assert decoded.info.get("icc_profile") == icc
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_picture_with_equal_channels_is_coded_as_grey_and_comes_back_in_its_mode(
+    alpha: bool, tiny_flagship_codec: Codec
+) -> None:
+    grey = seeded_picture(9)[..., 0]
+    planes = [grey, grey, grey] + ([255 - grey] if alpha else [])
+    image = Image.fromarray(np.dstack(planes))
+    image.info["icc_profile"] = b"of RGB"
+    data = tiny_flagship_codec.encode(image, quality=40)
+    as_grey = tiny_flagship_codec.encode(grey, quality=40)
+    assert bitstream.unpack(data).tiles == bitstream.unpack(as_grey).tiles
+    decoded = tiny_flagship_codec.decode(data)
+    assert decoded.mode == image.mode
+    assert decoded.info["icc_profile"] == b"of RGB"
+    expected = np.asarray(tiny_flagship_codec.decode(as_grey))
+    for channel in "RGB":
+        np.testing.assert_array_equal(decoded.getchannel(channel), expected)
+    if alpha:
+        np.testing.assert_array_equal(decoded.getchannel("A"), 255 - grey)
+
+
+def test_one_pixel_of_colour_makes_a_picture_one_of_colour(tiny_flagship_codec: Codec) -> None:
+    pixels = np.repeat(seeded_picture(9)[..., :1], 3, axis=2)
+    pixels[-1, -1, 2] ^= 1
+    data = tiny_flagship_codec.encode(pixels, quality=40)
+    assert cwic.read_header(data).mode == Mode.RGB
+
+
+def test_the_psnr_of_a_grey_picture_is_that_of_what_is_shown(tiny_flagship_codec: Codec) -> None:
+    pixels = np.repeat(seeded_picture(9)[..., :1], 3, axis=2)
+
+    def psnr_db(data: bytes) -> float:
+        error = decoded_array(tiny_flagship_codec, data).astype(float) - pixels
+        return float(10 * np.log10(255**2 / np.square(error).mean()))
+
+    for quality in (20, 80):
+        wanted_db = psnr_db(tiny_flagship_codec.encode(pixels, quality=quality))
+        data = tiny_flagship_codec.encode(pixels, psnr_db=wanted_db)
+        assert psnr_db(data) == pytest.approx(wanted_db, abs=0.05)
 
 
 def test_metadata_is_kept_unless_it_is_stripped(tiny_codec: Codec) -> None:

@@ -66,7 +66,7 @@ def read(data: bytes) -> File:
     assert 1 <= height < 2**31
     (layout,) = take(1)
     mode, exponent = layout & 15, layout >> 4
-    assert mode <= 3
+    assert mode <= 5
     zigzag = varint()
     q = zigzag // 2 if zigzag % 2 == 0 else -(zigzag + 1) // 2
     assert -4096 <= q <= 4096
@@ -83,9 +83,9 @@ def read(data: bytes) -> File:
     assert TILE + WHOLE - of_tiles not in kinds
     if identity == bytes(8):
         assert q == 0
-        assert kinds.count(ALPHA) <= (mode in (2, 3))
+        assert kinds.count(ALPHA) <= (mode in (2, 3, 5))
     else:
-        assert kinds.count(ALPHA) == (mode in (2, 3))
+        assert kinds.count(ALPHA) == (mode in (2, 3, 5))
     before_crc = position
     assert int.from_bytes(take(2), "big") == binascii.crc_hqx(data[:before_crc], 0xFFFF)
     sections = []
@@ -158,7 +158,7 @@ def test_a_picture_kept_whole_is_what_the_page_says(path: Path) -> None:
     for body in file.of(ALPHA):
         picture[..., 3] = alpha_plane(body, file.width, file.height)
     expected = Image.open(path.with_suffix(".png"))
-    assert expected.mode == Mode(file.mode).name
+    assert expected.mode == Mode(file.mode).pil_name
     np.testing.assert_array_equal(picture, expected.convert("RGBA"))
 
 

@@ -28,12 +28,20 @@ from cwic.image import (
 
 sides = st.integers(1, 70)
 seeds = st.integers(0, 2**32 - 1)
-channel_counts = {Mode.L: 1, Mode.LA: 2, Mode.RGB: 3, Mode.RGBA: 4}
+channel_counts = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
 
 def noise(seed: int, *shape: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def noise_of(mode: Mode, seed: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Samples of a picture of a mode."""
+    samples = noise(seed, height, width, channel_counts[mode.pil_name])
+    if mode in (Mode.NEUTRAL_RGB, Mode.NEUTRAL_RGBA):
+        samples[..., 1] = samples[..., 2] = samples[..., 0]
+    return samples
 
 
 def noise_image(mode: str, width: int = 13, height: int = 7) -> Image.Image:
@@ -96,12 +104,12 @@ def tags_of(exif: bytes | None) -> dict[int, Any]:
 def test_an_array_of_any_mode_and_size_comes_back_exactly(
     width: int, height: int, mode: Mode, seed: int
 ) -> None:
-    array = noise(seed, height, width, channel_counts[mode])
+    array = noise_of(mode, seed, height, width)
     picture = read_picture(array)
     assert (picture.width, picture.height, picture.mode) == (width, height, mode)
     assert picture.pixels.shape == (height, width, 3)
     image = to_pil(picture)
-    assert image.mode == mode.name
+    assert image.mode == mode.pil_name
     np.testing.assert_array_equal(np.asarray(image).reshape(array.shape), array)
 
 
@@ -110,7 +118,7 @@ def test_an_array_of_any_mode_and_size_comes_back_exactly(
 def test_a_lossless_file_of_any_mode_and_size_comes_back_exactly(
     width: int, height: int, mode: Mode, file_format: str, seed: int
 ) -> None:
-    picture = read_picture(noise(seed, height, width, channel_counts[mode]))
+    picture = read_picture(noise_of(mode, seed, height, width))
     again = read_picture(io.BytesIO(encode_image(to_pil(picture), file_format)))
     np.testing.assert_array_equal(again.pixels, picture.pixels)
     if mode.has_alpha:
@@ -187,7 +195,7 @@ def test_something_that_is_no_picture_is_an_image_error() -> None:
         ("1", Mode.L),
         ("L", Mode.L),
         ("LA", Mode.LA),
-        ("P", Mode.RGB),
+        ("P", Mode.NEUTRAL_RGB),
         ("PA", Mode.RGBA),
         ("RGB", Mode.RGB),
         ("RGBA", Mode.RGBA),
@@ -260,7 +268,7 @@ def test_a_transparent_grey_of_16_bits_becomes_an_alpha_plane() -> None:
 def test_a_palette_with_transparency_becomes_an_alpha_plane() -> None:
     image = noise_image("P")
     transparent = read_picture(file_of(image, "PNG", transparency=3))
-    assert transparent.mode == Mode.RGBA
+    assert transparent.mode == Mode.NEUTRAL_RGBA
     assert transparent.alpha is not None
     np.testing.assert_array_equal(transparent.alpha == 0, np.asarray(image) == 3)
     table = read_picture(file_of(image, "PNG", transparency=bytes(range(16))))
@@ -539,7 +547,7 @@ def test_grey_output_is_the_rounded_luma() -> None:
 @pytest.mark.filterwarnings("ignore:.*has no transparency:cwic.errors.CodecWarning")
 def test_every_format_holds_every_mode(tmp_path: Path, extension: str, mode: Mode) -> None:
     smooth = np.add.outer(np.arange(40), np.arange(48))[:, :, None]
-    channels = np.repeat(smooth, channel_counts[mode], axis=2).astype(np.uint8) + 100
+    channels = np.repeat(smooth, channel_counts[mode.pil_name], axis=2).astype(np.uint8) + 100
     if mode.has_alpha:
         channels[:, :, -1] = 255
     path = tmp_path / f"picture.{extension.upper()}"
@@ -552,7 +560,7 @@ def test_every_format_holds_every_mode(tmp_path: Path, extension: str, mode: Mod
 @pytest.mark.parametrize("extension", ["jpg", "ppm", "bmp"])
 @pytest.mark.parametrize("mode", [Mode.LA, Mode.RGBA])
 def test_transparency_is_laid_on_white_with_a_warning(extension: str, mode: Mode) -> None:
-    channels = np.zeros((8, 8, channel_counts[mode]), np.uint8)
+    channels = np.zeros((8, 8, channel_counts[mode.pil_name]), np.uint8)
     channels[:, :, -1] = 51
     with pytest.warns(CodecWarning, match="is laid on white"):
         data = encode_image(to_pil(read_picture(channels)), extension)

@@ -213,7 +213,7 @@ def test_a_side_beyond_what_a_stream_holds_is_divided() -> None:
 def test_a_picture_beyond_what_a_stream_holds_is_divided_and_takes_bounded_memory() -> None:
     """Beside the picture itself, reading holds one tile and what libwebp makes of it."""
     pixels = np.zeros((1024, 3 * 2048, 3), np.uint8)
-    pixels[::40, ::30] = 200
+    pixels[::40, ::30, 0] = 200
     data = kept(pixels)
     header = read_header(data)
     assert (header.tile_px, header.num_tiles) == (2048, 3)

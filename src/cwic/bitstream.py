@@ -55,8 +55,8 @@ MAX_SIDE_PX = 2**31 - 1
 MAX_Q = 4096
 TILE_SIDES_PX = tuple(2 ** (exponent + 5) for exponent in range(1, 11))
 
-_NUM_MODES = 4
-_MODES_WITH_ALPHA = (2, 3)
+_NUM_MODES = 6
+_MODES_WITH_ALPHA = (2, 3, 5)
 _HEADER_CRC_BYTES = 2
 _BODY_CRC_BYTES = 4
 # Lengths are checked against the file; this only keeps a hostile one from becoming a huge integer.
@@ -123,7 +123,8 @@ class Header:
         identity: 8 bytes that name the model; `NO_MODEL` where the picture is kept whole.
         width: in pixels.
         height: in pixels.
-        mode: 0 RGB, 1 L, 2 RGBA, 3 LA; the meaning is `image.Mode`'s.
+        mode: 0 RGB, 1 L, 2 RGBA, 3 LA, 4 and 5 RGB and RGBA with equal channels; the meaning is
+            `image.Mode`'s.
         tile_px: side of a tile in pixels; None where one tile holds the whole picture.
         q: rate offset of the model, in 1/64 units, in [-4096, 4096]; 0 where there is none.
         sections: in the order in which they stand in the file; the tiles are last, in raster order.
@@ -220,7 +221,7 @@ def pack(
             whole.
         width: in pixels, in [1, 2^31 - 1].
         height: in pixels, in [1, 2^31 - 1].
-        mode: 0 RGB, 1 L, 2 RGBA, 3 LA.
+        mode: 0 to 5, see :class:`Header`.
         q: rate offset in 1/64 units, in [-4096, 4096]; 0 without a model.
         tiles: payload of each tile, in raster order.
         tile_px: side of a tile in pixels, a power of two in [64, 32768]; None for one tile.
@@ -240,7 +241,7 @@ def pack(
     _require(len(identity) == IDENTITY_BYTES, f"identity of {len(identity)} bytes", "8 bytes")
     _require(1 <= width <= MAX_SIDE_PX, f"width {width} px", f"1 to {MAX_SIDE_PX}")
     _require(1 <= height <= MAX_SIDE_PX, f"height {height} px", f"1 to {MAX_SIDE_PX}")
-    _require(0 <= mode < _NUM_MODES, f"mode {mode}", "0 to 3")
+    _require(0 <= mode < _NUM_MODES, f"mode {mode}", f"0 to {_NUM_MODES - 1}")
     _require(abs(q) <= MAX_Q, f"q {q}", f"-{MAX_Q} to {MAX_Q}")
     is_whole = identity == NO_MODEL
     _require(not is_whole or q == 0, f"q {q} without a model", "0")
@@ -323,8 +324,8 @@ def read_header(data: Data, limits: Limits | None = None) -> Header:
         mode, tile_exponent = layout & 15, layout >> 4
         if mode >= _NUM_MODES or tile_exponent > len(TILE_SIDES_PX):
             raise BitstreamError(
-                f"found layout byte {layout:#04x}, expected a mode 0 to 3 in its low half and a "
-                f"tile exponent 0 to {len(TILE_SIDES_PX)} in its high half"
+                f"found layout byte {layout:#04x}, expected a mode 0 to {_NUM_MODES - 1} in its "
+                f"low half and a tile exponent 0 to {len(TILE_SIDES_PX)} in its high half"
             )
         tile_px = TILE_SIDES_PX[tile_exponent - 1] if tile_exponent else None
         zigzag = reader.varint("q")

@@ -930,7 +930,8 @@ def _info(options: argparse.Namespace) -> int:
         "bpp": round(_rate_bpp(data, header), 6),
         "width": header.width,
         "height": header.height,
-        "mode": Mode(header.mode).name,
+        "mode": Mode(header.mode).pil_name,
+        "grey": Mode(header.mode).is_grey,
         "model": known,
         "kept_whole": header.is_whole,
         "identity": header.identity.hex(),
@@ -949,7 +950,8 @@ def _info(options: argparse.Namespace) -> int:
     print(
         f"file      {facts['file']}\n"
         f"size      {len(data):,} B, {facts['bpp']:.3f} bpp\n"
-        f"picture   {header.width}x{header.height} {facts['mode']}\n"
+        f"picture   {header.width}x{header.height} {facts['mode']}"
+        f"{', all grey' if facts['grey'] and facts['mode'].startswith('RGB') else ''}\n"
         f"model     {'none, kept whole' if header.is_whole else made_by}\n"
         f"q         {header.q}, rate offset in 1/64\n"
         f"sections  {listed}\n"
@@ -1028,7 +1030,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     for source in options.inputs:
         paths += _files_in(source, _PICTURE_SUFFIXES) if source.is_dir() else [source]
     one_from_the_start()
-    with _extra("evaluate", ("torch", "pytorch_msssim", "scipy", "matplotlib"), NotBuiltError):
+    with _extra(
+        "evaluate", ("torch", "pytorch_msssim", "scipy", "ssimulacra2", "matplotlib"), NotBuiltError
+    ):
         from cwic.evaluation.benchmark import evaluate
 
         result = evaluate(

@@ -25,7 +25,16 @@ from cwic.errors import (
     UnknownModelError,
 )
 from cwic.family import Allocation, Analyzed, Family, Offset, shrunk
-from cwic.image import MAX_PIXELS, Metadata, Mode, Picture, Source, read_picture, to_pil
+from cwic.image import (
+    MAX_PIXELS,
+    Metadata,
+    Mode,
+    Picture,
+    Source,
+    as_shown,
+    read_picture,
+    to_pil,
+)
 from cwic.lossless_probe import entropy_bpp
 from cwic.rate_control import search_offset
 from cwic.saliency import (
@@ -446,7 +455,7 @@ class Codec:
 
         # Searched downwards from the best, so that "strict" is the same promise as for sizes.
         def loss_db(negative_q: int) -> float:
-            decoded = analyzed.code(-negative_q, offset).pixels()
+            decoded = as_shown(analyzed.code(-negative_q, offset).pixels(), picture.mode)
             mse = float(np.square(reference - decoded).mean())
             return 10 * math.log10(max(mse, 1e-10) / 255**2)
 

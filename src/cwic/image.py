@@ -34,6 +34,7 @@ __all__ = [
     "Mode",
     "Picture",
     "Source",
+    "as_shown",
     "crop",
     "encode_image",
     "pad_to_multiple",
@@ -59,11 +60,23 @@ class Mode(IntEnum):
     L = 1
     RGBA = 2
     LA = 3
+    NEUTRAL_RGB = 4  # RGB whose channels are equal everywhere: coded as grey, and comes back so
+    NEUTRAL_RGBA = 5
 
     @property
     def has_alpha(self) -> bool:
         """Whether pictures of this mode carry an alpha plane."""
-        return self in (Mode.RGBA, Mode.LA)
+        return self in (Mode.RGBA, Mode.LA, Mode.NEUTRAL_RGBA)
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the channels of a decoded picture are made equal."""
+        return self not in (Mode.RGB, Mode.RGBA)
+
+    @property
+    def pil_name(self) -> str:
+        """Of Pillow's mode that a picture comes back in."""
+        return self.name.removeprefix("NEUTRAL_")
 
 
 @dataclass(frozen=True)
@@ -170,7 +183,7 @@ def read_picture(
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """A Pillow image of the picture's own mode, which is the name of its Pillow mode too.
+    """A Pillow image of the picture's own mode.
 
     Grey is the rounded luma 0.299 R + 0.587 G + 0.114 B, so three equal channels give themselves.
 
@@ -181,14 +194,22 @@ def to_pil(picture: Picture) -> Image.Image:
         The image; metadata is in `info` as Pillow's readers put it there, where `encode_image` and
         `save_image` find it.
     """
-    image = Image.fromarray(np.ascontiguousarray(picture.pixels))
+    image = Image.fromarray(as_shown(picture.pixels, picture.mode))
     if picture.mode in (Mode.L, Mode.LA):
         image = image.convert("L")
     if picture.alpha is not None:
         alpha = Image.fromarray(np.ascontiguousarray(picture.alpha))
-        image = Image.merge(picture.mode.name, (*image.split(), alpha))
+        image = Image.merge(picture.mode.pil_name, (*image.split(), alpha))
     image.info.update(picture.metadata.as_pil_info())
     return image
+
+
+def as_shown(pixels: NDArray[np.uint8], mode: Mode) -> NDArray[np.uint8]:
+    """(H, W, 3) of a network as the mode shows it: three equal channels if it is grey."""
+    pixels = np.ascontiguousarray(pixels)
+    if not mode.is_grey:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"))
 
 
 def save_image(
@@ -572,8 +593,20 @@ def _from_channels(channels: NDArray[np.uint8], metadata: Metadata) -> Picture:
     if channels.shape[2] == 1:
         mode = Mode.L if alpha is None else Mode.LA
         return Picture(np.repeat(channels, 3, axis=2), alpha, mode, metadata)
-    mode = Mode.RGB if alpha is None else Mode.RGBA
+    if _is_neutral(channels):
+        mode = Mode.NEUTRAL_RGB if alpha is None else Mode.NEUTRAL_RGBA
+    else:
+        mode = Mode.RGB if alpha is None else Mode.RGBA
     return Picture(np.ascontiguousarray(channels), alpha, mode, metadata)
+
+
+def _is_neutral(channels: NDArray[np.uint8]) -> bool:
+    """Whether the three channels of (H, W, 3) are equal everywhere."""
+    # Most pictures have colour in their first rows already.
+    return all(
+        np.array_equal(rows[..., 0], rows[..., 1]) and np.array_equal(rows[..., 0], rows[..., 2])
+        for rows in (channels[start : start + 64] for start in range(0, len(channels), 64))
+    )
 
 
 def _metadata(image: Image.Image, notes: list[str]) -> tuple[Metadata, int]:

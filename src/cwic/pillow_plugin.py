@@ -70,7 +70,7 @@ class CwicImageFile(ImageFile.ImageFile):
             header = _read_header(self.fp)
             self._limits = bitstream.Limits(max_pixels=header.width * header.height)
             self._size = header.width, header.height
-            self._mode = Mode(header.mode).name
+            self._mode = Mode(header.mode).pil_name
             self.info.update(_read_metadata(self.fp, header).as_pil_info())
         # Anything but an empty list says that there are pixels to load.
         self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
