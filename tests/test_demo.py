@@ -62,6 +62,17 @@ def test_what_cannot_be_met_is_said(photo: Path) -> None:
     assert "asked for 50 B" in found.warnings[0]
 
 
+def test_a_drawing_is_kept_whole_and_said_to_be(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:100, 0:150]
+    Image.fromarray(((x + 2 * y) // 7 % 3 * 100).astype(np.uint8)).save(tmp_path / "drawing.png")
+    found = coded(tmp_path / "drawing.png", Wish(), None)
+    assert ", kept whole: 150x100" in found.summary
+    (tmp_path / "drawing.cwic").write_bytes(found.data)
+    assert ", kept whole: 150x100" in opened(tmp_path / "drawing.cwic").summary
+    left = coded(tmp_path / "drawing.png", Wish(lossless="never"), None)
+    assert "kept whole" not in left.summary
+
+
 def test_bits_go_where_it_was_painted(photo: Path) -> None:
     mask = np.zeros((100, 150), bool)
     mask[:50, :60] = True

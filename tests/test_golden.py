@@ -14,9 +14,11 @@ from PIL import Image
 from cwic import cvpr2018_coder
 from cwic.codec import Codec
 from cwic.errors import BitstreamError
+from cwic.whole import WholeReader
 
 FOLDER = Path(__file__).parent / "data" / "golden"
 FILES = sorted(FOLDER.glob("*.cwic"))
+WHOLE = [file for file in FILES if file.name.startswith("whole-")]
 
 # What numpy and OpenBLAS can be told to do without, or to pretend to be.
 MACHINES = {
@@ -30,7 +32,9 @@ MACHINES = {
 NEEDS = {"Haswell": "avx2", "SkylakeX": "avx512f"}
 
 
-def codec_of(file: Path) -> Codec:
+def codec_of(file: Path) -> Codec | WholeReader:
+    if file in WHOLE:
+        return WholeReader()
     return Codec.load(FOLDER / f"{file.name.partition('-')[0]}.cwicmodel", threads=1)
 
 
@@ -62,6 +66,13 @@ def test_a_golden_file_decodes_to_its_picture_within_one(file: Path) -> None:
         assert decoded.mode == expected.mode
         difference = np.abs(np.asarray(decoded).astype(int) - np.asarray(expected))
     assert difference.max() <= 1
+
+
+def test_a_golden_file_of_a_picture_kept_whole_is_exactly_its_picture() -> None:
+    assert len(WHOLE) >= 6
+    for file in WHOLE:
+        with Image.open(file.with_suffix(".png")) as expected:
+            assert np.array_equal(codec_of(file).decode(file.read_bytes()), expected)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
