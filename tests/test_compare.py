@@ -11,8 +11,8 @@ from conftest import seeded_picture
 from PIL import Image, features
 
 from cwic.codec import Codec
-from cwic.compare import CODECS, compared, compared_page, installed, of_size, psnr_db
 from cwic.evaluation.anchors import contestant, default_names
+from cwic.evaluation.compare import CODECS, compared, compared_page, installed, of_size, psnr_db
 from cwic.evaluation.report import Comparison, Version
 
 
