@@ -3,7 +3,8 @@
 Two networks in the exact integers of the runtime's exact arithmetic say what a decoder can know:
 
 * :class:`CodeContext` of a bit of the code, from a cube of bits around it, as far as they are coded
-  before it (`known_before` of the runtime's coder). Symbols are -1 and 1, and 0 for what is outside, masked or not yet coded (the paper's 1, 2 and 0).
+  before it (`known_before` of the runtime's coder). Symbols are -1 and 1, and 0 for what is
+  outside, masked or not yet coded (the paper's 1, 2 and 0).
 * :class:`LevelContext` of each bit plane of a level of the importance map, from the cells that come
   before it in order of x + 2 y and from the level's higher bits.
 
