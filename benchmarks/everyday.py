@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cwic.compare import of_size
 from cwic.evaluation.anchors import Contestant, contestant, default_names
+from cwic.evaluation.compare import of_size
 from cwic.evaluation.measurement import Job, Point, Store, jobs_of, pixels_of, point_key
 from cwic.evaluation.metrics import measure, one_thread
 from cwic.model_file import DEFAULT_MODEL

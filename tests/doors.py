@@ -20,12 +20,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cwic import bitstream, cli, codec, model_file, pillow_plugin
+from cwic import bitstream, codec, model_file, pillow_plugin
 from cwic.bitstream import Kind
+from cwic.cli import main as cli
 from cwic.codec import Codec
 from cwic.errors import CodecError, CodecWarning
+from cwic.families.tiling import Rectangle, Tiling
 from cwic.image import Mode, read_picture
-from cwic.tiling import Rectangle, Tiling
 from cwic.whole import pack_whole
 
 GOLDEN = Path(__file__).resolve().parent / "data" / "golden"

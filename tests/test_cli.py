@@ -19,12 +19,12 @@ import pytest
 from PIL import Image
 
 import cwic
-from cwic import cli
+from cwic.cli import main as cli
 from cwic.codec import LOSSLESS
 from cwic.errors import CodecWarning, TrainingError
+from cwic.families.tiling import REDUCTIONS
 from cwic.image import encode_image
 from cwic.model_file import bundled_models
-from cwic.tiling import REDUCTIONS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -395,7 +395,7 @@ def test_info_says_what_is_in_a_file(run: Run, encoded: Path) -> None:
 
 def test_info_loads_no_network_and_no_runtime(encoded: Path) -> None:
     code = (
-        "import sys; from cwic.cli import main; main(sys.argv[1:]);"
+        "import sys; from cwic.cli.main import main; main(sys.argv[1:]);"
         "sys.exit('onnxruntime' in sys.modules or 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, "info", str(encoded)]
@@ -908,7 +908,7 @@ def test_the_module_runs_as_the_command_and_says_its_version() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from cwic.cli import main\n"
+        "import sys; from cwic.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "sys.exit(bool({'numpy', 'PIL', 'onnxruntime', 'torch'} & sys.modules.keys()))"

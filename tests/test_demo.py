@@ -17,9 +17,10 @@ from conftest import seeded_picture
 from PIL import Image
 
 import cwic
-from cwic import cli, demo
-from cwic.demo import Wish, coded, frame, opened, painted
+from cwic import serve as demo
+from cwic.cli import main as cli
 from cwic.errors import ImageError
+from cwic.serve import Wish, coded, frame, opened, painted
 
 
 @pytest.fixture(scope="module")

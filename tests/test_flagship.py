@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cwic import model_file
-from cwic.arithmetic_coder import BitCounter, BitEncoder
 from cwic.codec import Codec
+from cwic.coding.arithmetic_coder import BitCounter, BitEncoder
 from cwic.errors import BitstreamError, ModelError
-from cwic.flagship import Flagship, FlagshipAnalysis, FlagshipCoded, centred_levels
-from cwic.flagship_coder import LATENT_PX, MAX_LEVEL, cells_of, condition
-from cwic.step_network import MAX_HYPER, Checkerboard, taps
+from cwic.families.flagship.coder import LATENT_PX, MAX_LEVEL, cells_of, condition
+from cwic.families.flagship.family import Flagship, FlagshipAnalysis, FlagshipCoded, centred_levels
+from cwic.families.flagship.step_network import MAX_HYPER, Checkerboard, taps
 
 if TYPE_CHECKING:
     from cwic.training.model.flagship import FlagshipNetwork

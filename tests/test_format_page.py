@@ -138,8 +138,8 @@ def test_a_golden_file_is_what_the_page_says(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_payload_is_coded_as_the_page_says(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A range coder of Python integers in place of the library's reads the same symbols."""
-    monkeypatch.setattr("cwic.cvpr2018_coder.BitDecoder", ReferenceDecoder)
-    monkeypatch.setattr("cwic.flagship_coder.BitDecoder", ReferenceDecoder)
+    monkeypatch.setattr("cwic.families.cvpr2018.coder.BitDecoder", ReferenceDecoder)
+    monkeypatch.setattr("cwic.families.flagship.coder.BitDecoder", ReferenceDecoder)
     assert hashes(path) == expected_hashes(path)
 
 

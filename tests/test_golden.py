@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cwic import cvpr2018_coder
 from cwic.codec import Codec
 from cwic.errors import BitstreamError
+from cwic.families.cvpr2018 import coder as cvpr2018_coder
 from cwic.whole import WholeReader
 
 FOLDER = Path(__file__).parent / "data" / "golden"
@@ -104,7 +104,7 @@ def test_one_float_in_the_path_of_the_tables_would_be_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The network that chooses tables, evaluated in float32, loses its way."""
-    from cwic import step_network
+    from cwic.families.flagship import step_network
 
     monkeypatch.setattr(step_network.ScaleNetwork, "dtype", np.float32)
     monkeypatch.setattr(

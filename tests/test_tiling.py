@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cwic
-from cwic import bitstream, flagship, model_file
+from cwic import bitstream, model_file
 from cwic.codec import Codec
 from cwic.errors import BitstreamError, TargetError
-from cwic.flagship import Flagship, FlagshipAnalysis
-from cwic.flagship_coder import CodedLatents
-from cwic.tiling import REDUCTIONS, Rectangle, Tiling
+from cwic.families.flagship import family as flagship
+from cwic.families.flagship.coder import CodedLatents
+from cwic.families.flagship.family import Flagship, FlagshipAnalysis
+from cwic.families.tiling import REDUCTIONS, Rectangle, Tiling
 
 
 def large_picture(height: int, width: int) -> np.ndarray:

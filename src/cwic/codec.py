@@ -1,7 +1,7 @@
 """`Codec`: pictures <-> `.cwic` bytes with one loaded model.
 
 Puts the parts in order; each of them knows more than this module does about its own subject:
-pictures (:mod:`cwic.image`), pixels and payloads (a :class:`cwic.family.Family`), bytes
+pictures (:mod:`cwic.image`), pixels and payloads (a :class:`cwic.families.protocol.Family`), bytes
 (:mod:`cwic.bitstream`), the search for a rate (:mod:`cwic.rate_control`).
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic import bitstream, cvpr2018, flagship, model_file
+from cwic import bitstream, model_file
 from cwic.alpha_plane import pack_alpha, unpack_alpha
 from cwic.errors import (
     CodecWarning,
@@ -24,7 +24,10 @@ from cwic.errors import (
     TargetError,
     UnknownModelError,
 )
-from cwic.family import Allocation, Analyzed, Family, Offset, shrunk
+from cwic.families.cvpr2018 import family as cvpr2018
+from cwic.families.flagship import family as flagship
+from cwic.families.protocol import Allocation, Analyzed, Family, Offset, shrunk
+from cwic.families.tiling import Tiling, part_of
 from cwic.image import (
     MAX_PIXELS,
     Metadata,
@@ -46,7 +49,6 @@ from cwic.saliency import (
     offset_of_cells,
     read_mask,
 )
-from cwic.tiling import Tiling, part_of
 from cwic.whole import WholeReader, is_available, pack_whole
 
 # Families by name; a model file names its own.

@@ -26,8 +26,8 @@ import cwic
 from cwic import bitstream
 from cwic.bitstream import Kind
 from cwic.errors import BitstreamError, CodecError
+from cwic.families.tiling import REDUCTIONS
 from cwic.image import Metadata, Mode
-from cwic.tiling import REDUCTIONS
 
 __all__ = ["CwicImageFile", "register"]
 

@@ -16,9 +16,9 @@ from cwic import bitstream
 from cwic.alpha_plane import pack_alpha, unpack_alpha
 from cwic.bitstream import NO_MODEL, Bitstream
 from cwic.errors import BitstreamError, NotBuiltError, UnknownModelError
-from cwic.family import Allocation, shrunk
+from cwic.families.protocol import Allocation, shrunk
+from cwic.families.tiling import Rectangle, Tiling, part_of
 from cwic.image import Metadata, Mode, Picture, to_pil
-from cwic.tiling import Rectangle, Tiling, part_of
 
 __all__ = ["WholeReader", "is_available", "pack_whole"]
 

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from cwic.blas_threads import one_from_the_start
+from cwic.coding.blas_threads import one_from_the_start
 from cwic.errors import (
     BitstreamError,
     CodecError,
@@ -668,7 +668,7 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
 
 def _reached_psnr_db(picture: Any, data: bytes, options: argparse.Namespace) -> float:
     """PSNR of a file against the picture it was made of, over R, G and B."""
-    from cwic.compare import psnr_db
+    from cwic.evaluation.compare import psnr_db
     from cwic.image import MAX_PIXELS, read_picture
 
     if isinstance(picture, io.BytesIO):
@@ -781,7 +781,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     import cwic
-    from cwic.compare import compared, compared_page
+    from cwic.evaluation.compare import compared, compared_page
     from cwic.image import read_picture, to_pil
 
     picture = to_pil(read_picture(_picture_of(source), keep_metadata=False)).convert("RGB")
@@ -857,7 +857,7 @@ def _batch(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from cwic.demo import serve
+    from cwic.serve import serve
 
     def say(address: str) -> None:
         if not options.quiet:

@@ -1,8 +1,8 @@
 """The local page of `cwic serve`: drop a picture, ask for a size, paint where it matters, compare.
 
 Owns what stands on the page and what its controls do. What a file is, a comparison or a map of the
-bits is left to `Codec`, :mod:`cwic.compare` and :mod:`cwic.view`, the server to Gradio. Nothing on
-the page is loaded from elsewhere, and nothing is sent elsewhere.
+bits is left to `Codec`, :mod:`cwic.evaluation.compare` and :mod:`cwic.view`, the server to Gradio.
+Nothing on the page is loaded from elsewhere, and nothing is sent elsewhere.
 """
 
 import os
@@ -21,9 +21,9 @@ from PIL import Image
 
 from cwic import bitstream, model_file
 from cwic.codec import DEFAULT_QUALITY, LOSSLESS, Codec, loaded, loaded_for
-from cwic.compare import compared, compared_page, installed
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 from cwic.evaluation import report
+from cwic.evaluation.compare import compared, compared_page, installed
 from cwic.image import encode_image, read_picture, to_pil
 from cwic.saliency import has_detector
 from cwic.view import overlay
