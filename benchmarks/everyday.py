@@ -1,11 +1,12 @@
 """Pictures of every kind at equal file size, by our models, AVIF, WebP, JPEG and JPEG XL.
 
     python benchmarks/everyday.py FOLDER [--model NAME|PATH ...] [--bpp 0.5 ...] [--out results]
-        [-j 2]
+        [--lossless auto|never] [-j 2]
 
 Any folder of pictures; the word of a file's name before the first hyphen is its kind. Of every
 codec it is the file whose size is nearest to the one asked for: within 1 % by our models, and by
-the others where one of their settings has such a file. Colours alone count: pictures are coded as
+the others where one of their settings has such a file; smaller where a picture is kept whole.
+Colours alone count: pictures are coded as
 RGB without transparency. JPEG XL takes part where imagecodecs is installed. What was
 measured is kept in the folder of results and not measured again. Needs the extra `evaluate`; prints
 Markdown.
@@ -27,8 +28,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cwic.compare import of_size
 from cwic.evaluation.anchors import Contestant, contestant, default_names
+from cwic.evaluation.compare import of_size
 from cwic.evaluation.measurement import Job, Point, Store, jobs_of, pixels_of, point_key
 from cwic.evaluation.metrics import measure, one_thread
 from cwic.model_file import DEFAULT_MODEL
@@ -77,7 +78,8 @@ def at_sizes(codec: Contestant, rates_bpp: Sequence[float]) -> Contestant:
 
 def points_of(job: Job) -> list[Point]:
     """A picture by a codec at each size; times are not taken."""
-    codec, pixels = _loaded(job.codec), pixels_of(job.path)
+    lossless = json.loads(job.facts).get("lossless", "never")
+    codec, pixels = _loaded(job.codec, lossless=lossless), pixels_of(job.path)
     image = Image.fromarray(pixels)
     points = []
     with one_thread():
@@ -167,14 +169,26 @@ def size_of_asked(point: Point) -> float:
 
 def sizes(points: Sequence[Point], codec: Contestant) -> str:
     """How far a codec was from what was asked for."""
-    shares = [size_of_asked(point) for point in points if point.codec == codec.name]
+    shares = [
+        size_of_asked(point)
+        for point in points
+        if point.codec == codec.name and not is_whole(point)
+    ]
+    whole = sum(is_whole(point) for point in points if point.codec == codec.name)
     reached = [share for share in shares if abs(share - 1) <= OUT_OF_REACH]
     text = codec.label
     if reached:
         ends = f"{min(reached):.1%} to {max(reached):.1%}"
         text += f" {statistics.fmean(reached):.1%} ({ends})"
+    if whole:
+        text += f", {whole} kept whole"
     outside = len(shares) - len(reached)
     return f"{text}, {outside} out of reach" if outside else text
+
+
+def is_whole(point: Point) -> bool:
+    """Whether a picture came back exactly."""
+    return math.isinf(point.quality.psnr_rgb_db)
 
 
 def too_small(points: Sequence[Point]) -> Iterator[str]:
@@ -227,6 +241,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--model", metavar="NAME|PATH", nargs="+", default=[DEFAULT_MODEL])
     parser.add_argument("--bpp", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--lossless", choices=("auto", "never"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("-j", "--jobs", type=int, default=2)
     options = parser.parse_args()
@@ -235,7 +250,7 @@ def main() -> None:
         sys.exit(f"{options.folder}: expected pictures, found none")
     here = default_names()
     names = [*(f"cwic:{model}" for model in options.model), *(n for n in ANCHORS if n in here)]
-    codecs = [at_sizes(contestant(name), options.bpp) for name in names]
+    codecs = [at_sizes(contestant(name, lossless=options.lossless), options.bpp) for name in names]
     points = measured(paths, codecs, options.out, options.jobs)
     facts = {codec.name: json.loads(codec.facts) for codec in codecs}
     models = (f"{c.label} {facts[c.name]['identity']}" for c in codecs if c.name not in ANCHORS)

@@ -19,10 +19,11 @@ import numpy.typing as npt
 from PIL import Image
 from sheets import Tile, save_sheet
 
-from cwic import Codec, cvpr2018, model_file
-from cwic.compare import of_size
+from cwic import Codec, model_file
 from cwic.evaluation.anchors import contestant
+from cwic.evaluation.compare import of_size
 from cwic.evaluation.metrics import measure
+from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.image import pad_to_multiple
 from cwic.view import overlay
 

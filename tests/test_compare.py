@@ -11,8 +11,8 @@ from conftest import seeded_picture
 from PIL import Image, features
 
 from cwic.codec import Codec
-from cwic.compare import CODECS, compared, compared_page, installed, of_size, psnr_db
 from cwic.evaluation.anchors import contestant, default_names
+from cwic.evaluation.compare import CODECS, compared, compared_page, installed, of_size, psnr_db
 from cwic.evaluation.report import Comparison, Version
 
 
@@ -35,7 +35,7 @@ def test_our_models_search_a_size_themselves(photo: Image.Image, tiny_flagship_p
     smallest, largest = (len(codec.encode(photo, quality)) for quality in (0, 100))
     for share in (0.3, 0.7):
         wanted = round(smallest + share * (largest - smallest))
-        assert len(of_size(codec, photo, wanted)) == pytest.approx(wanted, rel=0.01)
+        assert len(of_size(codec, photo, wanted)) == pytest.approx(wanted, rel=0.01, abs=8)
     assert len(of_size(codec, photo, 2 * largest)) == largest  # as far as it goes, and no warning
 
 

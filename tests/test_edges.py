@@ -17,7 +17,7 @@ from PIL import Image
 import cwic
 from cwic.codec import Codec, loaded
 from cwic.evaluation.borders import corner_ratio, edge_ratio
-from cwic.flagship import Flagship, FlagshipAnalysis
+from cwic.families.flagship.family import Flagship, FlagshipAnalysis
 
 BAR = 3.0
 

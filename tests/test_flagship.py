@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cwic import model_file
-from cwic.arithmetic_coder import BitCounter, BitEncoder
 from cwic.codec import Codec
+from cwic.coding.arithmetic_coder import BitCounter, BitEncoder
 from cwic.errors import BitstreamError, ModelError
-from cwic.flagship import Flagship, FlagshipAnalysis, FlagshipCoded, centred_levels
-from cwic.flagship_coder import LATENT_PX, MAX_LEVEL, cells_of, condition
-from cwic.step_network import MAX_HYPER, Checkerboard, taps
+from cwic.families.flagship.coder import LATENT_PX, MAX_LEVEL, cells_of, condition
+from cwic.families.flagship.family import Flagship, FlagshipAnalysis, FlagshipCoded, centred_levels
+from cwic.families.flagship.step_network import MAX_HYPER, Checkerboard, taps
 
 if TYPE_CHECKING:
     from cwic.training.flagship.network import FlagshipNetwork
@@ -385,7 +385,7 @@ def test_a_picture_of_any_size_comes_back_at_its_size(
 ) -> None:
     pixels = np.asarray(Image.fromarray(seeded_picture(2)).resize((width, height)))
     for quality in (0, 50, 100):
-        data = tiny_flagship_codec.encode(pixels, quality=quality)
+        data = tiny_flagship_codec.encode(pixels, quality=quality, lossless="never")
         assert tiny_flagship_codec.decode(data).size == (width, height)
 
 

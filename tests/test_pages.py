@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cwic import cli
+from cwic.cli import main as cli
 from cwic.model_file import bundled_models
 
 ROOT = Path(__file__).parent.parent

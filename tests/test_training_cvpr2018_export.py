@@ -13,10 +13,10 @@ from PIL import Image
 
 from cwic import model_file
 from cwic.codec import Codec
-from cwic.cvpr2018 import analyze, code_of_picture, synthesize
-from cwic.cvpr2018_coder import CodeLayout
 from cwic.engine import Engine
 from cwic.errors import TrainingError
+from cwic.families.cvpr2018.coder import CodeLayout
+from cwic.families.cvpr2018.family import analyze, code_of_picture, synthesize
 from cwic.model_file import ModelFile
 
 if TYPE_CHECKING:

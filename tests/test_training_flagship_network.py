@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch")
 
 from flagship_training import TINY  # noqa: E402
 
-from cwic.arithmetic_coder import FREQUENCY_BITS  # noqa: E402
-from cwic.flagship_coder import ESCAPE, MAX_SYMBOL, NUM_TABLES  # noqa: E402
-from cwic.integer_net import check_exact  # noqa: E402
+from cwic.coding.arithmetic_coder import FREQUENCY_BITS  # noqa: E402
+from cwic.coding.exact_arithmetic import check_exact  # noqa: E402
+from cwic.families.flagship.coder import ESCAPE, MAX_SYMBOL, NUM_TABLES  # noqa: E402
 from cwic.training.flagship.entropy import (  # noqa: E402
     HyperModel,
     LevelModel,

@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from cwic import model_file
+from cwic.coding.exact_arithmetic import SUM_BITS, WEIGHT_BITS
 from cwic.errors import TrainingError
-from cwic.integer_net import SUM_BITS, WEIGHT_BITS
 from cwic.training.integer_layers import IntegerConv2d
 
 

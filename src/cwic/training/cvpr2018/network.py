@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
-from cwic.cvpr2018_coder import MAX_CHANNEL_DELAY, MAX_CODE_CHANNELS
+from cwic.families.cvpr2018.coder import MAX_CHANNEL_DELAY, MAX_CODE_CHANNELS
 from cwic.training.config import NetworkConfig
 from cwic.training.cvpr2018.binarizer import binarize
 from cwic.training.cvpr2018.context import CodeContext, LevelContext, information

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cwic.cvpr2018 import FAMILY
+from cwic.families.cvpr2018.family import FAMILY
 from cwic.training.cvpr2018.network import Cvpr2018Network
 from cwic.training.restore import fitted, load_model, stored_weights
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from cwic import model_file
-from cwic.arithmetic_coder import FREQUENCY_TOTAL
+from cwic.coding.arithmetic_coder import FREQUENCY_TOTAL
 from cwic.errors import TrainingError
-from cwic.family import RateRange
-from cwic.flagship import FAMILY
-from cwic.flagship_coder import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL, Q_UNITS
-from cwic.step_network import MAX_HYPER
+from cwic.families.flagship.coder import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL, Q_UNITS
+from cwic.families.flagship.family import FAMILY
+from cwic.families.flagship.step_network import MAX_HYPER
+from cwic.families.protocol import RateRange
 from cwic.training.flagship.entropy import LOG_SCALES, STATISTICS_GAIN
 from cwic.training.flagship.network import PRESETS, FlagshipConfig, FlagshipNetwork
 from cwic.training.logistic import logistic_bits

@@ -154,7 +154,9 @@ def compared(
     versions = [Version("original", original[middle], caption)]
     for label, file, shown in files:
         rate_bpp = 8 * len(file) / (picture.width * picture.height)
-        caption = f"{len(file):,} B, {rate_bpp:.3f} bpp, {psnr_db(original, shown):.2f} dB PSNR"
+        reached_db = psnr_db(original, shown)
+        quality = "exact" if math.isinf(reached_db) else f"{reached_db:.2f} dB PSNR"
+        caption = f"{len(file):,} B, {rate_bpp:.3f} bpp, {quality}"
         versions.append(Version(label, shown[middle], caption))
     # The first two are seen first: ours, and the one that everybody knows.
     order = [1, 2, 0, *range(3, len(versions))] if len(versions) > 2 else [0, 1]
