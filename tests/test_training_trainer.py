@@ -368,14 +368,14 @@ def test_sigterm_stops_in_good_order(
 ) -> None:
     seldom = write_config(stages=[STAGES[0] | {"steps": 10**6}], checkpoint_every=10**6)
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    log = _Trainer._log
+    write_row = _Trainer._write_row
 
     def stopped_at_the_third(trainer: _Trainer, name: str, *rest: Any) -> None:
-        log(trainer, name, *rest)
+        write_row(trainer, name, *rest)
         if trainer.progress.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(_Trainer, "_log", stopped_at_the_third)
+    monkeypatch.setattr(_Trainer, "_write_row", stopped_at_the_third)
     try:
         progress = run(seldom, picture_folder, tmp_path / "run")
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN

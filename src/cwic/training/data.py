@@ -322,9 +322,9 @@ def centre_crops(store: PictureStore, side_px: int, count: int) -> np.ndarray:
     Raises:
         TrainingError: no picture is large enough.
     """
-    wanted = sorted({round(i * (len(store) - 1) / max(1, count - 1)) for i in range(count)})
+    indices = sorted({round(i * (len(store) - 1) / max(1, count - 1)) for i in range(count)})
     crops = []
-    for index in wanted:
+    for index in indices:
         pixels = store[index]
         height, width = pixels.shape[:2]
         if min(height, width) >= side_px:
@@ -382,7 +382,7 @@ class DeviceStore:
         Args:
             paths: training pictures; broken ones are skipped with a warning.
             min_side_px: smaller pictures and copies are left out.
-            config: says whether copies are wanted.
+            config: with `downscale`, there are smaller copies.
             device: to hold them.
         """
         scales = _COPY_SCALES if config.downscale else ()

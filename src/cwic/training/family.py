@@ -121,15 +121,13 @@ def psnr_db_tensor(mse: Tensor) -> Tensor:
     return -10 * torch.log10(mse.clamp(min=_LEAST_DISTORTION))
 
 
-def score_db(
-    bpp: Sequence[float], distortion: Sequence[float], wanted_bpp: Sequence[float]
-) -> float:
+def score_db(bpp: Sequence[float], distortion: Sequence[float], at_bpp: Sequence[float]) -> float:
     """-10 log10 of the distortion, read off a curve at fixed rates and averaged.
 
     Args:
         bpp: rates, rising.
         distortion: at these rates.
-        wanted_bpp: rates that count.
+        at_bpp: rates that count.
     """
     score = [decibels(value) for value in distortion]
     if len(score) == 1:
@@ -138,8 +136,8 @@ def score_db(
     # Outside the range the end points count, lowered by the usual 6 dB a doubling of the rate, so
     # that a network which cannot reach a rate gains nothing by it.
     values = []
-    for wanted in np.log(wanted_bpp):
-        inside = float(np.interp(wanted, log_bpp, score))
-        excess = max(0.0, log_bpp[0] - wanted)
+    for rate in np.log(at_bpp):
+        inside = float(np.interp(rate, log_bpp, score))
+        excess = max(0.0, log_bpp[0] - rate)
         values.append(inside - 6 / math.log(2) * excess)
     return float(np.mean(values))

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from cwic.training.cvpr2018.export import build_model
 from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network
 from cwic.training.cvpr2018.objective import distortion, rate_distortion_loss, target_fraction
 from cwic.training.cvpr2018.restore import restored_weights
-from cwic.training.cvpr2018.transforms import normalized
+from cwic.training.cvpr2018.transforms import DOWNSAMPLING, normalized
 from cwic.training.data import to_device
 from cwic.training.family import (
     Drawn,
@@ -31,15 +30,6 @@ _SCORE_BPP = (0.15, 0.3, 0.6)
 
 # Channels of the code that a step of the entropy coder's training looks at.
 _CHANNELS_A_STEP = 16
-
-
-class ValidationPoint(NamedTuple):
-    """One rate of a network on held-out crops."""
-
-    rate_offset: float
-    kept_bpp: float
-    psnr_db: float  # of the mean squared error over all crops
-    distortion: float  # weighted as the stage says
 
 
 class Cvpr2018Family:
@@ -83,8 +73,8 @@ class Cvpr2018Family:
         if stage.entropy_only:
             channels = np.sort(rng.permutation(network.code_channels)[:_CHANNELS_A_STEP])
             offsets = rng.uniform(low, high, (place.positions.stop, 1, 1, 1)).astype(np.float32)
-            mine = offsets[place.positions.start :]
-            drawn = (to_device(values, pixels.device) for values in (mine, channels))
+            own_offsets = offsets[place.positions.start :]
+            drawn = (to_device(values, pixels.device) for values in (own_offsets, channels))
             return Drawn((pixels, *drawn))
         offset = rng.uniform(low, high)
         both = np.array([offset, target_fraction(offset, network)], np.float32)
@@ -106,10 +96,9 @@ class Cvpr2018Family:
             output = model(x, rate_offset, with_map)
         # Outside: the windows of SSIM subtract nearly equal numbers.
         found = rate_distortion_loss(output, network, x, stage, threshold)
-        nothing = torch.full_like(found.mse, math.nan)
-        return StepLoss(
-            found.loss, torch.stack([psnr_db_tensor(found.mse), found.kept_bpp, nothing])
-        )
+        no_bpp = torch.full_like(found.mse, math.nan)
+        figures = torch.stack([psnr_db_tensor(found.mse), found.kept_bpp, no_bpp])
+        return StepLoss(found.loss, figures)
 
     def validate(
         self,
@@ -121,18 +110,26 @@ class Cvpr2018Family:
     ) -> Validation:
         """The validation curve and its score."""
         assert isinstance(network, Cvpr2018Network)
+        measured = _measure_entropy if stage.entropy_only else _measure
+        sizes = network.config
+        offsets = np.linspace(sizes.min_rate_offset, sizes.max_rate_offset, 5)
+        if not (stage.entropy_only or (stage.with_map and sizes.importance_map)):
+            offsets = np.zeros(1)
+        network.eval()
+        try:
+            with torch.no_grad():
+                rows = [
+                    {"rate_offset": round(float(offset), 3)}
+                    | measured(network, config, stage, float(offset), crops, device)
+                    for offset in offsets
+                ]
+        finally:
+            network.train()
         if stage.entropy_only:
-            return _validate_entropy(network, config, crops, device)
-        curve = validation_curve(network, config, stage, crops, device)
-        score = score_db(
-            [point.kept_bpp for point in curve], [point.distortion for point in curve], _SCORE_BPP
-        )
-        nothing = {"code_bpp": math.nan, "level_bpp": math.nan}
-        rows = [
-            point._asdict() | {"rate_offset": round(point.rate_offset, 3)} | nothing
-            for point in curve
-        ]
-        return Validation(rows, score)
+            shares = [(row["code_bpp"] + row["level_bpp"]) / row["kept_bpp"] for row in rows]
+            return Validation(rows, decibels(float(np.mean(shares))))
+        rate, distorted = ([row[key] for row in rows] for key in ("kept_bpp", "distortion"))
+        return Validation(rows, score_db(rate, distorted, _SCORE_BPP))
 
     def model(self, network: nn.Module, config: TrainConfig, name: str) -> model_file.ModelFile:  # noqa: ARG002
         """See :mod:`.export`."""
@@ -145,48 +142,57 @@ class Cvpr2018Family:
         return restored_weights(path, network)
 
 
-def validation_curve(
+def _measure(
     network: Cvpr2018Network,
     config: TrainConfig,
     stage: StageConfig,
+    rate_offset: float,
     crops: np.ndarray,
     device: torch.device,
-) -> list[ValidationPoint]:
-    """Rate-distortion points of a network at five offsets (one without the map).
+) -> dict[str, float]:
+    """Means over crops (N, S, S, 3) uint8 at one rate; decibels are those of the mean error."""
+    with_map = stage.with_map and network.config.importance_map
+    sums = np.zeros(3)
+    for crop in crops:
+        x = normalized(torch.from_numpy(crop[None]).to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            output = network(x, rate_offset, with_map)
+        weighted, mse = distortion(x, output.reconstruction.float().clamp(-1, 1), stage)
+        sums += [float(output.kept_fraction.mean()), float(mse), float(weighted)]
+    kept_fraction, mse_mean, distortion_mean = (float(value) for value in sums / len(crops))
+    return {
+        "kept_bpp": kept_fraction * network.config.code_channels / DOWNSAMPLING**2,
+        "psnr_db": decibels(mse_mean),
+        "distortion": distortion_mean,
+        "code_bpp": math.nan,
+        "level_bpp": math.nan,
+    }
 
-    Args:
-        network: in float32; run under autocast if the configuration says so.
-        config: of the run.
-        stage: weights of the distortion, and whether the map is in use.
-        crops: (N, S, S, 3) uint8.
-        device: of the network.
-    """
-    sizes = network.config
-    with_map = stage.with_map and sizes.importance_map
-    points = []
-    for rate_offset in (
-        np.linspace(sizes.min_rate_offset, sizes.max_rate_offset, 5) if with_map else [0.0]
-    ):
-        sums = np.zeros(3)
-        for crop in crops:
-            x = normalized(torch.from_numpy(crop[None]).to(device))
-            with (
-                torch.no_grad(),
-                torch.autocast(device.type, torch.bfloat16, enabled=config.bf16),
-            ):
-                output = network(x, float(rate_offset), with_map)
-            weighted, mse = distortion(x, output.reconstruction.float().clamp(-1, 1), stage)
-            sums += [float(output.kept_fraction.mean()), float(mse), float(weighted)]
-        kept_fraction, mse_mean, distortion_mean = sums / len(crops)
-        points.append(
-            ValidationPoint(
-                rate_offset=float(rate_offset),
-                kept_bpp=kept_fraction * sizes.code_channels / 64,
-                psnr_db=decibels(mse_mean),
-                distortion=distortion_mean,
-            )
-        )
-    return points
+
+def _measure_entropy(
+    network: Cvpr2018Network,
+    config: TrainConfig,
+    stage: StageConfig,  # noqa: ARG001 - as of `_measure`
+    rate_offset: float,
+    crops: np.ndarray,
+    device: torch.device,
+) -> dict[str, float]:
+    """Likewise what the entropy coder spends."""
+    sums = np.zeros(3)
+    for crop in crops:
+        x = normalized(torch.from_numpy(crop[None]).to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            coded = network.coded_bits(x, rate_offset)
+        sums += [float(part.sum()) for part in coded]
+    pixels = crops.shape[0] * crops.shape[1] * crops.shape[2]
+    code_bpp, level_bpp, kept_bpp = (float(value) for value in sums / pixels)
+    return {
+        "kept_bpp": kept_bpp,
+        "psnr_db": math.nan,
+        "distortion": math.nan,
+        "code_bpp": code_bpp,
+        "level_bpp": level_bpp,
+    }
 
 
 def _entropy_objective(
@@ -197,46 +203,9 @@ def _entropy_objective(
         coded = model(x, offsets, True, channels)
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     bpp = (coded.code_bits.sum() + coded.level_bits.sum()) / pixels
-    nothing = torch.full_like(bpp, math.nan)
+    no_psnr = torch.full_like(bpp, math.nan)
     kept_bpp = coded.kept_bits.sum() / pixels
-    return StepLoss(bpp, torch.stack([nothing, kept_bpp, bpp]).detach())
-
-
-def _validate_entropy(
-    network: Cvpr2018Network, config: TrainConfig, crops: np.ndarray, device: torch.device
-) -> Validation:
-    """Coded bits at five offsets; the score is their mean share of the kept bits, in dB."""
-    sizes = network.config
-    rows, shares = [], []
-    network.eval()
-    try:
-        for offset in np.linspace(sizes.min_rate_offset, sizes.max_rate_offset, 5):
-            sums = np.zeros(3)
-            for crop in crops:
-                x = normalized(torch.from_numpy(crop[None]).to(device))
-                with (
-                    torch.no_grad(),
-                    torch.autocast(device.type, torch.bfloat16, enabled=config.bf16),
-                ):
-                    coded = network.coded_bits(x, float(offset))
-                sums += [float(part.sum()) for part in coded]
-            code_bpp, level_bpp, kept_bpp = sums / (
-                crops.shape[0] * crops.shape[1] * crops.shape[2]
-            )
-            shares.append((code_bpp + level_bpp) / kept_bpp)
-            rows.append(
-                {
-                    "rate_offset": round(float(offset), 3),
-                    "kept_bpp": kept_bpp,
-                    "psnr_db": math.nan,
-                    "distortion": math.nan,
-                    "code_bpp": code_bpp,
-                    "level_bpp": level_bpp,
-                }
-            )
-    finally:
-        network.train()
-    return Validation(rows, decibels(float(np.mean(shares))))
+    return StepLoss(bpp, torch.stack([no_psnr, kept_bpp, bpp]).detach())
 
 
 def _config(config: TrainConfig) -> Cvpr2018Config:

@@ -108,8 +108,8 @@ class FlagshipFamily:
         height, width = (side // LATENT_PX for side in pixels.shape[1:3])
         choices = draw_choices(config.network, stage, config.seed, place.step, height, width)
         cut = draw_cut(stage, config.seed, place.step, height, width)
-        mine = slice(place.positions.start, place.positions.stop)
-        q, offset = (to_device(values[mine], pixels.device) for values in choices)
+        own = slice(place.positions.start, place.positions.stop)
+        q, offset = (to_device(values[own], pixels.device) for values in choices)
         if stage.hard:
             return Drawn((pixels, q, offset), cut)
         seed = (config.seed, place.step, place.positions.start)
