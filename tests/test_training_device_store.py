@@ -9,13 +9,8 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 
-from cwic.training.data import (  # noqa: E402
-    DataConfig,
-    DeviceCrop,
-    DeviceStore,
-    device_batches,
-    list_pictures,
-)
+from cwic.training.data import DataConfig, list_pictures  # noqa: E402
+from cwic.training.device_store import DeviceCrop, DeviceStore, device_batches  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -30,17 +30,15 @@ from cwic.errors import TrainingError
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
 from cwic.training.config import StageConfig, TrainConfig, load_config
 from cwic.training.data import (
-    DeviceStore,
     PictureFile,
     PictureStore,
     batches,
     centre_crops,
-    device_batches,
     kind_of,
     list_pictures,
     to_device,
-    uses_device,
 )
+from cwic.training.device_store import DeviceStore, device_batches, uses_device
 from cwic.training.families import FAMILIES
 from cwic.training.family import Drawn, Place, StepLoss
 from cwic.training.optimizer import Muon, has_bfloat16

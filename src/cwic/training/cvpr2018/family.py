@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from cwic import model_file
+from cwic.families.cvpr2018.family import CELL_PX
 from cwic.training.config import StageConfig, TrainConfig
 from cwic.training.cvpr2018.export import build_model
 from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network
 from cwic.training.cvpr2018.objective import distortion, rate_distortion_loss, target_fraction
 from cwic.training.cvpr2018.restore import restored_weights
-from cwic.training.cvpr2018.transforms import DOWNSAMPLING, normalized
+from cwic.training.cvpr2018.transforms import normalized
 from cwic.training.data import to_device
 from cwic.training.family import (
     Drawn,
@@ -161,7 +162,7 @@ def _measure(
         sums += [float(output.kept_fraction.mean()), float(mse), float(weighted)]
     kept_fraction, mse_mean, distortion_mean = (float(value) for value in sums / len(crops))
     return {
-        "kept_bpp": kept_fraction * network.config.code_channels / DOWNSAMPLING**2,
+        "kept_bpp": kept_fraction * network.config.code_channels / CELL_PX**2,
         "psnr_db": decibels(mse_mean),
         "distortion": distortion_mean,
         "code_bpp": math.nan,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cwic.families.cvpr2018.coder import MAX_CHANNEL_DELAY, MAX_CODE_CHANNELS
+from cwic.families.cvpr2018.family import CELL_PX
 from cwic.training.config import NetworkConfig
 from cwic.training.cvpr2018.binarizer import binarize
 from cwic.training.cvpr2018.context import CodeContext, LevelContext, information
@@ -20,7 +21,6 @@ from cwic.training.cvpr2018.importance_map import (
     quantize_levels,
 )
 from cwic.training.cvpr2018.transforms import (
-    DOWNSAMPLING,
     AnalysisTransform,
     ResidualBlock,
     SynthesisTransform,
@@ -37,7 +37,7 @@ class Cvpr2018Config(NetworkConfig):
     the binary codec of one fixed rate; both on is the paper.
     """
 
-    multiple_px: ClassVar[int] = DOWNSAMPLING
+    multiple_px: ClassVar[int] = CELL_PX
 
     width: float = 1.0  # factor on every hidden channel count; 1/16 is the 8-channel test network
     variant: Variant = "released"  # layer table: the released model's or the paper's text's

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch.distributed as dist
 from torch import Tensor
 
+from cwic.families.cvpr2018.family import CELL_PX
 from cwic.training.config import StageConfig
 from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Output
-from cwic.training.cvpr2018.transforms import DOWNSAMPLING
 from cwic.training.distortion import similarity_terms
 
 
@@ -98,5 +98,5 @@ def rate_distortion_loss(
         loss = loss + stage.rate_weight * thresholded_rate(
             output.importance, output.kept_fraction, threshold
         )
-    kept_bpp = output.kept_fraction.mean() * config.code_channels / DOWNSAMPLING**2
+    kept_bpp = output.kept_fraction.mean() * config.code_channels / CELL_PX**2
     return Cvpr2018Loss(loss, mse.detach(), kept_bpp.detach())

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 Variant = Literal["released", "paper"]
 
-DOWNSAMPLING = 8
-
 
 def normalized(pixels: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], channels last in memory."""

@@ -260,7 +260,9 @@ class HyperModel(nn.Module):
     @staticmethod
     def rate_class(q: Tensor) -> Tensor:
         """q (B,) in quarter octaves -> (B,) integer 0..11; from the header: (q64 + 768) >> 7."""
-        return torch.floor(q / _RATE_CLASS_WIDTH + RATE_CLASSES / 2).clamp(0, 11).long()
+        return (
+            torch.floor(q / _RATE_CLASS_WIDTH + RATE_CLASSES / 2).clamp(0, RATE_CLASSES - 1).long()
+        )
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the scale, (12, channels) each."""
