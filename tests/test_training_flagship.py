@@ -20,7 +20,9 @@ from cwic.coding.arithmetic_coder import FREQUENCY_BITS  # noqa: E402
 from cwic.coding.exact_arithmetic import check_exact  # noqa: E402
 from cwic.errors import TrainingError  # noqa: E402
 from cwic.evaluation.metrics import grid_ratio, line_gradients  # noqa: E402
-from cwic.families.flagship.coder import ESCAPE, MAX_SYMBOL, NUM_TABLES  # noqa: E402
+from cwic.families.flagship.coder import ESCAPE  # noqa: E402
+from cwic.families.flagship.latents import MAX_SYMBOL  # noqa: E402
+from cwic.families.flagship.step_network import NUM_TABLES  # noqa: E402
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights  # noqa: E402
 from cwic.training.config import FlagshipStage, load_config  # noqa: E402
 from cwic.training.data import (  # noqa: E402

@@ -21,7 +21,8 @@ from cwic.coding.exact_arithmetic import SUM_BITS, WEIGHT_BITS
 from cwic.errors import TrainingError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
-from cwic.families.flagship.coder import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL, Q_UNITS
+from cwic.families.flagship.grid import Q_UNITS
+from cwic.families.flagship.levels import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL
 from cwic.families.flagship.step_network import MAX_HYPER
 from cwic.families.protocol import RateRange
 from cwic.training.model.flagship import PRESETS, FlagshipConfig, FlagshipNetwork
