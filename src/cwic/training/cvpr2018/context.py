@@ -54,7 +54,7 @@ class CodeContext(nn.Module):
         reach: int = 2,
         hidden: int = 48,
         second: int = 24,
-        channel_delay: int | None = 0,
+        channel_delay: int = 3,
     ):
         """Sizes.
 
@@ -71,7 +71,6 @@ class CodeContext(nn.Module):
         super().__init__()
         self.code_channels, self.levels = code_channels, levels
         self.maps = maps
-        self.two_passes = channel_delay == 0
         size = 2 * reach + 1
         if maps > 1:
             self.below = IntegerConv2d(maps - 1, hidden, size, bias=False)
@@ -116,10 +115,6 @@ class CodeContext(nn.Module):
             x = x + self.below(below.reshape(batch * count, -1, height, width))
         if self.maps > 0:
             around = self.own(sign[:, channels].reshape(batch * count, 1, height, width))
-            if self.two_passes:
-                row = torch.arange(height, device=code.device)[:, None]
-                second_pass = (row + torch.arange(width, device=code.device)) % 2 == 1
-                around = torch.where(second_pass, around, 0.0)
             x = x + around
         logit: Tensor = self.out(integer_relu(self.hidden(integer_relu(x))))
         return OUTPUT_GAIN * logit.view(batch, count, height, width)

@@ -52,7 +52,7 @@ class Cvpr2018Config(NetworkConfig):
     context_maps: int = 4  # channels of the entropy coder's cube, the coded one included; 0: none
     context_reach: int = 2  # cells of the cube on each side; 2 is the paper's 5 x 5
     context_width: int = 48  # first layer of the entropy coder's network
-    channel_delay: int = 3  # order of coding, see CodeLayout; 0: two passes over each channel
+    channel_delay: int = 3  # order of coding, see CodeLayout
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 4:
@@ -77,9 +77,9 @@ class Cvpr2018Config(NetworkConfig):
                 f"context_maps must lie in [0, 8] and context_reach in [0, 2], "
                 f"found {self.context_maps} and {self.context_reach}"
             )
-        if not 0 <= self.channel_delay <= MAX_CHANNEL_DELAY:
+        if not 1 <= self.channel_delay <= MAX_CHANNEL_DELAY:
             raise ValueError(
-                f"channel_delay must lie in [0, {MAX_CHANNEL_DELAY}], found {self.channel_delay}"
+                f"channel_delay must lie in [1, {MAX_CHANNEL_DELAY}], found {self.channel_delay}"
             )
         if not self.min_rate_offset <= self.max_rate_offset:
             raise ValueError(
