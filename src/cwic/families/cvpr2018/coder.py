@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cwic.coding.arithmetic_coder import FREQUENCY_TOTAL, BitCoder, BitCounter, BitDecoder
+from cwic.coding.arithmetic_coder import BitCoder, BitCounter, BitDecoder
 from cwic.coding.blas_threads import one_blas_thread
 from cwic.coding.exact_arithmetic import (
     ACTIVATION_BITS,
@@ -28,6 +28,7 @@ from cwic.coding.exact_arithmetic import (
     dtype_for_signs,
     rectified,
 )
+from cwic.coding.symbol_tables import FREQUENCY_TOTAL
 from cwic.errors import ModelError
 
 __all__ = ["CodeCoder", "CodeLayout", "CodedPicture", "known_before"]

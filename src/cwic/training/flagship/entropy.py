@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic.coding.arithmetic_coder import FREQUENCY_BITS
 from cwic.coding.exact_arithmetic import ACTIVATION_BITS
+from cwic.coding.symbol_tables import FREQUENCY_BITS
 from cwic.families.flagship.coder import ESCAPE, RATE_CLASS_WIDTH, RATE_CLASSES
 from cwic.families.flagship.latents import MAX_SYMBOL
 from cwic.families.flagship.levels import LEVEL_CONTEXTS, LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL

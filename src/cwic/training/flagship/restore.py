@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cwic import model_file
-from cwic.coding.arithmetic_coder import FREQUENCY_TOTAL
+from cwic.coding.symbol_tables import FREQUENCY_TOTAL
 from cwic.errors import TrainingError
 from cwic.families.flagship.family import FAMILY
 from cwic.families.flagship.grid import Q_UNITS
