@@ -20,11 +20,11 @@ from PIL import Image
 
 import cwic
 from cwic.cli import main as cli
-from cwic.codec import LOSSLESS
 from cwic.errors import CodecWarning, TrainingError
 from cwic.families.tiling import REDUCTIONS
 from cwic.image import encode_image
 from cwic.model_file import bundled_models
+from cwic.request import LOSSLESS
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -396,7 +396,7 @@ def test_a_photograph_costs_a_glance_and_has_the_bytes_that_it_had(
     def pack_whole(_: object) -> bytes:
         raise AssertionError("tried")
 
-    monkeypatch.setattr("cwic.codec.pack_whole", pack_whole)
+    monkeypatch.setattr("cwic.choice.pack_whole", pack_whole)
     if "target_bytes" in wish:
         wish = {"target_bytes": len(tiny_flagship_codec.encode(pixels, lossless="never"))}
     data = tiny_flagship_codec.encode(pixels, **wish)

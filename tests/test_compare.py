@@ -12,8 +12,9 @@ from PIL import Image, features
 
 from cwic.codec import Codec
 from cwic.evaluation.anchors import contestant, default_names
-from cwic.evaluation.compare import CODECS, compared, compared_page, installed, of_size, psnr_db
+from cwic.evaluation.compare import CODECS, compared, compared_page, installed, of_size
 from cwic.evaluation.report import Comparison, Version
+from cwic.psnr import psnr_db
 
 
 @pytest.fixture(scope="module")

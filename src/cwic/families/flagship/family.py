@@ -1,7 +1,7 @@
 """The `cwic` family at run time: one content-weighted model for every rate."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -25,7 +25,15 @@ from cwic.families.flagship.coder import (
     condition,
 )
 from cwic.families.flagship.step_network import MAX_HYPER
-from cwic.families.protocol import Allocation, Offset, Pixels, RateRange, checked_numbers, shrunk
+from cwic.families.protocol import (
+    Allocation,
+    Emphasis,
+    Pixels,
+    RateRange,
+    TileStream,
+    checked_numbers,
+    shrunk,
+)
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
@@ -128,51 +136,36 @@ class Flagship:
             self, pixels, self.tiling(height, width, self.tile_px(height, width))
         )
 
-    def decode(
-        self,
-        payloads: Sequence[bytes],
-        q: int,
-        tiling: Tiling,
-        part: Rectangle,
-        reduce: int = 1,
-    ) -> Pixels:
+    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
         """A part of the picture; no more of a file is decoded than it takes."""
         preview = reduce == PREVIEW_PX and self._engine.has(_PREVIEW.graph)
 
         def decoded(number: int) -> CodedLatents:
-            num_groups = 1 if preview else None
-            return self._decode_tile(payloads, q, tiling, number, num_groups)
+            return self._decode_tile(stream, number, num_groups=1 if preview else None)
 
-        self.engine(tiling).prepare((_PREVIEW if preview else _FULL).graph)
+        self.engine(stream.tiling).prepare((_PREVIEW if preview else _FULL).graph)
         if preview:
-            return self.synthesize(decoded, tiling, part, _PREVIEW)
-        return shrunk(self.synthesize(decoded, tiling, part), reduce)
+            return self.synthesize(decoded, stream.tiling, part, _PREVIEW)
+        return shrunk(self.synthesize(decoded, stream.tiling, part), reduce)
 
     def _decode_tile(
-        self,
-        payloads: Sequence[bytes],
-        q: int,
-        tiling: Tiling,
-        number: int,
-        num_groups: int | None = None,
+        self, stream: TileStream, number: int, *, num_groups: int | None = None
     ) -> CodedLatents:
-        tile = tiling.tiles[number]
+        tile = stream.tiling.tiles[number]
         cells = cells_of(tile.height, tile.width)
         return self.coder.decode(
-            payloads[number],
-            q,
+            stream.payloads[number],
+            stream.q,
             cells,
             num_groups=num_groups,
-            two_threads=self.two_threads(tiling),
+            two_threads=self.two_threads(stream.tiling),
         )
 
-    def symbols(
-        self, payloads: Sequence[bytes], q: int, tiling: Tiling
-    ) -> list[npt.NDArray[np.int32]]:
+    def symbols(self, stream: TileStream) -> list[npt.NDArray[np.int32]]:
         """Levels, hyper-latents and symbols of each tile, their padding included."""
         result = []
-        for number in range(len(tiling.tiles)):
-            coded = self._decode_tile(payloads, q, tiling, number)
+        for number in range(len(stream.tiling.tiles)):
+            coded = self._decode_tile(stream, number)
             parts = (coded.level, coded.hyper, coded.symbols)
             result.append(np.concatenate([part.ravel().astype(np.int32) for part in parts]))
         return result
@@ -239,23 +232,35 @@ class Flagship:
                     pass
         return result
 
-    def allocation(self, payloads: Sequence[bytes], q: int, tiling: Tiling) -> Allocation:
+    def allocation(self, stream: TileStream) -> Allocation:
         """Levels of the importance map, and bits a cell."""
-        cells = cells_of(tiling.picture.height, tiling.picture.width)
-        importance = np.zeros((cells.height, cells.width), np.float32)
-        bits = np.zeros((cells.height, cells.width))
+        result = _no_allocation(stream.tiling)
 
         def add(number: int) -> None:
-            tile = tiling.tiles[number]
-            own = cells_of(tile.height, tile.width)
-            coded = self._decode_tile(payloads, q, tiling, number)
-            importance[_cells(tile)] = coded.level[: own.height, : own.width]
-            bits[_cells(tile)] = self.coder.bits_of_cells(coded, own)
+            self._allocate(stream.tiling.tiles[number], self._decode_tile(stream, number), result)
 
-        with self.pool(tiling) as pool:
-            for _ in pool(add, range(len(tiling.tiles))):
+        with self.pool(stream.tiling) as pool:
+            for _ in pool(add, range(len(stream.tiling.tiles))):
                 pass
-        return Allocation(importance, bits, LATENT_PX)
+        return result
+
+    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
+        """The whole picture, and the same, noted down as the tiles are decoded."""
+        result = _no_allocation(stream.tiling)
+
+        def decoded(number: int) -> CodedLatents:
+            coded = self._decode_tile(stream, number)
+            self._allocate(stream.tiling.tiles[number], coded, result)
+            return coded
+
+        self.engine(stream.tiling).prepare(_FULL.graph)
+        return self.synthesize(decoded, stream.tiling, stream.tiling.picture), result
+
+    def _allocate(self, tile: Rectangle, coded: CodedLatents, result: Allocation) -> None:
+        """Writes a tile's levels and bits into those of its picture."""
+        own = cells_of(tile.height, tile.width)
+        result.importance[_cells(tile)] = coded.level[: own.height, : own.width]
+        result.bits[_cells(tile)] = self.coder.bits_of_cells(coded, own)
 
     def engine(self, tiling: Tiling) -> Engine:
         """All threads for one tile, or one for each of several."""
@@ -315,11 +320,11 @@ class FlagshipAnalysis:
             return self._latents[number]
         return self._analyze(number)[0]
 
-    def code(self, q: int, offset: Offset | None = None) -> "FlagshipCoded":
-        """The picture at a rate offset."""
+    def code(self, q: int, emphasis: Emphasis | None = None) -> "FlagshipCoded":
+        """The picture at a q."""
         importance = self.importance
-        if offset is not None:
-            importance = importance + _MASK_LEVELS * offset
+        if emphasis is not None:
+            importance = importance + _MASK_LEVELS * emphasis
         level, q = centred_levels(importance, q)
         return FlagshipCoded(self, q, level)
 
@@ -380,6 +385,13 @@ class FlagshipCoded:
         return self._of.family.synthesize(
             lambda number: self.tile(number)[1], tiling, tiling.picture
         )
+
+
+def _no_allocation(tiling: Tiling) -> Allocation:
+    """Of a picture of which nothing is read yet."""
+    cells = cells_of(tiling.picture.height, tiling.picture.width)
+    shape = (cells.height, cells.width)
+    return Allocation(np.zeros(shape, np.float32), np.zeros(shape), LATENT_PX)
 
 
 def _cells(part: Rectangle) -> tuple[slice, slice]:
