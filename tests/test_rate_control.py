@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -176,6 +177,28 @@ def size_of_a_picture(setting: int) -> float:
     """Bytes as a codec's sizes go: a header, and a logarithm that bends as the rate grows."""
     octaves = setting / 256
     return 40 + math.floor(20_000 * 2 ** (0.9 * octaves - 0.04 * octaves**2))
+
+
+def test_no_more_than_two_codings_are_held_at_a_time() -> None:
+    class Coding:
+        def __init__(self, setting: int) -> None:
+            self.setting = setting
+
+    alive: weakref.WeakSet[Coding] = weakref.WeakSet()
+    most = 0
+
+    def code(setting: int) -> Coding:
+        nonlocal most
+        coding = Coding(setting)
+        alive.add(coding)
+        most = max(most, len(alive))
+        return coding
+
+    goal = Goal(4321, low=-1024, high=1024, tolerance=1e-4)
+    found = search(code, lambda coding: size_of_a_picture(coding.setting), goal)
+    assert found.evaluations > 3
+    assert most == 2
+    assert list(alive) == [found.coding]
 
 
 @pytest.mark.parametrize("target", [1_500, 4_000, 10_000, 24_576, 60_000, 120_000])
