@@ -161,6 +161,7 @@ class Codec:
         """What the model makes of a request."""
         family = self._family
         analyzed = family.analyze(picture.pixels)
+        tiles = analyzed.tiling.tiles
         pack = partial(
             pack_picture,
             picture,
@@ -170,11 +171,11 @@ class Codec:
         )
 
         def code(q: int) -> Candidate:
-            return Candidate(analyzed.code(q, emphasis), pack)
+            return Candidate(analyzed.code(q, emphasis), pack, is_divided=len(tiles) > 1)
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:
-            overhead_bytes = len(pack(0, [b""] * len(analyzed.tiling.tiles)))
+            overhead_bytes = len(pack(0, [b""] * len(tiles)))
             return at_size(code, family, request, size_bytes, overhead_bytes)
         if request.psnr_db is not None:
             return at_psnr(code, family, request, request.psnr_db, picture)

@@ -63,15 +63,33 @@ class Answer(NamedTuple):
 class Candidate:
     """A picture coded at one q, and its file, which is made once and only if it is asked for."""
 
-    def __init__(self, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes]):
-        """`pack` makes a file of the header's q and the payloads."""
-        self.coded = coded
+    def __init__(
+        self, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes], *, is_divided: bool
+    ):
+        """`pack` makes a file of q and payloads; `is_divided`: the picture has several tiles."""
+        self._coded: Coded | None = coded
         self._pack = pack
+        self._is_divided = is_divided
+
+    @property
+    def coded(self) -> Coded:
+        """The coding; there until it is shelved."""
+        assert self._coded is not None, "shelved"
+        return self._coded
 
     @cached_property
     def data(self) -> bytes:
         """The whole file."""
         return self._pack(self.coded.q, self.coded.payloads())
+
+    def shelve(self) -> None:
+        """Lets go of the coding and keeps the file: in one piece, it takes 30 bytes a pixel.
+
+        That of a divided picture takes none, and its file as long as coding it again.
+        """
+        if not self._is_divided and self._coded is not None:
+            _ = self.data
+            self._coded = None
 
 
 def is_within_size(num_bytes: float, target_bytes: float, *, strict: bool) -> bool:
@@ -115,6 +133,7 @@ def at_size(
             slope=family.log_size_per_q,
             not_above=request.strict,
         ),
+        Candidate.shelve,
     )
     data = found.coding.data
     has = f"file of this picture has {len(data):,} B"
@@ -160,6 +179,7 @@ def at_psnr(
             slope=family.psnr_db_per_q,
             not_above=request.strict,
         ),
+        Candidate.shelve,
     )
     reached_db = -found.value
     of_this = f"of this picture is {reached_db:.2f} dB"
@@ -207,6 +227,7 @@ def at_same_size(
             start=q,
             slope=family.log_size_per_q,
         ),
+        Candidate.shelve,
     ).coding
 
 
@@ -294,7 +315,10 @@ class _Point(NamedTuple):
 
 
 def search(
-    code: Callable[[int], Coding], value_of: Callable[[Coding], float], goal: Goal
+    code: Callable[[int], Coding],
+    value_of: Callable[[Coding], float],
+    goal: Goal,
+    shelve: Callable[[Coding], None] = lambda coding: None,
 ) -> Found[Coding]:
     """Finds the setting whose value comes closest to a target, and returns what it gave.
 
@@ -309,6 +333,7 @@ def search(
         code: what a setting gives; never called twice with the same one.
         value_of: size or quality of that; must not give NaN.
         goal: target, range and tolerance.
+        shelve: is called with the best coding so far before another is made beside it.
 
     Returns:
         The best that was evaluated. Of two that are equally close, the one of the smaller value.
@@ -317,6 +342,8 @@ def search(
     best: tuple[_Point, Coding] | None = None
     scaled_target = goal.scale(goal.target)
     for setting in _settings(goal, tried):
+        if best is not None:
+            shelve(best[1])
         coding = code(setting)
         value = value_of(coding)
         assert not math.isnan(value), f"the value at setting {setting} is NaN"
