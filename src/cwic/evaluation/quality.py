@@ -39,11 +39,6 @@ def decibel(similarity: float) -> float:
     return math.inf if similarity >= 1 else -10 * math.log10(1 - similarity)
 
 
-def psnr_db(mse: float) -> float:
-    """Of a mean squared error in units where the range of a pixel is 1; infinite for 0."""
-    return -10 * math.log10(mse) if mse else math.inf
-
-
 METRICS = (
     Metric("psnr_rgb_db", "PSNR (RGB), dB"),
     Metric("psnr_y_db", "PSNR (Y), dB"),
