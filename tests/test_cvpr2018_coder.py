@@ -370,7 +370,7 @@ def test_a_delay_out_of_range_is_refused(channel_delay: int) -> None:
 # --- the seam -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("maps", "reach", "channel_delay"), [(0, 0, 3), (2, 1, 1), (4, 2, 3)])
+@pytest.mark.parametrize(("maps", "reach", "channel_delay"), [(1, 0, 3), (2, 1, 1), (4, 2, 3)])
 def test_training_counts_the_bits_that_the_coder_spends(
     maps: int, reach: int, channel_delay: int, one_torch_thread: None
 ) -> None:

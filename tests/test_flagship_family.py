@@ -419,10 +419,19 @@ def test_sizes_that_were_asked_for_are_met(tiny_flagship_codec: Codec) -> None:
     assert len(tiny_flagship_codec.encode(pixels, target_bytes=wanted, strict=True)) <= wanted
 
 
-def test_a_model_without_its_own_map_takes_masks(tiny_flagship_network: "FlagshipNetwork") -> None:
-    from cwic.training.flagship.export import build_model
+def test_a_model_without_its_own_map_takes_masks(
+    tiny_flagship_network: "FlagshipNetwork", tiny_flagship_path: Path
+) -> None:
+    import torch
 
-    family = Flagship(build_model(tiny_flagship_network, "flat", with_map=False), threads=1)
+    from cwic.training.flagship.export import AnalysisGraph
+    from cwic.training.onnx_graph import Input, onnx_graph
+
+    model = model_file.load(tiny_flagship_path)
+    pixels = Input("pixels", torch.zeros(1, 64, 128, 3, dtype=torch.uint8), (1, 2))
+    flat = AnalysisGraph(tiny_flagship_network, with_map=False)
+    graphs = model.graphs | {"analysis": onnx_graph(flat, [pixels], ["latents", "importance"])}
+    family = Flagship(dataclasses.replace(model, graphs=graphs), threads=1)
     pixels = seeded_picture(14)
     analysis = family.analyze(pixels)
     assert not analysis.code(0).level.any()
