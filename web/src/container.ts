@@ -18,6 +18,7 @@ export enum Kind {
   EXIF,
   XMP,
   THUMBNAIL,
+  WHOLE,
 }
 
 /** What a reader puts up with. */
@@ -42,7 +43,7 @@ export interface Section {
 }
 
 export interface Header {
-  /** 16 hexadecimal digits. */
+  /** 16 hexadecimal digits; NO_MODEL for a picture that is kept whole. */
   identity: string;
   width: number;
   height: number;
@@ -55,6 +56,9 @@ export interface Header {
   sections: Section[];
   tiles: Section[];
 }
+
+/** The identity of files that need no model. */
+export const NO_MODEL = "0".repeat(16);
 
 const MAGIC = [0xc7, 0x77, 0x69, 0x63, 0x0d, 0x0a];
 const VERSION = 1;
@@ -112,6 +116,9 @@ export function readHeader(data: Uint8Array, limits: Limits = DEFAULT_LIMITS): H
   if (Math.abs(q) > MAX_Q) {
     throw new BitstreamError(`expected q of ${-MAX_Q} to ${MAX_Q}, found ${q}`);
   }
+  const whole = identity === NO_MODEL;
+  if (whole && q !== 0) throw new BitstreamError(`expected q 0 without a model, found ${q}`);
+  const tileKind = whole ? Kind.WHOLE : Kind.TILE;
   const tileCount =
     tileSide === 0 ? 1 : Math.ceil(width / tileSide) * Math.ceil(height / tileSide);
   if (tileCount > limits.maxSections) {
@@ -128,17 +135,21 @@ export function readHeader(data: Uint8Array, limits: Limits = DEFAULT_LIMITS): H
     const entry = reader.varint("section");
     const kind = entry % 8;
     entries.push({ kind, length: Math.floor(entry / 8) });
-    if (kind === Kind.TILE) {
+    if (kind === tileKind) {
       tiles++;
       continue;
     }
-    if (tiles > 0) throw new BitstreamError(`expected tiles alone at the end, found kind ${kind}`);
+    if (tiles > 0 || kind === Kind.TILE || kind === Kind.WHOLE) {
+      throw new BitstreamError(
+        `expected sections ${Kind[tileKind]} alone at the end, found kind ${kind}`,
+      );
+    }
     if (kind <= Kind.THUMBNAIL && seen.has(kind)) {
       throw new BitstreamError(`expected one section ${Kind[kind]}, found two`);
     }
     seen.add(kind);
   }
-  if (seen.has(Kind.ALPHA) !== hasAlpha(mode)) {
+  if (seen.has(Kind.ALPHA) !== hasAlpha(mode) && !(whole && hasAlpha(mode))) {
     throw new BitstreamError(
       `expected ${hasAlpha(mode) ? "an" : "no"} alpha plane in mode ${mode}, found ` +
         `${seen.has(Kind.ALPHA) ? "one" : "none"}`,
@@ -158,7 +169,7 @@ export function readHeader(data: Uint8Array, limits: Limits = DEFAULT_LIMITS): H
   if (offset !== data.length) {
     throw new BitstreamError(`damaged: expected ${offset} bytes, found ${data.length}`);
   }
-  const tiles = sections.filter(({ kind }) => kind === Kind.TILE);
+  const tiles = sections.filter(({ kind }) => kind === tileKind);
   return { identity, width, height, mode, tileSide, q, sections, tiles };
 }
 

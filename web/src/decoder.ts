@@ -1,6 +1,15 @@
 // A file as pixels: which parts of it are read, in which order, by which of a model's networks.
 
-import { Mode, DEFAULT_LIMITS, hasAlpha, isGrey, readHeader, readSection, tileRectangle } from "./container.ts";
+import {
+  DEFAULT_LIMITS,
+  Mode,
+  NO_MODEL,
+  hasAlpha,
+  isGrey,
+  readHeader,
+  readSection,
+  tileRectangle,
+} from "./container.ts";
 import type { Header, Limits } from "./container.ts";
 import { BitstreamError, ModelError } from "./errors.ts";
 import type { Kernels } from "./kernels.ts";
@@ -11,6 +20,8 @@ import { Synthesis } from "./synthesis.ts";
 import type { CellRows } from "./synthesis.ts";
 import { CELL_PX, MAX_TILE_PIXELS, MAX_TILE_SIDE, TileDecoder } from "./tile.ts";
 import type { Tile } from "./tile.ts";
+import { MAX_WHOLE_PIXELS, MAX_WHOLE_SIDE, decodeWholeTile } from "./whole.ts";
+import type { DecodeWebp } from "./whole.ts";
 
 export const FAMILY = "cwic";
 
@@ -86,15 +97,24 @@ export class Model {
   }
 }
 
-/** Refuses a file that the family could not have written, before anything of its size is made. */
-export function checkTiles(header: Header): void {
+/**
+ * Header of a file, after a look at what nothing of its size need be made for.
+ *
+ * A model refuses tiles that its family cannot have written, and so does the coding without one.
+ */
+export function readCheckedHeader(data: Uint8Array, limits = DEFAULT_LIMITS): Header {
+  const header = readHeader(data, limits);
+  const whole = header.identity === NO_MODEL;
+  const maxPixels = whole ? MAX_WHOLE_PIXELS : MAX_TILE_PIXELS;
+  const maxSide = whole ? MAX_WHOLE_SIDE : MAX_TILE_SIDE;
   const { width, height } = tileRectangle(header, 0);
-  if (width * height > MAX_TILE_PIXELS || Math.max(width, height) > MAX_TILE_SIDE) {
+  if (width * height > maxPixels || Math.max(width, height) > maxSide) {
     throw new BitstreamError(
-      `expected tiles of at most ${MAX_TILE_PIXELS} pixels and ${MAX_TILE_SIDE} a side, ` +
+      `expected tiles of at most ${maxPixels} pixels and ${maxSide} a side, ` +
         `found ${width} x ${height}`,
     );
   }
+  return header;
 }
 
 export interface DecodeWishes {
@@ -103,23 +123,59 @@ export interface DecodeWishes {
   region?: Rectangle;
   /** Which synthesis; "fast" where the model has one, else the other. */
   graph?: "fast" | "synthesis";
-  /** Called with a picture at 1/8 of the size before the whole is there. */
-  onPreview?: (pixels: Pixels) => void;
 }
 
-/** The whole picture, or a region of it. */
+/** The picture, or a region of it, by a model. */
 export async function decodePixels(
   data: Uint8Array,
   model: Model,
   wishes: DecodeWishes = {},
 ): Promise<Pixels> {
   const header = checkedHeader(data, model, wishes.limits);
-  const region = wishes.region ?? { left: 0, top: 0, width: header.width, height: header.height };
-  checkRegion(region, header);
+  const region = checkedRegion(wishes.region, header);
+  // Transparency first: it is quickly found to be damaged.
+  const alpha = hasAlpha(header.mode) ? await readAlpha(data, header) : undefined;
   const graph = wishes.graph ?? (model.has("fast") ? "fast" : "synthesis");
   const pixels = render(data, header, model, model.synthesis(graph), region, false);
   finishColours(pixels, header.mode);
-  const alpha = hasAlpha(header.mode) ? await readAlpha(data, header) : undefined;
+  if (alpha) putAlpha(pixels, alpha, region, header.width);
+  return pixels;
+}
+
+/** The picture, or a region of it, of a file that needs no model. */
+export async function decodeWholePixels(
+  data: Uint8Array,
+  decodeWebp: DecodeWebp,
+  wishes: DecodeWishes = {},
+): Promise<Pixels> {
+  const header = readCheckedHeader(data, wishes.limits);
+  if (header.identity !== NO_MODEL) {
+    throw new ModelError(`expected a file without a model, found one of ${header.identity}`);
+  }
+  const region = checkedRegion(wishes.region, header);
+  const alpha = await readAlpha(data, header);
+  const pixels: Pixels = {
+    width: region.width,
+    height: region.height,
+    data: new Uint8ClampedArray(region.width * region.height * 4),
+  };
+  const out = {
+    left: region.left,
+    top: region.top,
+    right: region.left + region.width,
+    bottom: region.top + region.height,
+  };
+  for (let index = 0; index < header.tiles.length; index++) {
+    const tile = tileRectangle(header, index);
+    const misses =
+      tile.left >= out.right ||
+      tile.top >= out.bottom ||
+      tile.left + tile.width <= out.left ||
+      tile.top + tile.height <= out.top;
+    if (misses) continue;
+    const made = await decodeWholeTile(data, header, index, !!alpha, decodeWebp);
+    copyPixels(made, tile, pixels, out);
+  }
   if (alpha) putAlpha(pixels, alpha, region, header.width);
   return pixels;
 }
@@ -170,16 +226,17 @@ export function decodeMap(data: Uint8Array, model: Model, limits?: Limits): Cell
   return map;
 }
 
-function checkedHeader(data: Uint8Array, model: Model, limits = DEFAULT_LIMITS): Header {
-  const header = readHeader(data, limits);
+function checkedHeader(data: Uint8Array, model: Model, limits?: Limits): Header {
+  const header = readCheckedHeader(data, limits);
   if (header.identity !== model.identity) {
     throw new ModelError(`expected the model ${header.identity}, found ${model.identity}`);
   }
-  checkTiles(header);
   return header;
 }
 
-function checkRegion({ left, top, width, height }: Rectangle, header: Header): void {
+function checkedRegion(region: Rectangle | undefined, header: Header): Rectangle {
+  if (!region) return { left: 0, top: 0, width: header.width, height: header.height };
+  const { left, top, width, height } = region;
   const whole = [left, top, width, height].every(Number.isInteger);
   const inside = left >= 0 && top >= 0 && left + width <= header.width;
   if (!whole || !inside || top + height > header.height || width < 1 || height < 1) {
@@ -188,6 +245,7 @@ function checkRegion({ left, top, width, height }: Rectangle, header: Header): v
         `found ${width} x ${height} at ${left}, ${top}`,
     );
   }
+  return region;
 }
 
 function decodeTile(
@@ -330,7 +388,7 @@ function copyCells(
 
 /** What a window made, as far as it lies inside the region. */
 function copyPixels(
-  made: Uint8Array,
+  made: Uint8Array | Uint8ClampedArray,
   window: { left: number; top: number; width: number },
   pixels: Pixels,
   out: { left: number; top: number; right: number; bottom: number },

@@ -148,11 +148,15 @@ function pack(
     const group = Math.floor(place / OUTPUT_GROUP);
     used.forEach((tap, index) => {
       const base = (group * used.length + index) * rows * OUTPUT_GROUP;
-      const within = (place % OUTPUT_GROUP) * together;
-      let source = output * inputs * taps + tap;
-      for (let input = 0; input < inputs; input++, source += taps) {
-        const row = Math.floor(input / together) * OUTPUT_GROUP * together;
-        to[base + row + within + (input % together)] = from[source]!;
+      const step = OUTPUT_GROUP * together;
+      for (let part = 0; part < together; part++) {
+        let target = base + (place % OUTPUT_GROUP) * together + part;
+        let source = (output * inputs + part) * taps + tap;
+        for (let input = part; input < inputs; input += together) {
+          to[target] = from[source]!;
+          target += step;
+          source += taps * together;
+        }
       }
     });
   });

@@ -145,6 +145,7 @@ export function singles(halves: Uint16Array): Float32Array {
       halfTable[bits] = bits & 0x8000 ? -value : value;
     }
   }
-  const table = halfTable;
-  return Float32Array.from(halves, (bits) => table[bits]!);
+  const result = new Float32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) result[i] = halfTable[halves[i]!]!;
+  return result;
 }
