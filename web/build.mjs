@@ -1,6 +1,6 @@
 // Builds everything from nothing: kernels to WebAssembly, then the programs of `dist/`.
 
-import { mkdir } from "node:fs/promises";
+import { copyFile, mkdir, rm } from "node:fs/promises";
 import asc from "assemblyscript/asc";
 import { build } from "esbuild";
 
@@ -18,6 +18,27 @@ const options = {
   loader: { ".wasm": "binary" },
   logLevel: "warning",
 };
+await rm("dist", { recursive: true, force: true });
+await build({
+  ...options,
+  minify: true,
+  entryPoints: {
+    cwic: "src/index.ts",
+    "cwic-worker": "src/worker.ts",
+    viewer: "src/viewer.ts",
+  },
+  outdir: "dist",
+});
+// A service worker that is no module runs in every browser that has service workers.
+await build({
+  ...options,
+  minify: true,
+  format: "iife",
+  entryPoints: { "cwic-service-worker": "src/service_worker.ts" },
+  outdir: "dist",
+});
+await copyFile("src/viewer.html", "dist/viewer.html");
+// For tests and benchmarks.
 await build({
   ...options,
   entryPoints: { "cwic-node": "src/node.ts" },

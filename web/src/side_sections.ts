@@ -1,7 +1,7 @@
 // What stands beside the tiles: transparency and metadata.
 
 import { BitstreamError } from "./errors.ts";
-import { Kind, readSection } from "./container.ts";
+import { DEFAULT_LIMITS, Kind, readSection } from "./container.ts";
 import type { Header, Limits } from "./container.ts";
 import { inflate } from "./inflate.ts";
 
@@ -17,7 +17,7 @@ export interface Metadata {
 export async function readMetadata(
   data: Uint8Array,
   header: Header,
-  limits: Limits,
+  limits: Limits = DEFAULT_LIMITS,
 ): Promise<Metadata> {
   const found: Metadata = {};
   for (const section of header.sections) {
