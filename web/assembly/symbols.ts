@@ -2,7 +2,6 @@
 
 let next: usize = 0;
 let end: usize = 0;
-let missing: usize = 0; // bytes read beyond the end
 let range: u64 = 0;
 let rest: u64 = 0; // value - low, below range unless the payload is damaged
 let valid: bool = true;
@@ -12,7 +11,6 @@ function word(): u64 {
   for (let i = 0; i < 4; i++) {
     value <<= 8;
     if (next < end) value |= u64(load<u8>(next++));
-    else missing++;
   }
   return value;
 }
@@ -21,16 +19,15 @@ function word(): u64 {
 export function start(payload: usize, length: usize): void {
   next = payload;
   end = payload + length;
-  missing = 0;
   range = 0xffff_ffff_ffff_ffff;
   rest = word() << 32;
   rest |= word();
   valid = true;
 }
 
-/** Whether the payload was whole: all of it read, and its value never outside the range. */
+/** Whether an encoder may have ended here: all bytes read, and a value as small as it writes. */
 export function finished(): bool {
-  return valid && next == end;
+  return valid && next == end && rest < 0x1_ffff_ffff;
 }
 
 /** Whether the payload's value has been inside the range so far. */

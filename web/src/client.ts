@@ -38,15 +38,28 @@ export async function decode(
   return pixels;
 }
 
-/** The same, with the picture's colour profile, which ImageData cannot hold. */
+/** A picture and what ImageData cannot hold. */
+export interface Decoded {
+  pixels: ImageData;
+  /** A colour profile. */
+  icc?: Uint8Array;
+  /** Whether `full` would give a better picture, or has. */
+  hasFull: boolean;
+}
+
+/** The same with the picture's colour profile. */
 export async function decodeWithProfile(
   data: ArrayBuffer | Uint8Array,
   { onPreview, ...options }: DecodeOptions = {},
-): Promise<{ pixels: ImageData; icc?: Uint8Array }> {
+): Promise<Decoded> {
   const reply = await ask("decode", data, { ...options, preview: !!onPreview }, ({ preview }) => {
     if (preview) onPreview?.(imageData(preview));
   });
-  return { pixels: imageData(reply.pixels!), ...(reply.icc && { icc: reply.icc }) };
+  return {
+    pixels: imageData(reply.pixels!),
+    hasFull: !!reply.hasFull,
+    ...(reply.icc && { icc: reply.icc }),
+  };
 }
 
 /** A file as a PNG file, with its metadata. */

@@ -55,6 +55,11 @@ export class ModelLibrary {
     return model;
   }
 
+  /** Whether there is a better synthesis than that of the first part. */
+  async hasFull(identity: string): Promise<boolean> {
+    return !!(await this.#entry(identity)).full;
+  }
+
   async #entry(identity: string): Promise<Entry> {
     this.#index ??= this.#readIndex();
     this.#index.catch(() => (this.#index = undefined));

@@ -66,16 +66,17 @@ async function drawPicture(mine: number): Promise<void> {
     frame.hidden = false;
     hint.hidden = true;
   };
-  const { pixels } = await decodeWithProfile(data, {
+  const { pixels, hasFull } = await decodeWithProfile(data, {
     full: full.getAttribute("aria-pressed") === "true",
     onPreview: draw,
   });
   if (mine !== turn) return;
   draw(pixels);
-  setFact("decoded in", `${((performance.now() - start) / 1000).toFixed(2)} s, models fetched`);
+  setFact("decoded in", `${((performance.now() - start) / 1000).toFixed(2)} s, what was fetched included`);
   const coded = info.header.identity !== NO_MODEL;
   save.disabled = false;
-  showMap.disabled = full.disabled = !coded;
+  showMap.disabled = !coded;
+  full.disabled = !hasFull;
 }
 
 function listFacts(data: Uint8Array, { header, metadata }: FileInfo): void {

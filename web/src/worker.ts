@@ -41,6 +41,8 @@ export interface Reply {
   preview?: Pixels;
   pixels?: Pixels;
   icc?: Uint8Array;
+  /** Whether the model has a better synthesis than its quickest. */
+  hasFull?: boolean;
   png?: Uint8Array<ArrayBuffer>;
   map?: CellMap;
   info?: FileInfo;
@@ -82,6 +84,7 @@ async function answerWell(
     return;
   }
   let pixels: Pixels;
+  let hasFull = false;
   if (header.identity === NO_MODEL) {
     if (what === "map") {
       reply({});
@@ -103,6 +106,7 @@ async function answerWell(
       const preview = decodePreview(data, model, limits);
       reply({ preview }, [preview.data.buffer]);
     }
+    hasFull = await library.hasFull(header.identity);
     const graph = options.full ? "synthesis" : undefined;
     pixels = await decodePixels(data, model, { ...options, ...(graph && { graph }) });
   }
@@ -111,7 +115,7 @@ async function answerWell(
     reply({ png }, [png.buffer]);
   } else {
     const icc = metadata.icc && { icc: metadata.icc };
-    reply({ pixels, ...icc }, [pixels.data.buffer]);
+    reply({ pixels, hasFull, ...icc }, [pixels.data.buffer]);
   }
 }
 
