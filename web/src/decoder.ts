@@ -42,7 +42,8 @@ export interface Rectangle {
 export type Graphs = "fast" | "synthesis" | "preview";
 
 /** Bytes of work of a synthesis; larger pictures are made in several windows. */
-const WINDOW_BYTES = 96 * 2 ** 20;
+const WINDOW_BYTES = 128 * 2 ** 20;
+const MIN_WINDOW_CELLS = 8;
 
 /** A model of the `cwic` family, ready to decode. */
 export class Model {
@@ -305,15 +306,12 @@ function render(
     bottom: Math.ceil((region.top + region.height) / CELL_PX),
   };
   const { reach, zoom } = synthesis;
-  const budget = Math.max(WINDOW_BYTES / synthesis.bytesPerCell, 4);
-  const wide = Math.min(columns, cells.right - cells.left + 2 * reach);
-  // As many rows at once as fit; where not even a few do, narrower windows.
-  const windowColumns =
-    wide * (4 * reach + 8) <= budget
-      ? cells.right - cells.left
-      : Math.max(8, Math.floor(Math.sqrt(budget)) - 2 * reach);
-  const windowWide = Math.min(columns, windowColumns + 2 * reach);
-  const windowLines = Math.max(8, Math.floor(budget / windowWide) - 2 * reach);
+  const [windowColumns, windowLines] = windowSize(
+    cells.right - cells.left,
+    cells.bottom - cells.top,
+    reach,
+    WINDOW_BYTES / synthesis.bytesPerCell,
+  );
   const conditions = conditionsOfLevels(header.q);
   const channels = firstGroup ? model.tiles.groups[0]! : model.tiles.latentChannels;
   const tiles = new Map<number, Tile>();
@@ -357,6 +355,25 @@ function render(
     }
   }
   return pixels;
+}
+
+/**
+ * Columns and lines of a window's inner part, with the least work around it.
+ *
+ * All columns or so many that windows are square, and as many lines as `room` cells allow.
+ */
+function windowSize(columns: number, lines: number, reach: number, room: number): [number, number] {
+  const inner = (cells: number): number => Math.max(cells - 2 * reach, MIN_WINDOW_CELLS);
+  const square = Math.min(columns, inner(Math.floor(Math.sqrt(room))));
+  const candidates = [columns, square].map((width): [number, number] => [
+    width,
+    Math.min(lines, inner(Math.floor(room / (width + 2 * reach)))),
+  ]);
+  const waste = ([width, height]: [number, number]): number =>
+    ((width + 2 * reach) * (height + 2 * reach)) / (width * height);
+  const [wide, narrow] = candidates as [[number, number], [number, number]];
+  const fits = (wide[0] + 2 * reach) * (wide[1] + 2 * reach) <= 1.5 * room;
+  return fits && waste(wide) <= waste(narrow) ? wide : narrow;
 }
 
 /** A tile's cells as far as a window sees them. */

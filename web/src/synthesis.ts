@@ -78,11 +78,7 @@ export class Synthesis {
       for (const value of valuesOf(step)) this.#lastUse.set(value.part?.of ?? value, i);
     });
     this.#lastUse.set(this.#result, this.#steps.length);
-    // Three values of the largest kind are there at once.
-    const largest = Math.max(
-      ...this.#steps.map(({ to }) => 4 * to.room * to.zoom * to.zoom),
-    );
-    this.bytesPerCell = 3 * largest;
+    this.bytesPerCell = this.#workPerCell();
   }
 
   /**
@@ -118,9 +114,11 @@ export class Synthesis {
     const free = new Map<number, number[]>();
     const planeOf = ({ zoom }: Value): ReturnType<typeof plane> =>
       plane(columns * zoom, lines * zoom);
-    const sizeOf = (value: Value): number => planeOf(value).total * value.room * 4;
+    const sizes = new Map<Value, number>();
+    for (const { to } of this.#steps) sizes.set(to, planeOf(to).total * to.room * 4);
+    shareSizes(sizes);
     const room = (value: Value): Run => {
-      const size = sizeOf(value);
+      const size = sizes.get(value)!;
       const at = free.get(size)?.pop() ?? kernels.take(size);
       const to = { at, stride: value.room * 4 };
       runs.set(value, to);
@@ -180,7 +178,7 @@ export class Synthesis {
       }
       for (const value of new Set(valuesOf(step).map((value) => value.part?.of ?? value))) {
         if (this.#lastUse.get(value) !== index) continue;
-        const size = sizeOf(value);
+        const size = sizes.get(value)!;
         free.set(size, [...(free.get(size) ?? []), runs.get(value)!.at]);
       }
     });
@@ -199,6 +197,25 @@ export class Synthesis {
       to, rowBytes, scale, offset,
     );
     return kernels.bytes(to, bytes);
+  }
+
+  /** Bytes that the rooms of all values take, for each cell, if each is used again. */
+  #workPerCell(): number {
+    const sizes = new Map<Value, number>();
+    for (const { to } of this.#steps) sizes.set(to, 4 * to.room * to.zoom ** 2);
+    shareSizes(sizes);
+    const free = new Map<number, number>();
+    let bytes = 0;
+    this.#steps.forEach((step, index) => {
+      const size = sizes.get(step.to)!;
+      if (free.get(size)) free.set(size, free.get(size)! - 1);
+      else bytes += size;
+      for (const value of new Set(valuesOf(step).map((value) => value.part?.of ?? value))) {
+        const left = sizes.get(value)!;
+        if (this.#lastUse.get(value) === index) free.set(left, (free.get(left) ?? 0) + 1);
+      }
+    });
+    return bytes;
   }
 
   #compile(graph: Graph): Value {
@@ -324,6 +341,12 @@ export class Synthesis {
     }
     return get(this.#ending.value);
   }
+}
+
+/** Large values get rooms of one size, so that each may have the room of another. */
+function shareSizes(sizes: Map<Value, number>): void {
+  const largest = Math.max(...sizes.values());
+  for (const [value, size] of sizes) if (size > largest / 2) sizes.set(value, largest);
 }
 
 function valuesOf(step: Step): Value[] {
