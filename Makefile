@@ -10,6 +10,7 @@ help:
 	@echo 'make demo   set up .venv (no torch), encode and decode the sample pictures'
 	@echo 'make test   set up .venv-dev, run every check and the tests'
 	@echo 'make results KODAK=FOLDER   measure every number and plot of README and docs again'
+	@echo '             EVERYDAY=FOLDER   and those of pictures of every kind'
 	@echo '             TRAIN=FOLDER   and train the small networks of the questions again'
 	@echo '             NETS=FOLDER   with it, and ask networks what is left for them in the files'
 	@echo '             COMPRESSAI=PYTHON   and beside CompressAI, in an environment of its own'
@@ -22,7 +23,8 @@ test: .venv-dev/stamp
 	PATH="$(CURDIR)/.venv-dev/bin:$$PATH" scripts/check
 
 results: .venv-dev/stamp
-	.venv-dev/bin/python scripts/results "$(KODAK)" $(if $(TRAIN),--train "$(TRAIN)") \
+	.venv-dev/bin/python scripts/results "$(KODAK)" \
+		$(if $(EVERYDAY),--everyday "$(EVERYDAY)") $(if $(TRAIN),--train "$(TRAIN)") \
 		$(if $(NETS),--nets "$(NETS)") \
 		$(if $(COMPRESSAI),--compressai "$(COMPRESSAI)")
 

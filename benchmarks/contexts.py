@@ -27,10 +27,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from cwic import cvpr2018, model_file
-from cwic.arithmetic_coder import BitCounter
+from cwic import model_file
 from cwic.atomic_file import write_file
-from cwic.cvpr2018_coder import known_before
+from cwic.coding.arithmetic_coder import BitCounter
+from cwic.families.cvpr2018 import family as cvpr2018
+from cwic.families.cvpr2018.coder import known_before
 from cwic.image import pad_to_multiple
 from cwic.training.data import PictureStore, centre_crops, list_pictures
 from cwic.training.model.context_network import CodeContext, information

@@ -22,12 +22,13 @@ from cwic.evaluation.rate_distortion import Curve, bd_rate, published_curves
 
 ANCHORS = ("jpeg", "jpeg2000", "webp", "avif")
 COMPARED_WITH = ("JPEG 2000", "AVIF")
-PSNR, SSIM, MS_SSIM = (METRICS[place] for place in (0, 2, 4))
+PSNR, SSIM, MS_SSIM, SSIMULACRA2 = (METRICS[place] for place in (0, 2, 4, 6))
 # Which model is drawn in which metric, and beside the published codecs of which kind.
 PLOTS = (
     ("psnr", PSNR, "cwic:cwic-psnr", "(MS-SSIM)"),
     ("ms-ssim", MS_SSIM, "cwic:cwic-visual", "(MSE)"),
     ("ssim", SSIM, None, None),
+    ("ssimulacra2", SSIMULACRA2, None, None),
 )
 
 
@@ -61,14 +62,14 @@ def main() -> None:
 
 def print_rates(curves: Sequence[Curve]) -> None:
     """The mean points of our models."""
-    print("| model | quality | bpp | PSNR dB | SSIM | MS-SSIM | HaarPSI | grid |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| model | quality | bpp | PSNR dB | SSIM | MS-SSIM | HaarPSI | SSIMULACRA2 | grid |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for curve in curves:
         for row in curve.rows:
             print(
                 f"| {curve.label} | {row['setting']:g} | {row['bpp']:.3f} | "
                 f"{row['psnr_rgb_db']:.2f} | {row['ssim_rgb']:.4f} | {row['ms_ssim_rgb']:.4f} | "
-                f"{row['haarpsi']:.4f} | {row['grid_ratio']:.3f} |"
+                f"{row['haarpsi']:.4f} | {row['ssimulacra2']:.1f} | {row['grid_ratio']:.3f} |"
             )
     print()
 

@@ -41,9 +41,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from cwic import Codec
-from cwic.compare import nearest_file
 from cwic.errors import CodecWarning
 from cwic.evaluation.anchors import contestant
+from cwic.evaluation.compare import nearest_file
 from cwic.evaluation.measurement import pixels_of
 from cwic.saliency import Mask, detect
 

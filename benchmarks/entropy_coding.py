@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from speed import QUALITY, machine, median_s
 
-from cwic import cvpr2018, model_file
+from cwic import model_file
+from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.image import pad_to_multiple
 
 QUALITIES = (0, QUALITY, 100)

@@ -14,8 +14,8 @@ from PIL import Image
 from sheets import Tile, save_sheet
 
 from cwic import Codec
-from cwic.compare import of_size
 from cwic.evaluation.anchors import contestant
+from cwic.evaluation.compare import of_size
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "samples" / "chelsea.png"

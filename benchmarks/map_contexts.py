@@ -27,8 +27,9 @@ from contexts import (
 )
 from torch import Tensor, nn
 
-from cwic import cvpr2018, model_file
-from cwic.cvpr2018_coder import (
+from cwic import model_file
+from cwic.families.cvpr2018 import family as cvpr2018
+from cwic.families.cvpr2018.coder import (
     CENTRE_FRACTIONS,
     LEVEL_SCALES,
     OUTPUT_GAIN,

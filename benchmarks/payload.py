@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 import cwic
-from cwic import arithmetic_coder, bitstream, model_file
+from cwic import bitstream, model_file
+from cwic.coding import arithmetic_coder
 
 
 def payload_and_entropy(

@@ -21,11 +21,12 @@ from adaptive_coding import MEDIUM, SMALL, bits_of_code, bits_of_map
 from PIL import Image
 from sheets import Tile, save_sheet
 
-from cwic import Codec, cvpr2018, model_file
-from cwic.arithmetic_coder import BitCounter
-from cwic.compare import of_size
+from cwic import Codec, model_file
+from cwic.coding.arithmetic_coder import BitCounter
 from cwic.evaluation.anchors import contestant
+from cwic.evaluation.compare import of_size
 from cwic.evaluation.metrics import measure
+from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.image import pad_to_multiple
 from cwic.view import overlay
 

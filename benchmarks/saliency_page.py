@@ -16,8 +16,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from cwic import Codec
-from cwic.compare import nearest_file, psnr_db
 from cwic.evaluation.anchors import contestant
+from cwic.evaluation.compare import nearest_file, psnr_db
 from cwic.evaluation.perceptual import haarpsi
 from cwic.saliency import detect
 from cwic.view import overlay

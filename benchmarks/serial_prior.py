@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cwic import model_file
-from cwic.flagship_coder import LATENT_PX
+from cwic.families.flagship.coder import LATENT_PX
 from cwic.training.data import PictureFile, PictureStore, list_pictures
 from cwic.training.flagship import to_network
 from cwic.training.model.flagship import FlagshipConfig, FlagshipNetwork, Noise

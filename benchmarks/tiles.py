@@ -25,10 +25,10 @@ from speed import peak_of_memory_mb
 
 from cwic import bitstream, model_file
 from cwic.codec import Codec
-from cwic.flagship import TILE_PX, Flagship, FlagshipAnalysis
-from cwic.flagship_coder import CodedLatents
+from cwic.families.flagship.coder import CodedLatents
+from cwic.families.flagship.family import TILE_PX, Flagship, FlagshipAnalysis
+from cwic.families.tiling import Tiling
 from cwic.model_file import DEFAULT_MODEL
-from cwic.tiling import Tiling
 
 SIDE_PX = 2048  # two tiles a side, and the largest square in one piece
 BORDER_TILE_PX = 256  # eight a side

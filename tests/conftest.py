@@ -153,7 +153,8 @@ def tiny_flagship_path(
     from cwic.training.export_flagship import build_model
 
     path = tmp_path_factory.mktemp("model") / ("tiny-flagship" + model_file.EXTENSION)
-    model_file.save(build_model(tiny_flagship_network, "tiny-flagship"), path)
+    model = build_model(tiny_flagship_network, "tiny-flagship", with_fast=True)
+    model_file.save(model, path)
     return path
 
 

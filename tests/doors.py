@@ -20,17 +20,22 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cwic import bitstream, cli, codec, model_file, pillow_plugin
+from cwic import bitstream, codec, model_file, pillow_plugin
 from cwic.bitstream import Kind
+from cwic.cli import main as cli
 from cwic.codec import Codec
 from cwic.errors import CodecError, CodecWarning
-from cwic.image import Mode
+from cwic.families.tiling import Rectangle, Tiling
+from cwic.image import Mode, read_picture
+from cwic.whole import pack_whole
 
 GOLDEN = Path(__file__).resolve().parent / "data" / "golden"
 # By the low half of an input's first byte; any other is the first. The older form of the paper's
 # family last: its steps, but levels by tables.
 FIRST = {0: "cwic", 15: "cvpr2018planes", 14: "cvpr2018steps"}
 MODELS = {first: GOLDEN / f"{name}.cwicmodel" for first, name in FIRST.items()}
+# The same of files without a model.
+WHOLE = 13
 
 # Pictures stay small, so that an input takes milliseconds.
 MAX_SIDE_PX = 160
@@ -81,11 +86,15 @@ def repaired(data: bytes, identity: bytes) -> bytes:
     """A file that says what `data` says, with what a chance change would break made right.
 
     Magic, version, identity, size of the picture (at most `MAX_SIDE_PX` a side), the end of the
-    section table, lengths and checksums. Layout, q, kinds and bodies stay what they were.
+    section table, lengths and checksums; without a model q, and what a stream says of its own size.
+    Layout, q, kinds and bodies stay what they were.
     """
+    is_whole = identity == bitstream.NO_MODEL
+    of_tiles = Kind.WHOLE if is_whole else Kind.TILE
     reader = _Lenient(data, _FIXED_BYTES)
     width, height = (1 + (reader.varint() - 1) % MAX_SIDE_PX for _ in range(2))
     layout, zigzag = reader.byte(), reader.varint()
+    zigzag = 0 if is_whole else zigzag
     exponent = layout >> 4
     side = 2 ** (exponent + 5) if exponent else max(width, height)
     tiles = -(-width // side) * -(-height // side)
@@ -95,8 +104,8 @@ def repaired(data: bytes, identity: bytes) -> bytes:
         kind = entry & 7
         # What an encoder always writes, if the table is cut short.
         if not reader.left:
-            kind = Kind.TILE
-        tiles -= kind == Kind.TILE
+            kind = of_tiles
+        tiles -= kind == of_tiles
         table.append((kind, entry >> 3))
     reader.position += 2  # checksum of the header
     bodies = []
@@ -108,6 +117,12 @@ def repaired(data: bytes, identity: bytes) -> bytes:
         reader.position += _BODY_CRC_BYTES
         # No encoder writes them, and a decoder says so before it begins.
         bodies.append((kind, body.rstrip(b"\0") if kind == Kind.TILE else body))
+    if is_whole:
+        places = iter(Tiling(height, width, side if exponent else None, 1).tiles)
+        bodies = [
+            (kind, _with_head(body, next(places)) if kind == Kind.WHOLE else body)
+            for kind, body in bodies
+        ]
     parts = [
         bitstream.MAGIC,
         bytes([bitstream.VERSION]),
@@ -124,16 +139,27 @@ def repaired(data: bytes, identity: bytes) -> bytes:
     return b"".join(parts)
 
 
+def _with_head(stream: bytes, tile: Rectangle) -> bytes:
+    """A WebP lossless stream that says the size of its tile; whether it has alpha stays."""
+    has_alpha = len(stream) > 4 and stream[4] & 16
+    sides = tile.width - 1 | tile.height - 1 << 14 | (1 << 28 if has_alpha else 0)
+    return b"\x2f" + sides.to_bytes(4, "little") + stream[5:]
+
+
 def _codec(first: int) -> Codec:
-    """Which of them a first byte means; the slower ones seldom."""
+    """Which of them a first byte means; the slower ones seldom, and each without a model too."""
     return codecs().get(first & 15, codecs()[0])
+
+
+def _identity(first: int) -> bytes:
+    return bitstream.NO_MODEL if first & 15 == WHOLE else _codec(first).identity
 
 
 def _file(data: bytes) -> tuple[bytes, Codec]:
     """The first byte says whose file it is, and whether it is taken as it stands."""
     chosen = _codec(data[0])
     as_it_is = data[0] & 0xF0 == 0xF0
-    return data[1:] if as_it_is else repaired(data[1:], chosen.identity), chosen
+    return data[1:] if as_it_is else repaired(data[1:], _identity(data[0])), chosen
 
 
 class _InMemory:
@@ -186,15 +212,22 @@ def payload(data: bytes) -> None:
     first = head[5] if num_tiles > 1 else 0
     tiles = [rest[:first], rest[first:]][-num_tiles:]
     q = int.from_bytes(head[3:5], "little") % (2 * bitstream.MAX_Q + 1) - bitstream.MAX_Q
+    has_section = mode.has_alpha
+    if head[0] & 15 == WHOLE:
+        q, has_section = 0, mode.has_alpha and bool(head[6] & 1)
+        places = Tiling(height, width, tile_px, 1).tiles
+        tiles = [_with_head(tile, place) for tile, place in zip(tiles, places, strict=True)]
+    else:
+        tiles = [tile.rstrip(b"\0") for tile in tiles]
     file = bitstream.pack(
-        identity=chosen.identity,
+        identity=_identity(head[0]),
         width=width,
         height=height,
         mode=mode,
         q=q,
-        tiles=[tile.rstrip(b"\0") for tile in tiles],
+        tiles=tiles,
         tile_px=tile_px,
-        alpha=bytes([4, head[6]]) if mode in (Mode.RGBA, Mode.LA) else None,
+        alpha=bytes([4, head[6]]) if has_section else None,
     )
     chosen.decode(file, reduce=reduce, limits=LIMITS)
 
@@ -276,7 +309,8 @@ def seeds(door: str) -> Iterator[Seed]:
                     yield Seed(f"{first}-{name}-{place}", change)
         return
     for path in sorted(GOLDEN.glob("*.cwic")):
-        of_model = [first for first, name in FIRST.items() if path.name.startswith(f"{name}-")]
+        firsts = FIRST | {WHOLE: "whole"}
+        of_model = [first for first, name in firsts.items() if path.name.startswith(f"{name}-")]
         if of_model and door != "payload":
             yield Seed(path.stem, bytes(of_model) + path.read_bytes())
     rng = np.random.default_rng(11)
@@ -285,7 +319,11 @@ def seeds(door: str) -> Iterator[Seed]:
         for side in (1, 9) if first else (1, 9, 16, 24, 32):
             smooth = np.linspace(rng.integers(0, 255, 3), rng.integers(0, 255, 3), side)
             picture = np.broadcast_to(smooth, (side, side, 3)) + rng.normal(0, 9, (side, side, 3))
-            data = one.encode(picture.clip(0, 255).astype(np.uint8), quality=int(rng.integers(101)))
+            data = one.encode(
+                picture.clip(0, 255).astype(np.uint8),
+                quality=int(rng.integers(101)),
+                lossless="never",
+            )
             name = f"{one.name}-{side}"
             if door == "payload":
                 stream = bitstream.unpack(data)
@@ -294,6 +332,19 @@ def seeds(door: str) -> Iterator[Seed]:
                 yield Seed(name, head + stream.tiles[0])
             else:
                 yield Seed(name, whose + data)
+    for side in (1, 9, 32):
+        drawn = (np.mgrid[0:side, 0:side] // 5).sum(axis=0) % 3 * 100
+        for channels in (1, 2, 3, 4):
+            picture = (drawn[..., None] + np.arange(channels)).astype(np.uint8)
+            data = pack_whole(read_picture(picture))
+            name = f"whole-{side}-{channels}"
+            if door == "payload":
+                (stream,) = bitstream.unpack(data).tiles
+                mode = bitstream.read_header(data).mode
+                head = bytes([WHOLE | mode << 4, side - 1, side - 1, 0, 0, 0, 0])
+                yield Seed(name, head + stream)
+            else:
+                yield Seed(name, bytes([WHOLE]) + data)
 
 
 # --- what stands behind ---------------------------------------------------------------------------
@@ -343,7 +394,7 @@ def _frozen_models_bundled() -> Iterator[None]:
 
     def found(data: bytes, *_: object, **__: object) -> Codec:
         identity = bitstream.read_header(data).identity
-        return by_identity.get(identity) or codecs()[0]
+        return by_identity.get(identity) or codecs()[0]  # which reads files without a model too
 
     before = codec.loaded_for
     codec.loaded_for = found

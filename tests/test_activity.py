@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cwic import Codec
-from cwic.activity import activity
+from cwic.families.flagship.activity import activity
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 70), (8, 8), (41, 17)])

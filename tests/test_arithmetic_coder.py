@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference_range_coder import ReferenceDecoder, ReferenceEncoder
 
-from cwic.arithmetic_coder import (
+from cwic.coding.arithmetic_coder import (
     FREQUENCY_TOTAL,
     BitCoder,
     BitDecoder,

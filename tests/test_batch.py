@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,9 +93,25 @@ def test_the_table_says_size_and_rate_of_every_file_with_units(
         "input_bytes": str((pictures / "a.png").stat().st_size),
         "output_bytes": str(size_bytes),
         "rate_bpp": str(round(8 * size_bytes / (32 * 24), 6)),
+        "kept_whole": "False",
         "error": "",
     }
     assert summary.output_bytes == sum(int(row["output_bytes"]) for row in rows(tmp_path))
+
+
+def test_pictures_that_are_kept_whole_are_counted_and_come_back_exactly(tmp_path: Path) -> None:
+    source = tmp_path / "pictures"
+    save_picture(source / "photo.png")
+    drawing = Image.fromarray(np.arange(64 * 96).reshape(64, 96).astype(np.uint8) // 40 * 40)
+    drawing.save(source / "drawing.png")
+    summary = encode(source, tmp_path / "files", Encoding(lossless="always"))
+    assert summary.num_whole == 2
+    summary = encode(source, tmp_path / "files", Encoding(bpp=1, lossless="auto"), force=True)
+    assert [row["kept_whole"] for row in rows(tmp_path / "files")] == ["True", "False"]
+    assert summary.num_whole == 1
+    batch.run(str(tmp_path / "files"), str(tmp_path / "back"), Decoding(), suffixes=CODED, jobs=1)
+    with Image.open(tmp_path / "back" / "drawing.png") as back:
+        assert np.array_equal(back, drawing)
 
 
 def test_a_tree_of_files_becomes_pictures_again(pictures: Path, tmp_path: Path) -> None:

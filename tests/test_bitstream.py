@@ -12,6 +12,7 @@ from cwic.bitstream import (
     MAGIC,
     MAX_Q,
     MAX_SIDE_PX,
+    NO_MODEL,
     TILE_SIDES_PX,
     Bitstream,
     Header,
@@ -61,15 +62,17 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
     height = draw(st.integers(1, min(longest, 13_000)))
     num_tiles = 1 if tile_px is None else -(-width // tile_px) * -(-height // tile_px)
     body = st.binary(max_size=300)
+    identity = draw(st.binary(min_size=8, max_size=8))  # the simplest one is no model
+    alpha = body if identity != NO_MODEL else st.none() | body
     return {
-        "identity": draw(st.binary(min_size=8, max_size=8)),
+        "identity": identity,
         "width": width,
         "height": height,
         "mode": mode,
-        "q": draw(st.integers(-MAX_Q, MAX_Q)),
+        "q": 0 if identity == NO_MODEL else draw(st.integers(-MAX_Q, MAX_Q)),
         "tile_px": tile_px,
         "tiles": [draw(st.binary(max_size=40)) for _ in range(num_tiles)],
-        "alpha": draw(body) if mode in (2, 3, 5) else None,
+        "alpha": draw(alpha) if mode in (2, 3, 5) else None,
         **{name: draw(st.none() | body) for name in ("icc", "exif", "xmp", "thumbnail")},
     }
 
@@ -84,6 +87,7 @@ def body(content: bytes) -> bytes:
 
 
 PREFIX = MAGIC + b"\1" + IDENTITY
+WHOLE_PREFIX = MAGIC + b"\1" + NO_MODEL
 
 
 @given(files())
@@ -97,6 +101,8 @@ def test_unpack_is_the_inverse_of_pack(fields: dict[str, Any]) -> None:
         assert getattr(stream, name) == fields[name]
     assert list(stream.tiles) == fields["tiles"]
     assert header.num_tiles == len(fields["tiles"])
+    assert header.is_whole == (fields["identity"] == NO_MODEL)
+    assert {tile.kind for tile in header.tiles} == {Kind.WHOLE if header.is_whole else Kind.TILE}
     assert header.pixels == fields["width"] * fields["height"]
     assert header.file_bytes == len(data)
 
@@ -118,6 +124,11 @@ def test_a_file_is_exactly_the_documented_bytes() -> None:
     )
     header = MAGIC + b"\x01" + IDENTITY + b"\x82\x01\x41" + b"\x12" + b"\x99\x01" + table
     assert pack(**EVERYTHING) == with_header(header, b"".join(body(c) for _, c in sections))
+
+
+def test_a_file_without_a_model_is_exactly_the_documented_bytes() -> None:
+    header = MAGIC + b"\x01" + bytes(8) + b"\x80\x06\x80\x04" + b"\x00" + b"\x00" + b"\x3e"
+    assert pack(**{**MINIMAL, "identity": NO_MODEL}) == with_header(header, body(b"payload"))
 
 
 @pytest.mark.parametrize("q", [-MAX_Q, MAX_Q])
@@ -244,6 +255,12 @@ def test_a_mapped_file_is_read_like_bytes(tmp_path: Path) -> None:
         (PREFIX + b"\1\1\0\0\2\2\0", "one expected ICC section"),
         (PREFIX + b"\x41\1\x10\0\0\2\0", "ICC section after the first tile"),
         (PREFIX + b"\x80\x80\x01\x80\x10\x10\0", "8192 tiles"),
+        (PREFIX + b"\1\1\0\0\6", "WHOLE section in a file with a model"),
+        (WHOLE_PREFIX + b"\1\1\0\0\0", "TILE section in a file without a model"),
+        (WHOLE_PREFIX + b"\1\1\0\2\6", "q 1 in a file without a model"),
+        (WHOLE_PREFIX + b"\1\1\0\0\1\6", "mode 0 with an alpha section"),
+        (WHOLE_PREFIX + b"\1\1\2\0\1\1\6", "one expected ALPHA section"),
+        (WHOLE_PREFIX + b"\x41\1\x10\0\6\2\6", "ICC section after the first tile"),
     ],
 )
 def test_absurd_headers_are_bitstream_errors_that_say_what_was_found(
@@ -269,17 +286,17 @@ def test_a_length_beyond_any_file_is_a_bitstream_error_and_not_an_allocation() -
 
 
 def test_reserved_sections_are_skipped_but_their_checksums_are_not() -> None:
-    table = bytes([3 << 3 | 6, 2 << 3 | 7, 1 << 3 | 6, 4 << 3])
+    table = bytes([3 << 3 | 7, 2 << 3 | 7, 1 << 3 | 7, 4 << 3])
     bodies = [b"abc", b"de", b"f", b"tile"]
     data = with_header(PREFIX + b"\1\1\0\0" + table, b"".join(map(body, bodies)))
     assert unpack(data).tiles == (b"tile",)
     damaged = data.replace(b"abc", b"abd")
-    with pytest.raises(BitstreamError, match="damaged RESERVED_6 section"):
+    with pytest.raises(BitstreamError, match="damaged RESERVED_7 section"):
         unpack(damaged)
 
 
 def test_the_number_of_sections_is_limited() -> None:
-    table = bytes([6] * 50 + [0])
+    table = bytes([7] * 50 + [0])
     data = with_header(PREFIX + b"\1\1\0\0" + table, body(b"") * 51)
     assert unpack(data, Limits(max_sections=51)).tiles == (b"",)
     with pytest.raises(BitstreamError, match="more than the expected 50 sections"):
@@ -320,6 +337,8 @@ def test_metadata_that_is_not_one_zlib_stream_is_a_bitstream_error(stored: bytes
         {"mode": 2},
         {"alpha": b""},
         {"q": MAX_Q + 1},
+        {"identity": NO_MODEL, "q": 1},
+        {"identity": NO_MODEL, "alpha": b""},
         {"tile_px": 100},
         {"tile_px": 512},
         {"tiles": []},

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 import numpy as np
 from threadpoolctl import threadpool_info
-from cwic.blas_threads import one_blas_thread
+from cwic.coding.blas_threads import one_blas_thread
 
 def count():
     found = [info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"]
@@ -97,7 +97,7 @@ def test_a_process_that_asks_before_numpy_has_one_thread_unless_told_otherwise(
 ) -> None:
     """Where the environment asks for more, they are taken away inside, as ever."""
     code = """
-from cwic.blas_threads import one_blas_thread, one_from_the_start
+from cwic.coding.blas_threads import one_blas_thread, one_from_the_start
 one_from_the_start()
 import numpy as np
 from threadpoolctl import threadpool_info

@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 import cwic
-from cwic import cli
+from cwic.cli import main as cli
+from cwic.codec import LOSSLESS
 from cwic.errors import CodecWarning, TrainingError
+from cwic.families.tiling import REDUCTIONS
 from cwic.image import encode_image
 from cwic.model_file import bundled_models
-from cwic.tiling import REDUCTIONS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -104,7 +105,7 @@ def test_info_refuses_a_file_that_is_too_short_or_too_long(run: Run, encoded: Pa
 
 
 def test_strict_fails_below_the_worst_quality_too(run: Run, photo: Path) -> None:
-    code, _, err = run("encode", photo, "--psnr", "0.5", "--strict")
+    code, _, err = run("encode", photo, "--psnr", "0.5", "--strict", "--lossless", "never")
     assert code == 1
     assert "the worst of this picture is" in err
     assert not photo.with_suffix(".cwic").exists()
@@ -135,7 +136,7 @@ def test_an_empty_name_is_wrong_usage_and_not_this_folder(run: Run, tmp_path: Pa
 def test_the_result_line_repeats_what_was_asked_for(
     run: Run, photo: Path, words: list[str], asked: str
 ) -> None:
-    code, out, _ = run("encode", photo, *words)
+    code, out, _ = run("encode", photo, "--lossless", "never", *words)
     assert code == 0
     assert out.endswith(asked)
 
@@ -143,10 +144,10 @@ def test_the_result_line_repeats_what_was_asked_for(
 def test_a_rate_that_is_within_reach_is_met_within_five_percent(run: Run, photo: Path) -> None:
     sizes = []
     for quality in ("0", "100"):
-        run("encode", photo, "-q", quality, "-f")
+        run("encode", photo, "-q", quality, "-f", "--lossless", "never")
         sizes.append(photo.with_suffix(".cwic").stat().st_size)
     target = sum(sizes) // 2
-    code, _, err = run("encode", photo, "--target-size", str(target), "-f")
+    code, _, err = run("encode", photo, "--target-size", str(target), "-f", "--lossless", "never")
     assert (code, err) == (0, "")
     assert photo.with_suffix(".cwic").stat().st_size == pytest.approx(target, rel=0.05)
 
@@ -335,9 +336,8 @@ def test_a_picture_of_any_format_comes_from_a_pipe_and_goes_into_one(
 
     with Image.open(photo) as picture:
         data = encode_image(picture, file_format)
-    back = piped(
-        piped(data, "encode", "-", "-q", "90"), "decode", "-", "-o", "-", "--to", file_format
-    )
+    coded = piped(data, "encode", "-", "-q", "90", "--lossless", "never")
+    back = piped(coded, "decode", "-", "-o", "-", "--to", file_format)
     with Image.open(io.BytesIO(back)) as picture:
         pillow_name = {"jpg": "JPEG"}.get(file_format, file_format.upper())
         assert (picture.size, picture.format) == ((96, 64), pillow_name)
@@ -395,7 +395,7 @@ def test_info_says_what_is_in_a_file(run: Run, encoded: Path) -> None:
 
 def test_info_loads_no_network_and_no_runtime(encoded: Path) -> None:
     code = (
-        "import sys; from cwic.cli import main; main(sys.argv[1:]);"
+        "import sys; from cwic.cli.main import main; main(sys.argv[1:]);"
         "sys.exit('onnxruntime' in sys.modules or 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, "info", str(encoded)]
@@ -540,6 +540,7 @@ def test_the_limit_on_pixels_is_an_option(
 
 def test_a_picture_is_decoded_smaller(run: Run, photo: Path) -> None:
     assert cli._REDUCTIONS == REDUCTIONS
+    assert cli._LOSSLESS == LOSSLESS
     assert run("encode", photo)[0] == 0
     file, small = photo.with_suffix(".cwic"), photo.with_name("small.png")
     assert run("decode", file, "-o", small, "--reduce", "8")[0] == 0
@@ -584,7 +585,7 @@ def test_a_mask_moves_bits_and_keeps_the_size(run: Run, photo: Path, tmp_path: P
     Image.fromarray(white).save(mask)
     sizes = []
     for words in ([], ["--roi", mask], ["--roi", mask, "--roi-strength", "2"]):
-        code, _, err = run("encode", photo, "-f", "-q", "60", *words)
+        code, _, err = run("encode", photo, "-f", "-q", "60", "--lossless", "never", *words)
         assert (code, err) == (0, "")
         sizes.append(photo.with_suffix(".cwic").stat().st_size)
     assert max(sizes) <= 1.03 * min(sizes) + 8
@@ -627,6 +628,62 @@ def test_an_error_of_the_system_is_one_line(
     assert run("encode", photo) == (1, "", "error: a.cwic: No space left on device\n")
     error = MemoryError()
     assert run("encode", photo) == (1, "", "error: not enough memory\n")
+
+
+# --- kept whole -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawing(tmp_path: Path) -> Path:
+    """A picture of three colours, 96x64."""
+    y, x = np.mgrid[0:64, 0:96]
+    path = tmp_path / "drawing.png"
+    Image.fromarray(((x + 2 * y) // 7 % 3 * 100).astype(np.uint8)).save(path)
+    return path
+
+
+def test_the_message_and_info_say_that_a_picture_is_kept_whole(run: Run, drawing: Path) -> None:
+    code, out, err = run("encode", drawing, "--bpp", "1", "-v")
+    assert code == 0
+    assert out.endswith(" bpp (asked 1), kept whole\n")
+    assert "drawing.png: kept whole, " in err
+    file = drawing.with_suffix(".cwic")
+    code, out, _ = run("info", file)
+    assert code == 0
+    assert "model     none, kept whole\n" in out
+    facts = json.loads(run("info", file, "--json")[1])
+    assert (facts["kept_whole"], facts["model"], facts["mode"]) == (True, None, "L")
+    assert set(facts["sections"]) == {"whole"}
+    assert (
+        run("decode", file, "-o", drawing.with_name("back.png"), "-v")[2].count("kept whole") == 1
+    )
+    with Image.open(drawing) as before, Image.open(drawing.with_name("back.png")) as after:
+        assert np.array_equal(before, after)
+
+
+def test_lossless_is_an_option_of_every_verb_that_encodes(
+    run: Run, drawing: Path, tmp_path: Path
+) -> None:
+    for verb, target in (("encode", "a.cwic"), ("view", "a.png"), ("compare", "a.html")):
+        for lossless in ("never", "always"):
+            words = [drawing, "-o", tmp_path / target, "-f", "--lossless", lossless]
+            code, out, err = run(verb, *words)
+            assert (code, err) == (0, "")
+            assert ("kept whole" in out) == (lossless == "always")
+    assert "exact" in (tmp_path / "a.html").read_text()
+    (tmp_path / "in").mkdir()
+    drawing.rename(tmp_path / "in" / "drawing.png")
+    for lossless in ("never", "always"):
+        words = [tmp_path / "in", tmp_path / "out", "-f", "-j", "1", "--lossless", lossless]
+        code, out, _ = run("batch", *words)
+        assert code == 0
+        assert (", 1 kept whole" in out) == (lossless == "always")
+
+
+def test_a_psnr_that_is_beyond_every_model_is_met_without_loss(run: Run, photo: Path) -> None:
+    code, out, err = run("encode", photo, "--psnr", "90", "--strict")
+    assert (code, err) == (0, "")
+    assert out.endswith(" bpp (asked 90 dB), kept whole\n")
 
 
 # --- train and export -----------------------------------------------------------------------------
@@ -790,11 +847,13 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         "encode": output
         | rate
         | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"}
-        | {"--max-pixels"},
+        | {"--lossless", "--max-pixels"},
         "decode": output | {"--to", "--model", "--region", "--reduce", "--max-pixels"},
-        "view": output | {"-q", "--quality", "--bpp", "--roi", "--saliency", "--model"},
-        "compare": output | rate | {"--strict", "--roi", "--saliency", "--model"},
+        "view": output
+        | {"-q", "--quality", "--bpp", "--lossless", "--roi", "--saliency", "--model"},
+        "compare": output | rate | {"--strict", "--lossless", "--roi", "--saliency", "--model"},
         "batch": rate
+        | {"--lossless"}
         | {"--to", "--strict", "--strip", "--model", "-j", "--jobs", "--ray", "-f", "--force"},
         "serve": {"--host", "--port", "--max-upload", "--model"},
         "info": {"--json"},
@@ -849,7 +908,7 @@ def test_the_module_runs_as_the_command_and_says_its_version() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from cwic.cli import main\n"
+        "import sys; from cwic.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "sys.exit(bool({'numpy', 'PIL', 'onnxruntime', 'torch'} & sys.modules.keys()))"

@@ -35,7 +35,7 @@ def decoded_array(codec: Codec, data: bytes) -> np.ndarray:
 )
 def test_every_size_comes_back_exactly(tiny_codec: Codec, width: int, height: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    picture = tiny_codec.decode(tiny_codec.encode(pixels))
+    picture = tiny_codec.decode(tiny_codec.encode(pixels, lossless="never"))
     assert picture.size == (width, height)
     assert picture.mode == "RGB"
 
@@ -57,7 +57,7 @@ def test_mode_size_and_alpha_come_back_exactly(
     image = Image.fromarray(
         array if channels > 1 else array[..., 0], mode if channels == 2 else None
     )
-    decoded = tiny_codec.decode(tiny_codec.encode(image))
+    decoded = tiny_codec.decode(tiny_codec.encode(image, lossless="never"))
     assert (decoded.mode, decoded.size) == (mode, (width, height))
     if mode.endswith("A"):
         np.testing.assert_array_equal(np.asarray(decoded)[..., -1], array[..., -1])
@@ -110,25 +110,25 @@ def test_a_size_out_of_reach_gives_the_nearest_file_and_a_warning(tiny_codec: Co
     pixels = seeded_picture(5)
     smallest, largest = (tiny_codec.encode(pixels, quality=quality) for quality in (0, 100))
     with pytest.warns(CodecWarning, match="asked for 10 B"):
-        assert tiny_codec.encode(pixels, target_bytes=10) == smallest
+        assert tiny_codec.encode(pixels, target_bytes=10, lossless="never") == smallest
     with pytest.warns(CodecWarning, match="asked for 24 bpp"):
-        assert tiny_codec.encode(pixels, bpp=24) == largest
+        assert tiny_codec.encode(pixels, bpp=24, lossless="never") == largest
 
 
 def test_a_strict_size_out_of_reach_is_an_error(tiny_codec: Codec) -> None:
     with pytest.raises(TargetError, match="smallest file"):
-        tiny_codec.encode(seeded_picture(5), target_bytes=10, strict=True)
+        tiny_codec.encode(seeded_picture(5), target_bytes=10, strict=True, lossless="never")
 
 
 def test_strict_fails_where_the_model_cannot_come_as_far_as_asked(tiny_codec: Codec) -> None:
     with pytest.raises(TargetError, match="largest file"):
-        tiny_codec.encode(seeded_picture(5), bpp=24, strict=True)
+        tiny_codec.encode(seeded_picture(5), bpp=24, strict=True, lossless="never")
 
 
 @pytest.mark.parametrize("bpp", [1e308, 1e-323])
 def test_absurd_rates_give_the_nearest_file(tiny_codec: Codec, bpp: float) -> None:
     with pytest.warns(CodecWarning, match="asked for"):
-        assert tiny_codec.encode(seeded_picture(5)[:1, :1], bpp=bpp)
+        assert tiny_codec.encode(seeded_picture(5)[:1, :1], bpp=bpp, lossless="never")
 
 
 def test_a_picture_too_large_for_one_piece_is_refused_before_it_takes_memory(
@@ -140,7 +140,7 @@ def test_a_picture_too_large_for_one_piece_is_refused_before_it_takes_memory(
     with pytest.raises(BitstreamError, match=r"13000x13000.*at most"):
         tiny_codec.decode(data)
     with pytest.raises(ImageError, match="at most"):
-        tiny_codec.encode(np.broadcast_to(np.uint8(0), (4097, 4097, 3)))
+        tiny_codec.encode(np.broadcast_to(np.uint8(0), (4097, 4097, 3)), lossless="never")
 
 
 def test_a_psnr_is_searched_in_the_decoded_picture(tiny_codec: Codec) -> None:
@@ -150,15 +150,17 @@ def test_a_psnr_is_searched_in_the_decoded_picture(tiny_codec: Codec) -> None:
         difference = pixels.astype(float) - decoded_array(tiny_codec, data)
         return 10 * math.log10(255**2 / np.square(difference).mean())
 
-    reachable = [psnr_db(tiny_codec.encode(pixels, quality=q)) for q in range(0, 101, 5)]
+    reachable = [
+        psnr_db(tiny_codec.encode(pixels, quality=q, lossless="never")) for q in range(0, 101, 5)
+    ]
     wanted = reachable[10]
     with warnings.catch_warnings():
         # An untrained network's PSNR need not rise with the rate.
         warnings.simplefilter("ignore", CodecWarning)
-        reached = psnr_db(tiny_codec.encode(pixels, psnr_db=wanted))
+        reached = psnr_db(tiny_codec.encode(pixels, psnr_db=wanted, lossless="never"))
     assert min(reachable) - 0.1 <= reached <= max(reachable) + 0.1
     with pytest.raises(TargetError, match="the best of this picture"):
-        tiny_codec.encode(pixels, psnr_db=99, strict=True)
+        tiny_codec.encode(pixels, psnr_db=99, strict=True, lossless="never")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_any_picture_comes_back_with_its_size_its_alpha_and_its_metadata(
     image.info |= {key: value for key, value in (("icc_profile", icc), ("xmp", xmp)) if value}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CodecWarning)  # more than 8 bits, a profile that is none
-        decoded = tiny_flagship_codec.decode(tiny_flagship_codec.encode(image))
+        decoded = tiny_flagship_codec.decode(tiny_flagship_codec.encode(image, lossless="never"))
     grey = mode in ("1", "L", "LA", "I;16")
     assert decoded.mode == ("L" if grey else "RGB") + ("A" if mode in ("LA", "RGBA") else "")
     assert decoded.size == (width, height)
@@ -359,3 +361,104 @@ def test_a_model_of_another_family_or_with_a_damaged_manifest_is_refused(
 def test_a_model_that_is_not_there_is_named() -> None:
     with pytest.raises(ModelError, match=r"no-such-model.*bundled"):
         Codec.load("no-such-model")
+
+
+# --- coded or kept whole --------------------------------------------------------------------------
+
+
+def drawn(height: int = 64, width: int = 96) -> np.ndarray:
+    """(height, width, 3) uint8: stripes, of which a file without loss is the smaller one."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.array([(250, 240, 230), (20, 40, 60), (200, 90, 40)], np.uint8)[(x + 2 * y) // 7 % 3]
+
+
+def is_whole(data: bytes) -> bool:
+    return bitstream.read_header(data).is_whole
+
+
+@pytest.mark.parametrize("wish", [{}, {"quality": 80}, {"bpp": 3}, {"psnr_db": 30}])
+def test_a_drawing_is_kept_whole_and_exact(
+    tiny_flagship_codec: Codec, wish: dict[str, float]
+) -> None:
+    data = tiny_flagship_codec.encode(drawn(), strict=True, **wish)
+    assert is_whole(data)
+    np.testing.assert_array_equal(decoded_array(tiny_flagship_codec, data), drawn())
+
+
+@pytest.mark.parametrize("wish", [{}, {"quality": 80}, {"target_bytes": True}])
+def test_a_photograph_costs_a_glance_and_has_the_bytes_that_it_had(
+    tiny_flagship_codec: Codec, wish: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(7)
+    texture = seeded_picture(2).astype(int) + rng.integers(-8, 9, (*seeded_picture(2).shape[:2], 1))
+    pixels = texture.clip(0, 255).astype(np.uint8)
+
+    def pack_whole(_: object) -> bytes:
+        raise AssertionError("tried")
+
+    monkeypatch.setattr("cwic.codec.pack_whole", pack_whole)
+    if "target_bytes" in wish:
+        wish = {"target_bytes": len(tiny_flagship_codec.encode(pixels, lossless="never"))}
+    data = tiny_flagship_codec.encode(pixels, **wish)
+    assert data == tiny_flagship_codec.encode(pixels, lossless="never", **wish)
+
+
+@pytest.mark.parametrize("colours", [2, 3, 5, 9, 17, 40, 90])
+def test_a_quality_is_kept_whole_up_to_a_quarter_more_and_a_psnr_up_to_nothing_more(
+    tiny_flagship_codec: Codec, colours: int
+) -> None:
+    """Blocks of ever more colours, from what is cheap without loss to what is not."""
+    rng = np.random.default_rng(colours)
+    blocks = rng.integers(0, 256, (colours, 3), dtype=np.uint8)[rng.integers(0, colours, (8, 12))]
+    pixels = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
+    whole = tiny_flagship_codec.encode(pixels, lossless="always")
+    coded = tiny_flagship_codec.encode(pixels, lossless="never", quality=90)
+    expected = whole if len(whole) <= 1.25 * len(coded) else coded
+    assert tiny_flagship_codec.encode(pixels, quality=90) == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CodecWarning)  # even the worst file is better
+        coded = tiny_flagship_codec.encode(pixels, lossless="never", psnr_db=3)
+        found = tiny_flagship_codec.encode(pixels, psnr_db=3)
+    assert found == min(whole, coded, key=len)
+
+
+def test_a_size_is_kept_whole_where_it_fits_to_the_byte(tiny_flagship_codec: Codec) -> None:
+    whole = tiny_flagship_codec.encode(drawn(), lossless="always")
+    for strict in (False, True):
+        fitting = tiny_flagship_codec.encode(drawn(), target_bytes=len(whole), strict=strict)
+        assert fitting == whole
+    with pytest.warns(CodecWarning, match="kept whole"):
+        # Nothing is as small; and nothing comes nearer.
+        assert tiny_flagship_codec.encode(drawn(), target_bytes=len(whole) - 1) == whole
+    with pytest.raises(TargetError, match=f"smallest file of this picture has {len(whole)} B"):
+        tiny_flagship_codec.encode(drawn(), target_bytes=len(whole) - 1, strict=True)
+
+
+def test_what_the_model_cannot_reach_is_kept_whole(tiny_codec: Codec) -> None:
+    pixels = seeded_picture(5)
+    whole = tiny_codec.encode(pixels, lossless="always")
+    for wish in ({"bpp": 24.0}, {"psnr_db": 99.0}):
+        for strict in (False, True):
+            assert tiny_codec.encode(pixels, strict=strict, **wish) == whole
+
+
+def test_always_says_so_where_the_file_is_larger_than_asked_for(tiny_codec: Codec) -> None:
+    pixels = seeded_picture(5)
+    with pytest.warns(CodecWarning, match="asked for 0.1 bpp, kept whole this picture has"):
+        data = tiny_codec.encode(pixels, lossless="always", bpp=0.1)
+    np.testing.assert_array_equal(decoded_array(tiny_codec, data), pixels)
+    with pytest.raises(TargetError, match="asked for at most 100 B, kept whole"):
+        tiny_codec.encode(pixels, lossless="always", target_bytes=100, strict=True)
+    with pytest.raises(ValueError, match="lossless: expected one of"):
+        tiny_codec.encode(pixels, lossless="perhaps")
+
+
+def test_a_mask_does_not_matter_where_nothing_is_lost_but_must_be_one(
+    tiny_flagship_codec: Codec,
+) -> None:
+    mask = np.zeros((64, 96), bool)
+    mask[:, :48] = True
+    plain = tiny_flagship_codec.encode(drawn())
+    assert tiny_flagship_codec.encode(drawn(), roi=mask) == plain
+    with pytest.raises(ImageError, match="mask of"):
+        tiny_flagship_codec.encode(drawn(), roi=mask[:, :9])

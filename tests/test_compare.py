@@ -11,8 +11,8 @@ from conftest import seeded_picture
 from PIL import Image, features
 
 from cwic.codec import Codec
-from cwic.compare import CODECS, compared, compared_page, installed, of_size, psnr_db
-from cwic.evaluation.anchors import contestant
+from cwic.evaluation.anchors import contestant, default_names
+from cwic.evaluation.compare import CODECS, compared, compared_page, installed, of_size, psnr_db
 from cwic.evaluation.report import Comparison, Version
 
 
@@ -21,13 +21,22 @@ def photo() -> Image.Image:
     return Image.fromarray(seeded_picture(17)).resize((192, 128))
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", [*CODECS, "jpegxl"])
 def test_a_codec_comes_near_a_size(name: str, photo: Image.Image) -> None:
-    if name not in (codec.name for codec in installed()):
-        pytest.skip(f"this Pillow lacks {name}")
+    if name not in default_names():
+        pytest.skip(f"{name} is not installed")
     codec = contestant(name)
     for wanted in (1500, 4000):
         assert len(of_size(codec, photo, wanted)) == pytest.approx(wanted, rel=0.08)
+
+
+def test_our_models_search_a_size_themselves(photo: Image.Image, tiny_flagship_path: Path) -> None:
+    codec = contestant(f"cwic:{tiny_flagship_path}")
+    smallest, largest = (len(codec.encode(photo, quality)) for quality in (0, 100))
+    for share in (0.3, 0.7):
+        wanted = round(smallest + share * (largest - smallest))
+        assert len(of_size(codec, photo, wanted)) == pytest.approx(wanted, rel=0.01, abs=8)
+    assert len(of_size(codec, photo, 2 * largest)) == largest  # as far as it goes, and no warning
 
 
 def test_all_codecs_are_shown_at_the_size_of_the_file(

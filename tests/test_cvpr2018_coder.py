@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cwic import cvpr2018_coder
-from cwic.arithmetic_coder import BitCounter, BitEncoder
-from cwic.cvpr2018_coder import (
+from cwic.coding.arithmetic_coder import BitCounter, BitEncoder
+from cwic.coding.exact_arithmetic import dtype_for_signs
+from cwic.errors import BitstreamError, ModelError
+from cwic.families.cvpr2018 import coder as cvpr2018_coder
+from cwic.families.cvpr2018.coder import (
     CENTRE_FRACTIONS,
     LEVEL_SCALES,
     PROBABILITIES,
@@ -18,8 +20,6 @@ from cwic.cvpr2018_coder import (
     CodedPicture,
     CodeLayout,
 )
-from cwic.errors import BitstreamError, ModelError
-from cwic.integer_net import dtype_for_signs
 
 LAYOUTS = [
     CodeLayout(code_channels=8, levels=4, first_kept=2),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cwic.cli import _DATASETS
+from cwic.cli.main import _DATASETS
 from cwic.errors import CodecError
 from cwic.evaluation.datasets import DATASETS, Dataset, fetch
 

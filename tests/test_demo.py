@@ -17,9 +17,10 @@ from conftest import seeded_picture
 from PIL import Image
 
 import cwic
-from cwic import cli, demo
-from cwic.demo import Wish, coded, frame, opened, painted
+from cwic import serve as demo
+from cwic.cli import main as cli
 from cwic.errors import ImageError
+from cwic.serve import Wish, coded, frame, opened, painted
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,17 @@ def test_what_cannot_be_met_is_said(photo: Path) -> None:
     found = coded(photo, Wish("size in kB", 0.05), None)
     assert len(found.warnings) == 1
     assert "asked for 50 B" in found.warnings[0]
+
+
+def test_a_drawing_is_kept_whole_and_said_to_be(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:100, 0:150]
+    Image.fromarray(((x + 2 * y) // 7 % 3 * 100).astype(np.uint8)).save(tmp_path / "drawing.png")
+    found = coded(tmp_path / "drawing.png", Wish(), None)
+    assert ", kept whole: 150x100" in found.summary
+    (tmp_path / "drawing.cwic").write_bytes(found.data)
+    assert ", kept whole: 150x100" in opened(tmp_path / "drawing.cwic").summary
+    left = coded(tmp_path / "drawing.png", Wish(lossless="never"), None)
+    assert "kept whole" not in left.summary
 
 
 def test_bits_go_where_it_was_painted(photo: Path) -> None:

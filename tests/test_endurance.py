@@ -33,7 +33,7 @@ KILLS = {
 }
 LOOP = """
 import sys
-from cwic import cli
+from cwic.cli import main as cli
 print("begins", flush=True)
 while True:
     for words in {commands!r}:

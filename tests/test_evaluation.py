@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +18,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
+pytest.importorskip("ssimulacra2")
 
 from cwic import cli  # noqa: E402
 from cwic.errors import CodecError, NotBuiltError  # noqa: E402
@@ -28,6 +30,9 @@ from cwic.evaluation.metrics import measure  # noqa: E402
 from cwic.evaluation.perceptual import haarpsi  # noqa: E402
 from cwic.evaluation.quality import METRICS, decibel  # noqa: E402
 from cwic.evaluation.rate_distortion import bd_rate, published_curves  # noqa: E402
+from cwic.evaluation.ssimulacra2 import ssimulacra2  # noqa: E402
+
+SAMPLES = Path(__file__).parent.parent / "examples" / "samples"
 
 PILLOW_ANCHORS = ("jpeg", "jpeg2000", "webp", "avif")
 
@@ -90,6 +95,9 @@ def test_what_a_small_picture_cannot_have_is_nan_and_not_an_error(one_torch_thre
     quality = measure(small, small + np.uint8(1))
     assert math.isnan(quality.ssim_rgb)
     assert math.isnan(quality.ms_ssim_rgb)
+    assert math.isnan(quality.ssimulacra2)
+    assert math.isnan(quality.edge_ratio)
+    assert math.isnan(quality.corner_ratio)
     assert math.isnan(quality.grid_ratio)
     assert quality.block_color_error == 1
 
@@ -119,6 +127,43 @@ def test_haarpsi_is_symmetric_and_falls_with_the_error(pattern: np.ndarray) -> N
     coarse, coarser = pattern // 16 * 16 + 8, pattern // 64 * 64 + 32
     assert haarpsi(pattern, coarse) == pytest.approx(haarpsi(coarse, pattern))
     assert 1 > haarpsi(pattern, coarse) > haarpsi(pattern, coarser) > 0
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """(225, 240, 3) uint8: as small as SSIMULACRA2 takes it."""
+    with Image.open(SAMPLES / "chelsea.png") as file:
+        return np.asarray(file.convert("RGB"))[20:245, 90:330]
+
+
+def test_ssimulacra2_rises_with_the_quality_of_jpeg_up_to_100_for_the_picture_itself(
+    photo: np.ndarray,
+) -> None:
+    jpeg, image = contestant("jpeg"), Image.fromarray(photo)
+    of_quality = [
+        ssimulacra2(photo, np.asarray(jpeg.decode(jpeg.encode(image, quality))))
+        for quality in (5, 20, 50, 80, 95)
+    ]
+    assert of_quality == sorted(of_quality)
+    assert of_quality[0] < 10
+    assert 85 < of_quality[-1] < 100
+    assert ssimulacra2(photo, photo) == 100
+
+
+def test_ssimulacra2_needs_sides_for_all_of_its_six_scales(photo: np.ndarray) -> None:
+    other = photo // 16 * 16
+    assert math.isfinite(ssimulacra2(photo, other))
+    assert math.isnan(ssimulacra2(photo[:-1], other[:-1]))
+    with pytest.raises(ValueError, match=r"\(225, 240, 3\), found \(225, 239, 3\)"):
+        ssimulacra2(photo, other[:, :-1])
+
+
+def test_without_its_package_ssimulacra2_says_so(
+    photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ssimulacra2", None)
+    with pytest.raises(NotBuiltError, match=r"found none: pip install 'cwic\[evaluate\]'"):
+        ssimulacra2(photo, photo)
 
 
 # --- BD-rate --------------------------------------------------------------------------------------

@@ -4,12 +4,14 @@ Nothing of `cwic` is used to read; its own reader is only what the result is com
 """
 
 import binascii
+import io
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 from reference_range_coder import ReferenceDecoder
 from test_golden import expected_hashes, hashes
 
@@ -20,7 +22,8 @@ from cwic.image import Mode
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 FILES = sorted(GOLDEN.glob("*.cwic"))
-TILE, ALPHA, ICC, EXIF, XMP = range(5)
+WHOLE_FILES = sorted(GOLDEN.glob("whole-*.cwic"))
+TILE, ALPHA, ICC, EXIF, XMP, _, WHOLE = range(7)
 
 
 class File(NamedTuple):
@@ -69,14 +72,20 @@ def read(data: bytes) -> File:
     assert -4096 <= q <= 4096
     tile_px = None if exponent == 0 else 2 ** (exponent + 5)
     tiles = 1 if tile_px is None else -(-width // tile_px) * -(-height // tile_px)
+    of_tiles = WHOLE if identity == bytes(8) else TILE
     table: list[tuple[int, int]] = []
-    while sum(kind == TILE for kind, _ in table) < tiles:
+    while sum(kind == of_tiles for kind, _ in table) < tiles:
         entry = varint()
         table.append((entry & 7, entry >> 3))
     kinds = [kind for kind, _ in table]
-    first = kinds.index(TILE)
-    assert kinds[first:] == [TILE] * tiles
-    assert kinds.count(ALPHA) == (mode in (2, 3, 5))
+    first = kinds.index(of_tiles)
+    assert kinds[first:] == [of_tiles] * tiles
+    assert TILE + WHOLE - of_tiles not in kinds
+    if identity == bytes(8):
+        assert q == 0
+        assert kinds.count(ALPHA) <= (mode in (2, 3, 5))
+    else:
+        assert kinds.count(ALPHA) == (mode in (2, 3, 5))
     before_crc = position
     assert int.from_bytes(take(2), "big") == binascii.crc_hqx(data[:before_crc], 0xFFFF)
     sections = []
@@ -120,17 +129,42 @@ def test_a_golden_file_is_what_the_page_says(path: Path) -> None:
         header.tile_px,
         header.q,
     )
-    assert len(file.of(TILE)) == header.num_tiles
-    for body, section in zip(file.of(TILE), header.tiles, strict=True):
+    tiles = file.of(TILE) + file.of(WHOLE)
+    assert len(tiles) == header.num_tiles
+    for body, section in zip(tiles, header.tiles, strict=True):
         assert body == data[section.offset : section.offset + section.length]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_payload_is_coded_as_the_page_says(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A range coder of Python integers in place of the library's reads the same symbols."""
-    monkeypatch.setattr("cwic.cvpr2018_coder.BitDecoder", ReferenceDecoder)
-    monkeypatch.setattr("cwic.flagship_coder.BitDecoder", ReferenceDecoder)
+    monkeypatch.setattr("cwic.families.cvpr2018.coder.BitDecoder", ReferenceDecoder)
+    monkeypatch.setattr("cwic.families.flagship.coder.BitDecoder", ReferenceDecoder)
     assert hashes(path) == expected_hashes(path)
+
+
+@pytest.mark.parametrize("path", WHOLE_FILES, ids=lambda path: path.stem)
+def test_a_picture_kept_whole_is_what_the_page_says(path: Path) -> None:
+    """Its streams are .webp files for Pillow, with the twenty bytes of the page before them."""
+    file = read(path.read_bytes())
+    side = file.tile_px or max(file.width, file.height)
+    picture = np.full((file.height, file.width, 4), 255, np.uint8)
+    bodies = iter(file.of(WHOLE))
+    for top in range(0, file.height, side):
+        for left in range(0, file.width, side):
+            place = picture[top : top + side, left : left + side]
+            samples = np.asarray(Image.open(io.BytesIO(webp(next(bodies)))))
+            place[..., : samples.shape[2]] = samples
+    for body in file.of(ALPHA):
+        picture[..., 3] = alpha_plane(body, file.width, file.height)
+    expected = Image.open(path.with_suffix(".png"))
+    assert expected.mode == Mode(file.mode).pil_name
+    np.testing.assert_array_equal(picture, expected.convert("RGBA"))
+
+
+def webp(stream: bytes) -> bytes:
+    chunk = b"VP8L" + len(stream).to_bytes(4, "little") + stream + bytes(len(stream) % 2)
+    return b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk
 
 
 @pytest.mark.parametrize("form", ["smooth", "noise", "even", "rows", "columns"])
@@ -146,7 +180,7 @@ def test_transparency_is_what_the_page_says(form: str, tiny_flagship_codec: Code
     }
     alpha = (planes[form] % 256).astype(np.uint8)
     picture = np.dstack([rng.integers(0, 256, (50, 70, 3), dtype=np.uint8), alpha])
-    file = read(tiny_flagship_codec.encode(picture))
+    file = read(tiny_flagship_codec.encode(picture, lossless="never"))
     (body,) = file.of(ALPHA)
     np.testing.assert_array_equal(alpha_plane(body, 70, 50), alpha)
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cwic import bitstream
-from cwic.arithmetic_coder import BitDecoder
+from cwic.coding.arithmetic_coder import BitDecoder
 
 FINDINGS = sorted((Path(__file__).parent / "data" / "fuzz").glob("*-*"))
 SEEDS = {door: [seed.data for seed in doors.seeds(door)] for door in doors.DOORS}
@@ -78,7 +78,7 @@ def test_most_damaged_files_come_as_far_as_the_entropy_decoder(
             reached.append(payload)
             super().__init__(payload)
 
-    for module in ("cwic.cvpr2018_coder", "cwic.flagship_coder"):
+    for module in ("cwic.families.cvpr2018.coder", "cwic.families.flagship.coder"):
         monkeypatch.setattr(sys.modules[module], "BitDecoder", Counting)
     rng = random.Random(5)
     inside = 0

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cwic import cvpr2018_coder
 from cwic.codec import Codec
 from cwic.errors import BitstreamError
+from cwic.families.cvpr2018 import coder as cvpr2018_coder
+from cwic.whole import WholeReader
 
 FOLDER = Path(__file__).parent / "data" / "golden"
 FILES = sorted(FOLDER.glob("*.cwic"))
+WHOLE = [file for file in FILES if file.name.startswith("whole-")]
 
 # What numpy and OpenBLAS can be told to do without, or to pretend to be.
 MACHINES = {
@@ -30,7 +32,9 @@ MACHINES = {
 NEEDS = {"Haswell": "avx2", "SkylakeX": "avx512f"}
 
 
-def codec_of(file: Path) -> Codec:
+def codec_of(file: Path) -> Codec | WholeReader:
+    if file in WHOLE:
+        return WholeReader()
     return Codec.load(FOLDER / f"{file.name.partition('-')[0]}.cwicmodel", threads=1)
 
 
@@ -64,6 +68,13 @@ def test_a_golden_file_decodes_to_its_picture_within_one(file: Path) -> None:
     assert difference.max() <= 1
 
 
+def test_a_golden_file_of_a_picture_kept_whole_is_exactly_its_picture() -> None:
+    assert len(WHOLE) >= 6
+    for file in WHOLE:
+        with Image.open(file.with_suffix(".png")) as expected:
+            assert np.array_equal(codec_of(file).decode(file.read_bytes()), expected)
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_another_kind_of_machine_reads_the_same_symbols(machine: str) -> None:
     """In a process of its own: a BLAS chooses its kernels when it is loaded."""
@@ -93,7 +104,7 @@ def test_one_float_in_the_path_of_the_tables_would_be_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The network that chooses tables, evaluated in float32, loses its way."""
-    from cwic import step_network
+    from cwic.families.flagship import step_network
 
     monkeypatch.setattr(step_network.ScaleNetwork, "dtype", np.float32)
     monkeypatch.setattr(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cwic import cli
+from cwic.cli import main as cli
 from cwic.model_file import bundled_models
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +71,28 @@ def test_results_puts_what_commands_print_in_place_and_trains_only_if_asked(
     assert f"    {trained}\n\n2\n\n" in text
     assert text.startswith("before\n")
     assert text.count("between") == text.count("after") == 1
+
+
+def test_results_of_one_folder_leave_those_of_another_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = ROOT / "scripts" / "results"
+    results = ModuleType("results")
+    results.__file__ = str(script)
+    exec(compile(script.read_text(), str(script), "exec"), results.__dict__)
+    page = tmp_path / "page.md"
+    commands = [
+        f"python -c 'import sys; print(sys.argv[1])' {word}" for word in ("KODAK", "EVERYDAY")
+    ]
+    page.write_text("".join(f"<!-- results: {c} -->\nas it was\n<!-- end -->\n" for c in commands))
+    monkeypatch.setitem(results.__dict__, "PAGES", (page,))
+    monkeypatch.setattr(sys, "argv", ["results", "", "--everyday", str(tmp_path)])
+    results.__dict__["main"]()
+    assert page.read_text().count("as it was") == 1
+    assert f"    {commands[1]}\n\n{tmp_path}\n\n<!-- end -->" in page.read_text()
+    monkeypatch.setattr(sys, "argv", ["results", ""])
+    with pytest.raises(SystemExit, match="KODAK, EVERYDAY or TRAIN"):
+        results.__dict__["main"]()
 
 
 def test_every_bundled_model_has_numbers() -> None:

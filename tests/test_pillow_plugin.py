@@ -170,6 +170,21 @@ def test_a_region_of_interest_can_be_asked_for(photo: Image.Image) -> None:
     assert data != cwic.encode(photo, quality=50)
 
 
+def test_a_drawing_is_kept_whole_and_opens_without_a_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    y, x = np.mgrid[0:60, 0:90]
+    drawing = Image.fromarray(((x + 2 * y) // 7 % 3 * 100).astype(np.uint8))
+    drawing.save(tmp_path / "drawing.cwic", lossless="always")
+    monkeypatch.setattr(codec, "loaded", None)
+    with Image.open(tmp_path / "drawing.cwic") as image:
+        assert (image.mode, image.size) == ("L", (90, 60))
+        assert np.array_equal(image, drawing)
+    with Image.open(tmp_path / "drawing.cwic") as image:
+        image.draft(None, (20, 20))
+        assert np.array_equal(image, drawing.reduce(2))
+
+
 def test_options_of_other_formats_are_ignored(photo: Image.Image) -> None:
     assert saved_bytes(photo, optimize=True, quality=50) == cwic.encode(photo, quality=50)
 

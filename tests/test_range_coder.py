@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwic import range_coder
+from cwic.coding import range_coder
 
 HERE = Path(__file__).parent
 MODELS, QUEUE = constriction.stream.model, constriction.stream.queue

@@ -73,3 +73,22 @@ def _is_ordinary(path: Path) -> bool:
                 return image.mode != "F" and 0 < image.width * image.height <= MAX_PIXELS
     except Exception:
         return False
+
+
+@pytest.mark.slow
+def test_a_png_of_few_colours_is_never_larger_by_more_than_64_bytes() -> None:
+    codec = Codec.load()
+    compared = 0
+    for path in real_pictures():
+        if path.suffix != ".png" or not _is_ordinary(path):
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture = read_picture(path, keep_metadata=False)
+            if len(np.unique(picture.pixels.reshape(-1, 3), axis=0)) > 256:
+                continue
+            data = codec.encode(path, keep_metadata=False)
+        assert len(data) <= path.stat().st_size + 64, path
+        compared += 1
+    if not compared:
+        pytest.skip("needs CWIC_PICTURES=FOLDER, or scikit-image")

@@ -16,11 +16,11 @@ torch = pytest.importorskip("torch")
 
 from pytorch_msssim import ms_ssim, ssim  # noqa: E402
 
-from cwic.arithmetic_coder import FREQUENCY_BITS  # noqa: E402
+from cwic.coding.arithmetic_coder import FREQUENCY_BITS  # noqa: E402
+from cwic.coding.exact_arithmetic import check_exact  # noqa: E402
 from cwic.errors import TrainingError  # noqa: E402
 from cwic.evaluation.metrics import grid_ratio, line_gradients  # noqa: E402
-from cwic.flagship_coder import ESCAPE, MAX_SYMBOL, NUM_TABLES  # noqa: E402
-from cwic.integer_net import check_exact  # noqa: E402
+from cwic.families.flagship.coder import ESCAPE, MAX_SYMBOL, NUM_TABLES  # noqa: E402
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights  # noqa: E402
 from cwic.training.config import FlagshipStage, load_config  # noqa: E402
 from cwic.training.data import (  # noqa: E402
@@ -30,7 +30,7 @@ from cwic.training.data import (  # noqa: E402
     device_batches,
     list_pictures,
 )
-from cwic.training.flagship import draw_choices, random_map  # noqa: E402
+from cwic.training.flagship import draw_choices, draw_cut, draw_noise, random_map  # noqa: E402
 from cwic.training.loss import (  # noqa: E402
     flagship_distortion,
     grid_variation,
@@ -39,6 +39,7 @@ from cwic.training.loss import (  # noqa: E402
 )
 from cwic.training.model.flagship import (  # noqa: E402
     PRESETS,
+    Cut,
     FastConfig,
     FlagshipConfig,
     FlagshipNetwork,
@@ -511,6 +512,43 @@ def test_random_maps_of_every_kind_are_coded(
     assert torch.isfinite(output.bits).all()
 
 
+def test_a_share_of_the_steps_cuts_the_entropy_model_at_a_line_of_its_shape() -> None:
+    stage = FlagshipStage(name="one", steps=1, batch=4, cut_share=0.25)
+    cuts = [draw_cut(stage, 3, step, 12, 23) for step in range(200)]
+    assert cuts == [draw_cut(stage, 3, step, 12, 23) for step in range(200)]
+    assert 30 < len([cut for cut in cuts if cut is not None]) < 70
+    assert len(set(cuts)) == 2  # a graph for each of a few shapes, not for every line
+    lines = {draw_cut(stage, 3, step, rows, 12) for step in range(40) for rows in range(4, 25)}
+    found = [cut for cut in lines if cut is not None]
+    assert {cut.horizontal for cut in found} == {False, True}
+    assert all(cut.cell % 4 == 0 and cut.cell > 0 for cut in found)
+    assert all(draw_cut(stage, 3, step, 4, 3) is None for step in range(40))
+    assert draw_cut(dataclasses.replace(stage, cut_share=0.0), 3, 1, 12, 23) is None
+
+
+@pytest.mark.parametrize("cut", [None, Cut(False, 4), Cut(True, 4)])
+@pytest.mark.parametrize("shape", [(80, 112), (128, 144)])
+def test_cells_beyond_the_picture_count_for_nothing(
+    shape: tuple[int, int], cut: Cut | None, network: FlagshipNetwork
+) -> None:
+    """Sides are multiples of 16 alone: hyper-latents reach beyond, noise of latents does not."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.rand(2, 3, *shape, generator=generator) - 0.5
+    drawn = draw_noise(torch.zeros(2, *shape, 3, dtype=torch.uint8), TINY, (1, 2))
+    q = torch.tensor([-3.0, 4.0])
+    network.train()
+    try:
+        with torch.no_grad():
+            output = network(x, q, no_offset(x), drawn, cut=cut)
+            loud = Noise(drawn.latents, torch.zeros_like(drawn.hyper))
+            without = network(x, q, no_offset(x), loud, cut=cut)
+    finally:
+        network.eval()
+    assert output.reconstruction.shape == x.shape
+    assert torch.equal(output.latent_bits, without.latent_bits)
+    assert torch.isfinite(output.bits).all()
+
+
 def test_a_step_draws_q_over_the_whole_range_and_maps_for_a_share() -> None:
     stage = FlagshipStage(name="one", steps=1, batch=10, random_maps=0.4)
     shares = []
@@ -836,6 +874,40 @@ def test_the_entropy_stage_leaves_the_transforms_alone(
         if not torch.equal(before["average"][name], after["weights"][name])
     }
     assert changed == {"mean_network", "scale_network", "hyper_model", "level_model", "preview"}
+
+
+FAST_STAGE = """\
+[[stages]]
+name = "fast"
+steps = 20
+batch = 4
+learning_rate = 2e-2
+crop_px = 48
+max_crop_px = 64
+fast_only = true
+distill_weight = 200.0
+cut_share = 0.5
+"""
+
+
+def test_the_fast_stage_trains_the_light_synthesis_alone(
+    picture_folder: Path, tmp_path: Path
+) -> None:
+    main = THREE_STAGES.partition('[[stages]]\nname = "map off"')[0] + "preview_weight = 100.0\n"
+    text = 'optimizer = "muon"\n' + TINY_TOML
+    run(recipe(tmp_path, main, text), picture_folder, tmp_path / "run")
+    before = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")[2]["weights"]
+    run(recipe(tmp_path, main + FAST_STAGE, text), picture_folder, tmp_path / "run")
+    after = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")[2]["weights"]
+    changed = {
+        name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])
+    }
+    assert changed == {"fast"}
+    log = [row for row in rows(tmp_path / "run" / "log.csv") if row["stage"] == "fast"]
+    losses = [float(row["loss"]) for row in log]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    for row in rows(tmp_path / "run" / "validation.csv"):
+        assert np.isfinite(float(row["fast_db"])) == (row["stage"] == "fast")
 
 
 def test_a_run_starts_from_the_averaged_weights_of_another(

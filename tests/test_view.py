@@ -6,7 +6,7 @@ from conftest import seeded_picture
 from PIL import Image
 
 from cwic.codec import Codec
-from cwic.family import Allocation
+from cwic.families.protocol import Allocation
 from cwic.view import overlay
 
 

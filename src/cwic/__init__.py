@@ -42,6 +42,7 @@ def encode(
     saliency: "bool | Source | Detector | None" = None,
     model: str | None = None,
     strict: bool = False,
+    lossless: str = "auto",
     keep_metadata: bool = True,
     max_pixels: int | None = None,
 ) -> bytes:
@@ -58,6 +59,8 @@ def encode(
         saliency: True, a mask, or a function of the pixels that gives one, or its ONNX file.
         model: name of a bundled model or path of a model file; None is the default.
         strict: a file never larger (or a picture never worse) than asked, or TargetError.
+        lossless: "auto" keeps a picture whole, with nothing lost, where that is cheap; "never" and
+            "always" are the others.
         keep_metadata: ICC, EXIF and XMP go into the file.
         max_pixels: width times height beyond which a picture is refused; None: 179 million.
 
@@ -77,6 +80,7 @@ def encode(
         roi_strength=roi_strength,
         saliency=saliency,
         strict=strict,
+        lossless=lossless,
         keep_metadata=keep_metadata,
         max_pixels=max_pixels,
     )
@@ -89,7 +93,7 @@ def decode(
     reduce: int = 1,
     limits: "Limits | None" = None,
 ) -> "Image.Image":
-    """The picture of a `.cwic` file, whichever bundled model wrote it.
+    """The picture of a `.cwic` file, whichever bundled model wrote it, or none.
 
     Args:
         data: the whole file.

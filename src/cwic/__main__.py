@@ -3,7 +3,7 @@
 import gc
 import sys
 
-from cwic.cli import main
+from cwic.cli.main import main
 
 
 def run() -> int:

@@ -34,7 +34,7 @@ from cwic.errors import BitstreamError, CodecError, CodecWarning, ModelError, No
 from cwic.folder import Folder, folder_at
 
 if TYPE_CHECKING:
-    pass
+    from cwic.bitstream import Header
 
 __all__ = ["TABLE_NAME", "Decoding", "Encoding", "Outcome", "Summary", "result_names", "run"]
 
@@ -58,6 +58,7 @@ class Encoding:
     target_bytes: int | None = None
     psnr_db: float | None = None
     strict: bool = False
+    lossless: str = "auto"
     keep_metadata: bool = True
     model: str | None = None
 
@@ -112,6 +113,7 @@ class Outcome:
         input_bytes: size of the source.
         output_bytes: size of the result.
         rate_bpp: bits of the `.cwic` file per pixel.
+        kept_whole: nothing was lost in it.
         was_there: the result was finished before, and nothing was done.
         error: why there is no result, in one line.
         stops_all: it would be the same for every other file.
@@ -125,6 +127,7 @@ class Outcome:
     input_bytes: int | None = None
     output_bytes: int | None = None
     rate_bpp: float | None = None
+    kept_whole: bool | None = None
     was_there: bool = False
     error: str = ""
     stops_all: bool = False
@@ -154,6 +157,11 @@ class Summary:
     def num_skipped(self) -> int:
         """How many results were there before."""
         return sum(outcome.was_there for outcome in self.outcomes)
+
+    @property
+    def num_whole(self) -> int:
+        """How many pictures are kept whole, of all with a result."""
+        return sum(bool(outcome.kept_whole) for outcome in self.outcomes)
 
     @property
     def num_done(self) -> int:
@@ -275,7 +283,7 @@ def _plan(job: "_Job", suffixes: frozenset[str], outcomes: list[Outcome]) -> lis
 
 def _table(outcomes: Sequence[Outcome]) -> bytes:
     """Comma-separated values; they say what is in the folder, not which run made it."""
-    columns = "width_px height_px input_bytes output_bytes rate_bpp error".split()
+    columns = "width_px height_px input_bytes output_bytes rate_bpp kept_whole error".split()
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["input", "output", *columns])
@@ -333,20 +341,21 @@ class _Job:
                 output_bytes = len(decoded)
                 self.target.write(result, decoded)
 
-        width_px, height_px = self._checked_size_px(coded, result, was_there)
+        header = self._checked_header(coded, result, was_there)
         return Outcome(
             name,
             result,
-            width_px,
-            height_px,
+            header.width,
+            header.height,
             input_bytes,
             output_bytes,
-            round(8 * len(coded) / (width_px * height_px), 6),
+            round(8 * len(coded) / header.pixels, 6),
+            header.is_whole,
             was_there,
         )
 
-    def _checked_size_px(self, coded: bytes, result: str, was_there: bool) -> tuple[int, int]:
-        """Width and height of a `.cwic` file that is whole."""
+    def _checked_header(self, coded: bytes, result: str, was_there: bool) -> "Header":
+        """The header of a `.cwic` file that is complete."""
         from cwic import bitstream
 
         try:
@@ -356,10 +365,10 @@ class _Job:
             if not was_there or isinstance(self.task, Decoding):
                 raise
             raise CodecError(
-                f"{self.target.shown(result)} is there and no whole .cwic file ({error}); "
+                f"{self.target.shown(result)} is there and no complete .cwic file ({error}); "
                 "-f makes it again"
             ) from error
-        return header.width, header.height
+        return header
 
 
 def _is_the_same_for_all(error: BaseException) -> bool:

@@ -1,9 +1,9 @@
 """The container: a header and sections <-> the bytes of a .cwic file.
 
 Owns every offset, length, checksum and range check of format version 1, which `docs/format.md`
-describes byte by byte. Owns no meaning beyond that: tile payloads are left to the families, the
-alpha section and the colour mode to `image`, and whether the model of a file is here to
-`model_file`.
+describes byte by byte. Owns no meaning beyond that: tile payloads are left to the families, those
+of a picture kept whole to `whole`, the alpha section and the colour mode to `image`, and whether
+the model of a file is here to `model_file`.
 
 Reading trusts nothing. A damaged or hostile file raises `BitstreamError`; no allocation is larger
 than the data that is there or, where something is inflated, than `Limits` allows. Packing checks
@@ -25,6 +25,7 @@ __all__ = [
     "MAGIC",
     "MAX_Q",
     "MAX_SIDE_PX",
+    "NO_MODEL",
     "TILE_SIDES_PX",
     "VERSION",
     "Bitstream",
@@ -48,6 +49,8 @@ Data = bytes | bytearray | memoryview | mmap.mmap
 MAGIC = b"\xc7wic\r\n"
 VERSION = 1
 IDENTITY_BYTES = 8
+# In place of the identity of a model: the picture is kept whole, and every reader opens it.
+NO_MODEL = bytes(IDENTITY_BYTES)
 MAX_SIDE_PX = 2**31 - 1
 MAX_Q = 4096
 TILE_SIDES_PX = tuple(2 ** (exponent + 5) for exponent in range(1, 11))
@@ -61,7 +64,7 @@ _MAX_VARINT_BYTES = 8
 
 
 class Kind(IntEnum):
-    """What a section holds. A reader skips the reserved kinds."""
+    """What a section holds. A reader skips the reserved kind."""
 
     TILE = 0
     ALPHA = 1
@@ -69,7 +72,7 @@ class Kind(IntEnum):
     EXIF = 3
     XMP = 4
     THUMBNAIL = 5
-    RESERVED_6 = 6
+    WHOLE = 6
     RESERVED_7 = 7
 
 
@@ -117,13 +120,13 @@ class Header:
 
     Attributes:
         version: of the format.
-        identity: 8 bytes that name the model.
+        identity: 8 bytes that name the model; `NO_MODEL` where the picture is kept whole.
         width: in pixels.
         height: in pixels.
         mode: 0 RGB, 1 L, 2 RGBA, 3 LA, 4 and 5 RGB and RGBA with equal channels; the meaning is
             `image.Mode`'s.
         tile_px: side of a tile in pixels; None where one tile holds the whole picture.
-        q: rate offset of the model, in 1/64 units, in [-4096, 4096].
+        q: rate offset of the model, in 1/64 units, in [-4096, 4096]; 0 where there is none.
         sections: in the order in which they stand in the file; the tiles are last, in raster order.
         size_bytes: length of the header with its CRC.
     """
@@ -137,6 +140,11 @@ class Header:
     q: int
     sections: tuple[Section, ...]
     size_bytes: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the picture is kept whole: without loss, and without a model."""
+        return self.identity == NO_MODEL
 
     @property
     def num_tiles(self) -> int:
@@ -171,7 +179,8 @@ class Bitstream:
     Attributes:
         header: the checked header.
         tiles: payload of each tile, in raster order.
-        alpha: opaque bytes; present exactly if the mode has an alpha channel.
+        alpha: opaque bytes; present exactly if the mode has an alpha channel, but of a picture kept
+            whole perhaps not even then: its tiles may hold the channel.
         icc: inflated ICC profile.
         exif: inflated EXIF block.
         xmp: inflated XMP packet.
@@ -208,14 +217,16 @@ def pack(
     at most 32 bytes beyond its payload.
 
     Args:
-        identity: 8 bytes that name the model.
+        identity: 8 bytes that name the model; `NO_MODEL` makes the tiles those of a picture kept
+            whole.
         width: in pixels, in [1, 2^31 - 1].
         height: in pixels, in [1, 2^31 - 1].
         mode: 0 to 5, see :class:`Header`.
-        q: rate offset in 1/64 units, in [-4096, 4096].
+        q: rate offset in 1/64 units, in [-4096, 4096]; 0 without a model.
         tiles: payload of each tile, in raster order.
         tile_px: side of a tile in pixels, a power of two in [64, 32768]; None for one tile.
-        alpha: opaque bytes; given exactly if the mode has an alpha channel.
+        alpha: opaque bytes; given exactly if the mode has an alpha channel, without a model at most
+            then.
         icc: ICC profile; deflated here, as are the next two.
         exif: EXIF block.
         xmp: XMP packet.
@@ -232,6 +243,8 @@ def pack(
     _require(1 <= height <= MAX_SIDE_PX, f"height {height} px", f"1 to {MAX_SIDE_PX}")
     _require(0 <= mode < _NUM_MODES, f"mode {mode}", f"0 to {_NUM_MODES - 1}")
     _require(abs(q) <= MAX_Q, f"q {q}", f"-{MAX_Q} to {MAX_Q}")
+    is_whole = identity == NO_MODEL
+    _require(not is_whole or q == 0, f"q {q} without a model", "0")
     _require(
         tile_px is None or tile_px in TILE_SIDES_PX, f"tiles of {tile_px} px", f"{TILE_SIDES_PX}"
     )
@@ -241,7 +254,7 @@ def pack(
     )
     _require(len(tiles) == num_tiles, f"{len(tiles)} tiles", f"{num_tiles}")
     _require(
-        (alpha is not None) == (mode in _MODES_WITH_ALPHA),
+        _alpha_fits(mode, alpha is not None, is_whole),
         f"mode {mode} {'without' if alpha is None else 'with'} an alpha section",
         f"one exactly for the modes {_MODES_WITH_ALPHA}",
     )
@@ -257,7 +270,7 @@ def pack(
             bodies.append((kind, zlib.compress(metadata, 9)))
     if thumbnail is not None:
         bodies.append((Kind.THUMBNAIL, thumbnail))
-    bodies += [(Kind.TILE, tile) for tile in tiles]
+    bodies += [(_kind_of_tiles(identity), tile) for tile in tiles]
 
     tile_exponent = 0 if tile_px is None else tile_px.bit_length() - 6
     parts = [
@@ -319,15 +332,19 @@ def read_header(data: Data, limits: Limits | None = None) -> Header:
         q = zigzag >> 1 if zigzag % 2 == 0 else -(zigzag + 1 >> 1)
         if abs(q) > MAX_Q:
             raise BitstreamError(f"found q {q}, expected -{MAX_Q} to {MAX_Q}")
-        table = reader.table(_num_tiles(width, height, tile_px), limits.max_sections)
+        if identity == NO_MODEL and q:
+            raise BitstreamError(f"found q {q} in a file without a model, expected 0")
+        num_tiles = _num_tiles(width, height, tile_px)
+        table = reader.table(num_tiles, _kind_of_tiles(identity), limits.max_sections)
         crc = _header_crc(view[: reader.position])
         if reader.take(_HEADER_CRC_BYTES, "header checksum") != crc:
             raise BitstreamError("damaged header: its checksum does not match")
         size_bytes = reader.position
 
-    if (Kind.ALPHA in (kind for kind, _ in table)) != (mode in _MODES_WITH_ALPHA):
+    has_alpha = any(kind == Kind.ALPHA for kind, _ in table)
+    if not _alpha_fits(mode, has_alpha, identity == NO_MODEL):
         raise BitstreamError(
-            f"found mode {mode} with{'out' if mode in _MODES_WITH_ALPHA else ''} an alpha section, "
+            f"found mode {mode} with{'' if has_alpha else 'out'} an alpha section, "
             f"expected one exactly for the modes {_MODES_WITH_ALPHA}"
         )
     sections = []
@@ -490,7 +507,9 @@ class _Reader:
             raise BitstreamError(f"found {what} {side} px, expected 1 to {MAX_SIDE_PX}")
         return side
 
-    def table(self, num_tiles: int, max_sections: int) -> list[tuple[Kind, int]]:
+    def table(
+        self, num_tiles: int, kind_of_tiles: Kind, max_sections: int
+    ) -> list[tuple[Kind, int]]:
         """Kind and length of every section; it ends with the last expected tile."""
         if num_tiles > max_sections:
             raise BitstreamError(
@@ -504,11 +523,16 @@ class _Reader:
                 raise BitstreamError(f"found more than the expected {max_sections} sections")
             entry = self.varint("section table")
             kind, length = Kind(entry & 7), entry >> 3
-            if kind == Kind.TILE:
+            if kind == kind_of_tiles:
                 tiles_to_come -= 1
-            elif Kind.TILE in seen:
+            elif kind in (Kind.TILE, Kind.WHOLE):
+                raise BitstreamError(
+                    f"found a {kind.name} section in a file "
+                    f"{'with' if kind_of_tiles == Kind.TILE else 'without'} a model"
+                )
+            elif kind_of_tiles in seen:
                 raise BitstreamError(f"found a {kind.name} section after the first tile")
-            elif kind in seen and kind < Kind.RESERVED_6:
+            elif kind in seen and kind != Kind.RESERVED_7:
                 raise BitstreamError(f"found more than the one expected {kind.name} section")
             seen.add(kind)
             entries.append((kind, length))
@@ -526,6 +550,17 @@ def _check_magic(found: bytes) -> None:
             f"expected {MAGIC!r}"
         )
     raise BitstreamError(f"not a .cwic file: it begins with {found!r}, expected {MAGIC!r}")
+
+
+def _kind_of_tiles(identity: bytes) -> Kind:
+    return Kind.WHOLE if identity == NO_MODEL else Kind.TILE
+
+
+def _alpha_fits(mode: int, has_section: bool, is_whole: bool) -> bool:
+    """Whether a mode may come with, or without, an alpha section."""
+    if has_section:
+        return mode in _MODES_WITH_ALPHA
+    return is_whole or mode not in _MODES_WITH_ALPHA
 
 
 def _num_tiles(width: int, height: int, tile_px: int | None) -> int:

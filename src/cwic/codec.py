@@ -1,7 +1,7 @@
 """`Codec`: pictures <-> `.cwic` bytes with one loaded model.
 
 Puts the parts in order; each of them knows more than this module does about its own subject:
-pictures (:mod:`cwic.image`), pixels and payloads (a :class:`cwic.family.Family`), bytes
+pictures (:mod:`cwic.image`), pixels and payloads (a :class:`cwic.families.protocol.Family`), bytes
 (:mod:`cwic.bitstream`), the search for a rate (:mod:`cwic.rate_control`).
 """
 
@@ -10,12 +10,13 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic import bitstream, cvpr2018, flagship, model_file
+from cwic import bitstream, model_file
 from cwic.alpha_plane import pack_alpha, unpack_alpha
 from cwic.errors import (
     CodecWarning,
@@ -23,7 +24,10 @@ from cwic.errors import (
     TargetError,
     UnknownModelError,
 )
-from cwic.family import Allocation, Analyzed, Family, Offset, shrunk
+from cwic.families.cvpr2018 import family as cvpr2018
+from cwic.families.flagship import family as flagship
+from cwic.families.protocol import Allocation, Analyzed, Family, Offset, shrunk
+from cwic.families.tiling import Tiling, part_of
 from cwic.image import (
     MAX_PIXELS,
     Metadata,
@@ -34,6 +38,7 @@ from cwic.image import (
     read_picture,
     to_pil,
 )
+from cwic.lossless_probe import entropy_bpp
 from cwic.rate_control import search_offset
 from cwic.saliency import (
     Detector,
@@ -44,7 +49,7 @@ from cwic.saliency import (
     offset_of_cells,
     read_mask,
 )
-from cwic.tiling import REDUCTIONS, Rectangle, Tiling
+from cwic.whole import WholeReader, is_available, pack_whole
 
 # Families by name; a model file names its own.
 _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
@@ -69,8 +74,31 @@ _MAX_STRENGTH = 4.0
 _SIZE_WARNING = 0.05
 _PSNR_WARNING_DB = 0.25
 
+# What `lossless` may be.
+LOSSLESS = ("auto", "never", "always")
+
+# Where a quality is asked for, nothing lost is worth a quarter more.
+_WHOLE_MAY_BE_LARGER = 1.25
+
+# To keep a picture whole is tried up to so much of `entropy_bpp`. Measured, see "Kept whole" in
+# docs/experiments.md: so that it is not tried in vain on photographs, nor missed where it is right.
+_TRIED_BPP = 2.5
+_TRIED_BPP_PER_QUALITY = 0.08  # above the middle
+_TRIED_BPP_PER_BPP = 1.9  # of a size that is asked for, above half a bit
+
+_WHOLE = WholeReader()
+
 # A header's q may differ from what was asked for by what an importance map adds.
 _MAX_RATE_Q = bitstream.MAX_Q - 1024
+
+
+class _Coded(NamedTuple):
+    """What the model makes of a wish."""
+
+    data: bytes
+    complaint: str = ""  # why it is not quite what was asked for
+    is_out_of_reach: bool = False  # so that "strict" refuses it
+    is_worse: bool = False  # than the PSNR that was asked for
 
 
 class Codec:
@@ -119,6 +147,7 @@ class Codec:
         roi_strength: float = 1.0,
         saliency: "bool | Source | Detector | None" = None,
         strict: bool = False,
+        lossless: str = "auto",
         keep_metadata: bool = True,
         max_pixels: int | None = None,
     ) -> bytes:
@@ -126,6 +155,10 @@ class Codec:
 
         At most one of `quality`, `bpp`, `target_bytes` and `psnr_db` may be given. A target that
         cannot be met gives the nearest file there is, with a `CodecWarning`.
+
+        Pictures that are cheap without loss (screens, text, charts) are kept whole: where a size is
+        asked for and they fit in; where a quality is, and they are at most a quarter larger than
+        the coded file; where a PSNR is, and they are no larger.
 
         Args:
             image: path, PIL image, or (H, W), (H, W, 1..4) array.
@@ -143,6 +176,7 @@ class Codec:
                 function as an ONNX file (.onnx; what it must be is at `saliency.load_detector`).
             strict: a file never larger (or a picture never worse) than asked, or none; none as
                 well if the model cannot come as far as what was asked for.
+            lossless: "auto" as above, "never", or "always": kept whole whatever else is asked for.
             keep_metadata: ICC, EXIF and XMP go into the file.
             max_pixels: width times height beyond which a picture is refused; None: 179 million.
                 Picture files are under Pillow's own limit as well
@@ -156,33 +190,63 @@ class Codec:
         if not (math.isfinite(roi_strength) and 0 <= roi_strength <= _MAX_STRENGTH):
             raise ValueError(f"roi_strength: expected 0 to {_MAX_STRENGTH}, found {roi_strength}")
         _check_targets(quality=quality, bpp=bpp, target_bytes=target_bytes, psnr_db=psnr_db)
+        if lossless not in LOSSLESS:
+            raise ValueError(f"lossless: expected one of {LOSSLESS}, found {lossless!r}")
         picture = read_picture(
             image, keep_metadata=keep_metadata, max_pixels=max_pixels or MAX_PIXELS
         )
-        tile_px = self._family.tile_px(picture.height, picture.width)
-        analyzed = self._family.analyze(picture.pixels)
-        offset = self._offset(picture, roi, roi_strength, saliency)
         wanted_bytes: float | None = target_bytes
         asked = "" if target_bytes is None else f"{target_bytes:,} B"
         if bpp is not None:
             wanted_bytes = bpp * picture.width * picture.height / 8
             asked = f"{bpp:g} bpp"
+        offset = self._offset(picture, roi, roi_strength, saliency)
+        if lossless == "always":
+            return _always_whole(picture, wanted_bytes, asked, strict)
+        # As near as coded files come, unless that is a promise.
+        fits_bytes = math.inf
+        if wanted_bytes is not None:
+            fits_bytes = wanted_bytes * (1 if strict else 1 + _SIZE_TOLERANCE)
+        may_be_whole = lossless == "auto" and is_available()
+        whole: bytes | None = None
+        if may_be_whole and _is_worth_trying(picture, wanted_bytes, psnr_db, quality):
+            whole = pack_whole(picture)
+            if wanted_bytes is not None and len(whole) <= fits_bytes:
+                return whole
+
+        self._family.tile_px(picture.height, picture.width)  # raises before memory is taken
+        analyzed = self._family.analyze(picture.pixels)
         if wanted_bytes is not None:
             # Far beyond any file, and small enough for logarithms.
-            wanted_bytes = min(max(wanted_bytes, 1e-3), 1e15)
-            q = self._search_size(picture, analyzed, offset, wanted_bytes, asked, strict)
+            near_bytes = min(max(wanted_bytes, 1e-3), 1e15)
+            coded = self._of_size(picture, analyzed, offset, near_bytes, asked, strict)
         elif psnr_db is not None:
-            q = self._search_psnr(picture, analyzed, offset, psnr_db, strict)
+            coded = self._of_psnr(picture, analyzed, offset, psnr_db, strict)
         else:
             quality = DEFAULT_QUALITY if quality is None else quality
             q = self._family.q_of_quality(quality, picture.pixels)
             if offset is not None:
                 q = self._search_same_size(analyzed, q, offset)
-        coded = analyzed.code(q, offset)
-        data = self._pack(picture, coded.q, tile_px, coded.payloads())
-        if wanted_bytes is not None and abs(math.log(len(data) / wanted_bytes)) > _SIZE_WARNING:
-            _warn_nearest(asked, f"{len(data):,} B")
-        return data
+            coded = _Coded(self._packed(picture, analyzed, offset, q))
+
+        # What the model cannot do, nothing lost perhaps can.
+        is_missed = coded.is_worse if wanted_bytes is None else bool(coded.complaint)
+        if may_be_whole and is_missed:
+            whole = pack_whole(picture) if whole is None else whole
+            if len(whole) <= fits_bytes:
+                return whole
+            if len(whole) < len(coded.data):
+                nearest = f"the smallest file of this picture has {len(whole):,} B, kept whole"
+                coded = _Coded(whole, f"asked for at most {asked}, {nearest}", True)
+        if whole is not None and wanted_bytes is None:
+            may_be_larger = _WHOLE_MAY_BE_LARGER if psnr_db is None else 1
+            if len(whole) <= may_be_larger * len(coded.data):
+                return whole
+        if strict and coded.is_out_of_reach:
+            raise TargetError(coded.complaint)
+        if coded.complaint:
+            warnings.warn(coded.complaint, CodecWarning, stacklevel=2)
+        return coded.data
 
     def decode(
         self,
@@ -192,7 +256,7 @@ class Codec:
         reduce: int = 1,
         limits: bitstream.Limits | None = None,
     ) -> Image.Image:
-        """The picture of a `.cwic` file that this model wrote.
+        """The picture of a `.cwic` file that this model wrote, or that was kept whole.
 
         Args:
             data: the whole file.
@@ -207,11 +271,11 @@ class Codec:
             TargetError: the region is not within the picture.
             ValueError: an argument out of range.
         """
-        if reduce not in REDUCTIONS:
-            raise ValueError(f"reduce: expected one of {REDUCTIONS}, found {reduce!r}")
+        if bitstream.read_header(data, limits).is_whole:
+            return _WHOLE.decode(data, region=region, reduce=reduce, limits=limits)
         stream, tiling = self._unpack(data, limits)
         header = stream.header
-        part = _part(region, tiling.picture, reduce)
+        part = part_of(region, tiling.picture, reduce)
         pixels = self._family.decode(stream.tiles, header.q, tiling, part, reduce)
         mode = Mode(header.mode)
         alpha = None
@@ -229,20 +293,27 @@ class Codec:
     def allocation(self, data: bytes) -> Allocation:
         """Where the bits of a `.cwic` file that this model wrote went, and its importance map.
 
+        Of a picture kept whole the map is 0 and the bits lie evenly.
+
         Raises:
             BitstreamError: the file is damaged, or of another model (UnknownModelError).
         """
+        if bitstream.read_header(data).is_whole:
+            return _WHOLE.allocation(data)
         stream, tiling = self._unpack(data)
         return self._family.allocation(stream.tiles, stream.header.q, tiling)
 
     def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
         """All integers that a `.cwic` file of this model stands for, flat, for each tile.
 
-        They are the same on every machine; pixels may differ by rounding.
+        They are the same on every machine; pixels may differ by rounding. Of a picture kept whole
+        they are its samples.
 
         Raises:
             BitstreamError: the file is damaged, or of another model (UnknownModelError).
         """
+        if bitstream.read_header(data).is_whole:
+            return _WHOLE.symbols(data)
         stream, tiling = self._unpack(data)
         return self._family.symbols(stream.tiles, stream.header.q, tiling)
 
@@ -257,6 +328,12 @@ class Codec:
                 f"found one of {header.identity.hex()}"
             )
         return stream, self._family.tiling(header.height, header.width, header.tile_px)
+
+    def _packed(self, picture: Picture, analyzed: Analyzed, offset: Offset | None, q: int) -> bytes:
+        """The file at a rate offset."""
+        coded = analyzed.code(q, offset)
+        tile_px = self._family.tile_px(picture.height, picture.width)
+        return self._pack(picture, coded.q, tile_px, coded.payloads())
 
     def _pack(
         self, picture: Picture, q: int, tile_px: int | None, payloads: Sequence[bytes]
@@ -314,7 +391,7 @@ class Codec:
             slope=self._family.log_size_per_q,
         ).offset
 
-    def _search_size(
+    def _of_size(
         self,
         picture: Picture,
         analyzed: Analyzed,
@@ -322,8 +399,8 @@ class Codec:
         target_bytes: float,
         asked: str,
         strict: bool,
-    ) -> int:
-        """The offset whose whole file comes nearest to a size."""
+    ) -> _Coded:
+        """The file that comes nearest to a size."""
         tile_px = self._family.tile_px(picture.height, picture.width)
         tiles = self._family.tiling(picture.height, picture.width, tile_px).tiles
         overhead = len(self._pack(picture, 0, tile_px, [b""] * len(tiles)))
@@ -332,8 +409,7 @@ class Codec:
             return overhead + analyzed.code(q, offset).size_bytes()
 
         def true_bytes(q: int) -> float:
-            coded = analyzed.code(q, offset)
-            return float(len(self._pack(picture, coded.q, tile_px, coded.payloads())))
+            return float(len(self._packed(picture, analyzed, offset, q)))
 
         # A promise needs true sizes; a wish is met to within a few bytes by the estimate.
         result = search_offset(
@@ -345,30 +421,38 @@ class Codec:
             slope=self._family.log_size_per_q,
             not_above=strict,
         )
+        data = self._packed(picture, analyzed, offset, result.offset)
+        complaint, is_out_of_reach = "", False
+        if abs(math.log(len(data) / target_bytes)) > _SIZE_WARNING:
+            complaint = _nearest(asked, f"{len(data):,} B")
         if strict and result.value > target_bytes:
-            raise TargetError(
-                f"asked for at most {asked}, the smallest file of this picture has "
-                f"{result.value:,.0f} B"
+            complaint, is_out_of_reach = (
+                (
+                    f"asked for at most {asked}, the smallest file of this picture has "
+                    f"{result.value:,.0f} B"
+                ),
+                True,
             )
-        if (
+        elif (
             strict
             and result.offset == self._family.rates.max_q
             and result.value < target_bytes * (1 - _SIZE_WARNING)
         ):
-            raise TargetError(
-                f"asked for {asked}, the largest file of this picture has {result.value:,.0f} B"
+            complaint, is_out_of_reach = (
+                (f"asked for {asked}, the largest file of this picture has {result.value:,.0f} B"),
+                True,
             )
-        return result.offset
+        return _Coded(data, complaint, is_out_of_reach)
 
-    def _search_psnr(
+    def _of_psnr(
         self,
         picture: Picture,
         analyzed: Analyzed,
         offset: Offset | None,
         psnr_db: float,
         strict: bool,
-    ) -> int:
-        """The offset whose decoded picture comes nearest to a PSNR."""
+    ) -> _Coded:
+        """The file whose decoded picture comes nearest to a PSNR."""
         reference = picture.pixels.astype(np.float32)
 
         # Searched downwards from the best, so that "strict" is the same promise as for sizes.
@@ -387,19 +471,30 @@ class Codec:
             slope=self._family.psnr_db_per_q,
             not_above=strict,
         )
-        if strict and result.value > -psnr_db:
-            raise TargetError(
-                f"asked for at least {psnr_db:g} dB, the best of this picture is "
-                f"{-result.value:.2f} dB"
+        reached_db = -result.value
+        complaint, is_out_of_reach = "", False
+        if abs(reached_db - psnr_db) > _PSNR_WARNING_DB:
+            complaint = _nearest(f"{psnr_db:g} dB", f"{reached_db:.2f} dB")
+        if strict and reached_db < psnr_db:
+            complaint, is_out_of_reach = (
+                (
+                    f"asked for at least {psnr_db:g} dB, the best of this picture is "
+                    f"{reached_db:.2f} dB"
+                ),
+                True,
             )
-        worst = result.offset == -self._family.rates.min_q
-        if strict and worst and -result.value > psnr_db + _PSNR_WARNING_DB:
-            raise TargetError(
-                f"asked for {psnr_db:g} dB, the worst of this picture is {-result.value:.2f} dB"
+        elif (
+            strict
+            and result.offset == -self._family.rates.min_q
+            and reached_db > psnr_db + _PSNR_WARNING_DB
+        ):
+            complaint, is_out_of_reach = (
+                (f"asked for {psnr_db:g} dB, the worst of this picture is {reached_db:.2f} dB"),
+                True,
             )
-        if abs(result.value + psnr_db) > _PSNR_WARNING_DB:
-            _warn_nearest(f"{psnr_db:g} dB", f"{-result.value:.2f} dB")
-        return -result.offset
+        data = self._packed(picture, analyzed, offset, -result.offset)
+        is_worse = bool(complaint) and reached_db < psnr_db
+        return _Coded(data, complaint, is_out_of_reach, is_worse)
 
 
 @cache
@@ -422,30 +517,51 @@ def loaded_for(
     model: str | None = None,
     threads: int | None = None,
     limits: bitstream.Limits | None = None,
-) -> Codec:
+) -> Codec | WholeReader:
     """The model that was named, or else the bundled one that made a file; kept as by `loaded`.
+
+    A picture that was kept whole needs none.
 
     Raises:
         BitstreamError: this is no file of ours (or UnknownModelError, made by a model not here).
     """
+    header = bitstream.read_header(data, limits)
+    if header.is_whole:
+        return _WHOLE
     if model is None:
-        identity = bitstream.read_header(data, limits).identity
-        model = str(model_file.find_identity(identity))
+        model = str(model_file.find_identity(header.identity))
     return loaded(model, threads, for_decoding=True)
 
 
-def _part(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce: int) -> Rectangle:
-    """The region (x, y, width, height) of a picture, out to whole pixels of the reduced one."""
-    if region is None:
-        return picture
-    x, y, width, height = region
-    part = Rectangle(y, x, y + height, x + width)
-    if width < 1 or height < 1 or part.cut(picture) != part:
-        raise TargetError(
-            f"region: expected x, y, width, height within {picture.width}x{picture.height}, "
-            f"found {region}"
+def _is_worth_trying(
+    picture: Picture, wanted_bytes: float | None, psnr_db: float | None, quality: float | None
+) -> bool:
+    """Whether the picture may be cheap enough to be kept whole for what was asked for."""
+    limit_bpp = _TRIED_BPP
+    if wanted_bytes is not None:
+        wanted_bpp = 8 * wanted_bytes / (picture.width * picture.height)
+        limit_bpp += _TRIED_BPP_PER_BPP * max(wanted_bpp - 0.5, 0)
+    elif psnr_db is not None:
+        limit_bpp += _TRIED_BPP_PER_QUALITY * 50  # whatever quality that is
+    elif quality is not None:
+        limit_bpp += _TRIED_BPP_PER_QUALITY * max(quality - 50, 0)
+    return entropy_bpp(picture.pixels) <= limit_bpp
+
+
+def _always_whole(picture: Picture, wanted_bytes: float | None, asked: str, strict: bool) -> bytes:
+    """The picture kept whole, with a word if it is larger than was asked for."""
+    whole = pack_whole(picture)
+    if wanted_bytes is not None and len(whole) > wanted_bytes:
+        if strict:
+            raise TargetError(
+                f"asked for at most {asked}, kept whole this picture has {len(whole):,} B"
+            )
+        warnings.warn(
+            f"asked for {asked}, kept whole this picture has {len(whole):,} B",
+            CodecWarning,
+            stacklevel=3,
         )
-    return Rectangle(*(side * reduce for side in part.shrunk(reduce))).cut(picture)
+    return whole
 
 
 def _check_targets(**targets: float | None) -> None:
@@ -459,9 +575,5 @@ def _check_targets(**targets: float | None) -> None:
             raise ValueError(f"{name}: expected a number above 0, found {value}")
 
 
-def _warn_nearest(asked: str, found: str) -> None:
-    warnings.warn(
-        f"asked for {asked}, this picture can only have {found} with this model",
-        CodecWarning,
-        stacklevel=3,
-    )
+def _nearest(asked: str, found: str) -> str:
+    return f"asked for {asked}, this picture can only have {found} with this model"

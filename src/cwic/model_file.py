@@ -3,8 +3,7 @@
 A model file is a zip archive of a manifest (JSON), ONNX graphs (the float transforms) and arrays
 (`.npy`, pickle refused): integers for everything that reaches the arithmetic coder, half or single
 precision for what else a decoder computes. It is the seam between training, which writes it, and
-the runtime, which reads it. What they mean belongs to the family: :mod:`cwic.cvpr2018`,
-:mod:`cwic.flagship`.
+the runtime, which reads it. What they mean belongs to the families, :mod:`cwic.families`.
 """
 
 import hashlib

@@ -26,8 +26,8 @@ import cwic
 from cwic import bitstream
 from cwic.bitstream import Kind
 from cwic.errors import BitstreamError, CodecError
+from cwic.families.tiling import REDUCTIONS
 from cwic.image import Metadata, Mode
-from cwic.tiling import REDUCTIONS
 
 __all__ = ["CwicImageFile", "register"]
 
@@ -36,7 +36,7 @@ _MIME = "image/x-cwic"
 
 # Options of `Image.save` that `cwic.encode` takes under the same name.
 _ENCODE_OPTIONS = frozenset(
-    "quality bpp target_bytes psnr_db roi roi_strength saliency model strict".split()
+    "quality bpp target_bytes psnr_db roi roi_strength saliency model strict lossless".split()
 )
 _METADATA_OPTIONS = ("exif", "icc_profile", "xmp")
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from cwic.family import Allocation
+from cwic.families.protocol import Allocation
 
 __all__ = ["overlay"]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from cwic.atomic_file import write_file
 from cwic.errors import CodecError, ModelError
-from cwic.flagship import FAMILY
+from cwic.families.flagship.family import FAMILY
 from cwic.model_file import EXTENSION, ModelFile, bundled_models, load, packed
 
 __all__ = ["WrittenPart", "usable_models", "write_web_models"]

@@ -175,6 +175,7 @@ export async function decodeWholePixels(
       tile.top + tile.height <= out.top;
     if (misses) continue;
     const made = await decodeWholeTile(data, header, index, !!alpha, decodeWebp);
+    if (isGrey(header.mode)) checkGrey(made);
     copyPixels(made, tile, pixels, out);
   }
   if (alpha) putAlpha(pixels, alpha, region, header.width);
@@ -418,6 +419,15 @@ function copyPixels(
     const from = ((y - window.top) * window.width + left - window.left) * 4;
     const to = ((y - out.top) * pixels.width + left - out.left) * 4;
     pixels.data.set(made.subarray(from, from + (right - left) * 4), to);
+  }
+}
+
+/** Refuses colours in a grey picture that is kept whole. */
+function checkGrey(data: Uint8ClampedArray): void {
+  for (let i = 0; i < data.length; i += 4) {
+    if (data[i] !== data[i + 1] || data[i] !== data[i + 2]) {
+      throw new BitstreamError("damaged: expected a grey picture, found colours");
+    }
   }
 }
 

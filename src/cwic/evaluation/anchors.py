@@ -7,6 +7,7 @@ Owns which settings are measured and what has to be equal for a measurement to s
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -18,7 +19,7 @@ from PIL import Image, features
 
 from cwic import __version__, model_file
 from cwic.codec import Codec
-from cwic.errors import CodecError, NotBuiltError
+from cwic.errors import CodecError, CodecWarning, NotBuiltError
 
 __all__ = ["ANCHORS", "Contestant", "contestant", "default_names"]
 
@@ -38,10 +39,17 @@ class Contestant:
     facts: str  # JSON; what else a measurement depends on
     encode: Callable[[Image.Image, float], bytes]  # an RGB picture -> a whole file
     decode: Callable[[bytes], Image.Image]
+    # A picture and a size of the whole file in bytes -> the nearest file; None: settings are tried.
+    encode_to_size: Callable[[Image.Image, int], bytes] | None = None
 
 
-def contestant(name: str) -> Contestant:
+def contestant(name: str, *, lossless: str = "never") -> Contestant:
     """The codec of a name: one of `ANCHORS`, or `cwic:MODEL` with a bundled model or a model file.
+
+    Args:
+        name: of the codec.
+        lossless: of our models, as of `Codec.encode`; unless said, what is measured is what the
+            model makes of a picture, also where a file would rather be kept whole.
 
     Raises:
         CodecError: there is none of this name, or it is not installed.
@@ -50,7 +58,7 @@ def contestant(name: str) -> Contestant:
         return ANCHORS[name]()
     kind, _, model = name.partition(":")
     if kind == OURS:
-        return _our_model(name, model or None)
+        return _our_model(name, model or None, lossless)
     known = ", ".join((*ANCHORS, f"{OURS}:MODEL"))
     raise CodecError(f"{name}: expected one of {known}")
 
@@ -61,12 +69,17 @@ def default_names() -> list[str]:
     return ours + [name for name in ANCHORS if _is_here(name)]
 
 
-def _our_model(name: str, model: str | None) -> Contestant:
+def _our_model(name: str, model: str | None, lossless: str) -> Contestant:
     path = model_file.find(model)
     codec = Codec.load(path, threads=1)
 
     def encode(image: Image.Image, setting: float) -> bytes:
-        return codec.encode(image, quality=setting)
+        return codec.encode(image, quality=setting, lossless=lossless)
+
+    def encode_to_size(image: Image.Image, target_bytes: int) -> bytes:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CodecWarning)  # what is out of reach shows in the size
+            return codec.encode(image, target_bytes=target_bytes, lossless=lossless)
 
     return Contestant(
         name=name,
@@ -79,9 +92,12 @@ def _our_model(name: str, model: str | None) -> Contestant:
             identity=codec.identity.hex(),
             # The identity says nothing of the encoder's half.
             model_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            # Left out where it is as ever, so that what was measured stands.
+            **({} if lossless == "never" else {"lossless": lossless}),
         ),
         encode=encode,
         decode=codec.decode,
+        encode_to_size=encode_to_size,
     )
 
 

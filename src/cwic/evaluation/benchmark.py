@@ -55,10 +55,12 @@ _METHOD = (
     "Bits per pixel are those of whole files. Pictures are compared after rounding to 8 bits; PSNR "
     "of R, G and B together and of luma (0.299 R + 0.587 G + 0.114 B); SSIM with a Gaussian window "
     "of 11x11, sigma 1.5; MS-SSIM with five scales, in dB -10 log10(1 - x); HaarPSI (Reisenhofer "
-    "et al. 2018). grid_ratio is the luma gradient across every eighth pixel line over that across "
-    "the others, relative to the original's; block_color_error the largest error of the mean "
-    "colour of a 64x64 block, of 255, in the worst picture. Times are seconds of the processor, of "
-    "one run with one thread."
+    "et al. 2018); SSIMULACRA2 of pictures with sides of 225 px or more. edge_ratio "
+    "is the squared error of the worst outermost line, corner_ratio that of the worst corner of "
+    "16x16, over that of what lies 16 px inside plus 0.5. grid_ratio is the luma gradient across "
+    "every eighth pixel line over that across the others, relative to the original's; "
+    "block_color_error the largest error of the mean colour of a 64x64 block, of 255, in the worst "
+    "picture. Times are seconds of the processor, of one run with one thread."
 )
 
 _DATASETS = {"kodak": "the 24 pictures of Kodak"}
@@ -196,7 +198,9 @@ class _Run:
         return [Path(name).stem.lower() for name in self.averaged] == _KODAK
 
     def _environment(self) -> dict[str, object]:
-        packages = "cwic numpy pillow onnxruntime torch pytorch-msssim scipy matplotlib".split()
+        packages = (
+            "cwic numpy pillow onnxruntime torch pytorch-msssim scipy ssimulacra2 matplotlib"
+        ).split()
         return {
             "command": shlex.join(self.command),
             "cwic": __version__,
@@ -257,7 +261,8 @@ class _Run:
             caption = (
                 f"{nearest.file_bytes:,} B, {nearest.bpp:.3f} bpp, PSNR {quality.psnr_rgb_db:.2f} "
                 f"dB, SSIM {quality.ssim_rgb:.4f}, MS-SSIM {quality.ms_ssim_rgb:.4f}, HaarPSI "
-                f"{quality.haarpsi:.4f} ({codec.setting_name} {nearest.setting:g})"
+                f"{quality.haarpsi:.4f}, SSIMULACRA2 {quality.ssimulacra2:.1f} "
+                f"({codec.setting_name} {nearest.setting:g})"
             )
             versions.append(report.Version(codec.label, _middle(np.asarray(decoded)), caption))
         return report.Comparison(path.name, tuple(versions))

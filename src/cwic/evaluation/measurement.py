@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 # Raised when a metric or the way of timing changes: older points are then measured anew.
-_METHOD = 2
+_METHOD = 3
 
 
 @dataclass(frozen=True)

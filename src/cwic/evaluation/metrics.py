@@ -1,12 +1,13 @@
 """How near a decoded picture is to its original, in numbers that other people can reproduce.
 
 Needs torch, as :mod:`.perceptual` does, so it is imported where something is measured and not
-before. Pictures are compared after rounding to 8 bits. Luma is 0.299 R + 0.587 G + 0.114 B,
-not rounded. SSIM has a Gaussian window of 11x11, sigma 1.5, and no padding; MS-SSIM its five scales
-with the weights of Wang et al. 2003. All is computed in double precision: in flat areas the
-variances of SSIM are small differences of large numbers, and single precision was seen to err by
-0.0001. The numbers are those of pytorch-msssim, which a test compares with; its
-convolutions in double precision took four times as long, which was most of an evaluation.
+before; :mod:`.ssimulacra2` and :mod:`.borders` need none. Pictures are compared after rounding to
+8 bits. Luma is 0.299 R + 0.587 G + 0.114 B, not rounded. SSIM has a Gaussian window of 11x11, sigma
+1.5, and no padding; MS-SSIM its five scales with the weights of Wang et al. 2003. Both are computed
+in double precision: in flat areas the variances of SSIM are small differences of large numbers, and
+single precision was seen to err by 0.0001. The numbers are those of pytorch-msssim, which a test
+compares with; its convolutions in double precision took four times as long, which was most of an
+evaluation.
 """
 
 import math
@@ -18,8 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from cwic.evaluation.borders import corner_ratio, edge_ratio
 from cwic.evaluation.perceptual import haarpsi
 from cwic.evaluation.quality import Quality
+from cwic.evaluation.ssimulacra2 import ssimulacra2
 
 __all__ = ["grid_ratio", "line_gradients", "measure", "one_thread"]
 
@@ -61,6 +64,9 @@ def measure(original: Pixels, decoded: Pixels) -> Quality:
         ssim_y=ssim_y,
         ms_ssim_rgb=ms_ssim_rgb,
         haarpsi=haarpsi(original, decoded),
+        ssimulacra2=ssimulacra2(original, decoded),
+        edge_ratio=edge_ratio(original, decoded),
+        corner_ratio=corner_ratio(original, decoded),
         grid_ratio=grid_ratio(_whole_cells(a), _whole_cells(b)) if side >= _GRID_PX else math.nan,
         block_color_error=_block_color_error(original, decoded),
     )

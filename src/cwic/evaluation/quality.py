@@ -1,6 +1,6 @@
 """Names, units and scales of what is measured; free of torch, so that tables and plots can use it.
 
-How the numbers come about is in :mod:`cwic.evaluation.metrics`.
+How the numbers come about is in :mod:`cwic.evaluation.metrics` and the modules that it names.
 """
 
 import math
@@ -19,6 +19,9 @@ class Quality(NamedTuple):
     ssim_y: float
     ms_ssim_rgb: float  # five scales, mean over the channels
     haarpsi: float
+    ssimulacra2: float
+    edge_ratio: float  # worst outermost line over the inside, in squared error
+    corner_ratio: float
     grid_ratio: float  # 1 where no 8-pixel grid shows
     block_color_error: float  # of 255: mean of a 64x64 block against the original's, the worst one
 
@@ -43,4 +46,5 @@ METRICS = (
     Metric("ssim_y", "SSIM (Y)"),
     Metric("ms_ssim_rgb", "MS-SSIM (RGB), dB", decibel),
     Metric("haarpsi", "HaarPSI"),
+    Metric("ssimulacra2", "SSIMULACRA2"),
 )

@@ -31,6 +31,7 @@ _COMPRESSAI = {
     "ssim-y": "ssim_y",
     "ms-ssim-rgb": "ms_ssim_rgb",
     "haarpsi": "haarpsi",
+    "ssimulacra2": "ssimulacra2",
     "encoding_time": "encode_s",
     "decoding_time": "decode_s",
 }

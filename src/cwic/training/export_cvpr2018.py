@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cwic import model_file
-from cwic.cvpr2018 import FAMILY
-from cwic.cvpr2018_coder import CodeLayout
-from cwic.family import RateRange
+from cwic.families.cvpr2018.coder import CodeLayout
+from cwic.families.cvpr2018.family import FAMILY
+from cwic.families.protocol import RateRange
 from cwic.training.model.context_network import probability_table
 from cwic.training.model.integer_layers import IntegerConv2d
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
@@ -73,7 +73,7 @@ def build_model(network: Cvpr2018Network, name: str) -> model_file.ModelFile:
 
 
 def coder_arrays(network: Cvpr2018Network) -> dict[str, npt.NDArray[Any]]:
-    """What :class:`cwic.cvpr2018_coder.CodeCoder` takes."""
+    """What :class:`cwic.families.cvpr2018.coder.CodeCoder` takes."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "code.place": network.code_context.places(),
         "probabilities": probability_table().astype(np.uint16),

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from cwic import model_file
 from cwic.errors import TrainingError
-from cwic.family import RateRange
-from cwic.flagship import FAMILY
-from cwic.flagship_coder import HYPER_LATENTS, LATENT_PX, Q_UNITS
+from cwic.families.flagship.coder import HYPER_LATENTS, LATENT_PX, Q_UNITS
+from cwic.families.flagship.family import FAMILY
+from cwic.families.protocol import RateRange
 from cwic.training.model.flagship import FlagshipConfig, FlagshipNetwork
 from cwic.training.model.flagship_entropy import MeanNetwork, coding_tables, magnitude_table
 from cwic.training.model.flagship_transforms import CONDITION_CHANNELS, EDGE_PX

@@ -10,7 +10,7 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
 
 from cwic.evaluation.metrics import grid_ratio
-from cwic.flagship_coder import HYPER_LATENTS, HYPER_PX, LATENT_PX, Q_UNITS
+from cwic.families.flagship.coder import HYPER_LATENTS, HYPER_PX, LATENT_PX, Q_UNITS
 from cwic.training.config import FlagshipStage, StageConfig, TrainConfig
 from cwic.training.data import to_device
 from cwic.training.family import (

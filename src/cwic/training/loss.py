@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cwic.evaluation.metrics import line_gradients
 from cwic.evaluation.perceptual import PerceptualDistance, load_distance
-from cwic.flagship_coder import PREVIEW_PX
+from cwic.families.flagship.coder import PREVIEW_PX
 from cwic.training.config import FlagshipStage, StageConfig
 from cwic.training.model.flagship import FlagshipOutput
 from cwic.training.model.network import Cvpr2018Config, Cvpr2018Output

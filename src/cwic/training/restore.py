@@ -15,13 +15,15 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from cwic import cvpr2018, flagship, model_file
-from cwic.arithmetic_coder import FREQUENCY_TOTAL
+from cwic import model_file
+from cwic.coding.arithmetic_coder import FREQUENCY_TOTAL
+from cwic.coding.exact_arithmetic import SUM_BITS, WEIGHT_BITS
 from cwic.errors import TrainingError
-from cwic.family import RateRange
-from cwic.flagship_coder import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL, Q_UNITS
-from cwic.integer_net import SUM_BITS, WEIGHT_BITS
-from cwic.step_network import MAX_HYPER
+from cwic.families.cvpr2018 import family as cvpr2018
+from cwic.families.flagship import family as flagship
+from cwic.families.flagship.coder import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL, Q_UNITS
+from cwic.families.flagship.step_network import MAX_HYPER
+from cwic.families.protocol import RateRange
 from cwic.training.model.flagship import PRESETS, FlagshipConfig, FlagshipNetwork
 from cwic.training.model.flagship_entropy import LOG_SCALES, STATISTICS_GAIN
 from cwic.training.model.integer_layers import IntegerConv2d

@@ -1,9 +1,9 @@
 """The convolutional entropy coder of the paper, in a form that codes many bits at once.
 
-Two networks in the exact integers of :mod:`cwic.integer_net` say what a decoder can know:
+Two networks in the exact integers of the runtime's exact arithmetic say what a decoder can know:
 
 * :class:`CodeContext` of a bit of the code, from a cube of bits around it, as far as they are coded
-  before it: :func:`cwic.cvpr2018_coder.known_before`. Symbols are -1 and 1, and 0 for what is
+  before it (`known_before` of the runtime's coder). Symbols are -1 and 1, and 0 for what is
   outside, masked or not yet coded (the paper's 1, 2 and 0).
 * :class:`LevelContext` of each bit plane of a level of the importance map, from the cells that come
   before it in order of x + 2 y and from the level's higher bits.
@@ -18,15 +18,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic.arithmetic_coder import FREQUENCY_TOTAL
-from cwic.cvpr2018_coder import (
+from cwic.coding.arithmetic_coder import FREQUENCY_TOTAL
+from cwic.coding.exact_arithmetic import SUM_BITS
+from cwic.families.cvpr2018.coder import (
     LEVEL_TAPS,
     LOGIT_UNITS,
     OUTPUT_GAIN,
     PROBABILITIES,
     known_before,
 )
-from cwic.integer_net import SUM_BITS
 from cwic.training.model.integer_layers import (
     IntegerConv2d,
     integer_relu,
@@ -66,7 +66,7 @@ class CodeContext(nn.Module):
             reach: cells on each side of the bit; the paper's 5 x 5 is 2.
             hidden: width of the first layer.
             second: width of the second.
-            channel_delay: d, see :func:`cwic.cvpr2018_coder.known_before`.
+            channel_delay: d, see :func:`~cwic.families.cvpr2018.coder.known_before`.
         """
         super().__init__()
         self.code_channels, self.levels = code_channels, levels

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cwic.flagship_coder import (
+from cwic.coding.exact_arithmetic import ACTIVATION_BITS
+from cwic.families.flagship.coder import (
     HYPER_LATENTS,
     HYPER_PX,
     LATENT_PX,
@@ -30,8 +31,7 @@ from cwic.flagship_coder import (
     MAX_SYMBOL,
     Q_UNITS,
 )
-from cwic.integer_net import ACTIVATION_BITS
-from cwic.step_network import MAX_HYPER
+from cwic.families.flagship.step_network import MAX_HYPER
 from cwic.training.model.flagship_entropy import (
     HyperModel,
     LevelModel,

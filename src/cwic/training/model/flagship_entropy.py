@@ -19,8 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic.arithmetic_coder import FREQUENCY_BITS
-from cwic.flagship_coder import (
+from cwic.coding.arithmetic_coder import FREQUENCY_BITS
+from cwic.coding.exact_arithmetic import ACTIVATION_BITS, SUM_BITS
+from cwic.families.flagship.coder import (
     ESCAPE,
     LEVEL_CONTEXTS,
     LEVEL_FRACTIONS,
@@ -30,8 +31,7 @@ from cwic.flagship_coder import (
     Q_UNITS,
     RATE_CLASSES,
 )
-from cwic.integer_net import ACTIVATION_BITS, SUM_BITS
-from cwic.step_network import MAX_HYPER
+from cwic.families.flagship.step_network import MAX_HYPER
 from cwic.training.model.flagship_transforms import activate
 from cwic.training.model.integer_layers import (
     IntegerConv2d,

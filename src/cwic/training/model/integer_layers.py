@@ -1,4 +1,4 @@
-"""Layers that :mod:`cwic.integer_net` reproduces exactly: what coding tables are chosen with.
+"""Layers that :mod:`cwic.coding.exact_arithmetic` reproduces: what coding tables are chosen with.
 
 Simulates its integers in floating point: an activation is a multiple of 2^-8, a weight one of
 2^-12. In evaluation mode the layers compute in float64 with matrix products, where every partial
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, SUM_BITS, WEIGHT_BITS
+from cwic.coding.exact_arithmetic import ACTIVATION_BITS, MAX_INTEGER, SUM_BITS, WEIGHT_BITS
 
 
 class IntegerWeights(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
-from cwic.cvpr2018_coder import MAX_CHANNEL_DELAY, MAX_CODE_CHANNELS
+from cwic.families.cvpr2018.coder import MAX_CHANNEL_DELAY, MAX_CODE_CHANNELS
 from cwic.training.model.binarizer import binarize
 from cwic.training.model.context_network import CodeContext, LevelContext, information
 from cwic.training.model.importance_map import (

@@ -12,7 +12,7 @@ What is coded, in this order, in one range coder:
 
 Cells beyond the picture, which exist because hyper-latents cover 4 x 4 latents, have symbol 0, the
 levels of their nearest neighbours, and are not coded. Leaves the networks to
-:mod:`cwic.step_network`, the range coder to :mod:`cwic.arithmetic_coder`, the transforms to
+:mod:`.step_network`, the range coder to :mod:`cwic.coding.arithmetic_coder`, the transforms to
 :mod:`cwic.engine`.
 """
 
@@ -26,17 +26,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cwic.arithmetic_coder import (
+from cwic.coding.arithmetic_coder import (
     FREQUENCY_TOTAL,
     BitCoder,
     BitCounter,
     BitDecoder,
     SymbolTables,
 )
-from cwic.blas_threads import one_blas_thread
+from cwic.coding.blas_threads import one_blas_thread
+from cwic.coding.exact_arithmetic import ACTIVATION_BITS, MAX_INTEGER
 from cwic.errors import BitstreamError, ModelError
-from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER
-from cwic.step_network import MAX_HYPER, Array, Checkerboard, MeanNetwork, ScaleNetwork
+from cwic.families.flagship.step_network import (
+    MAX_HYPER,
+    Array,
+    Checkerboard,
+    MeanNetwork,
+    ScaleNetwork,
+)
 
 LATENT_PX = 16  # pixels of a latent's side
 HYPER_LATENTS = 4  # latents of a hyper-latent's side

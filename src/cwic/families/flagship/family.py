@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cwic.activity import activity
-from cwic.arithmetic_coder import BitCounter
+from cwic.coding.arithmetic_coder import BitCounter
 from cwic.engine import Engine
 from cwic.errors import BitstreamError, ModelError
-from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers, shrunk
-from cwic.flagship_coder import (
+from cwic.families.flagship.activity import activity
+from cwic.families.flagship.coder import (
     HYPER_PX,
     LATENT_PX,
     MAX_LEVEL,
@@ -25,9 +24,10 @@ from cwic.flagship_coder import (
     cells_of,
     condition,
 )
+from cwic.families.flagship.step_network import MAX_HYPER
+from cwic.families.protocol import Allocation, Offset, Pixels, RateRange, checked_numbers, shrunk
+from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
-from cwic.step_network import MAX_HYPER
-from cwic.tiling import Rectangle, Tiling
 
 FAMILY = "cwic"
 
@@ -72,7 +72,7 @@ _PREVIEW = _View("preview", PREVIEW_PX, HYPER_PX)
 
 
 class Flagship:
-    """See :class:`cwic.family.Family`; q counts 1/64 of a quarter octave of the step size."""
+    """A :class:`cwic.families.protocol.Family`; q counts 1/64 of a quarter octave of the step."""
 
     cell_px = LATENT_PX
     log_size_per_q = 0.2 / 64

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from cwic.errors import ModelError
+from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
-from cwic.tiling import Rectangle, Tiling
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
 Offset = npt.NDArray[np.float32]  # (rows, columns) of cells, mean 0, magnitudes of about 1

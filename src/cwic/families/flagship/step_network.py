@@ -6,9 +6,10 @@ One shape for the two networks of the `cwic` family, which walk the steps side b
     prediction of step 2 g + pass = head(act(hidden(act(state))))
 
 with 3x3 convolutions on the way from z and in `absorb_group`, 1x1 elsewhere. The mean network
-computes in float32, the scale network in the exact integers of :mod:`cwic.integer_net`. Latents lie
-on a checkerboard: the first pass of a group codes the cells of even x + y, the second the others,
-so everything is kept in two halves, one for each colour.
+computes in float32, the scale network in the exact integers of
+:mod:`cwic.coding.exact_arithmetic`. Latents lie on a checkerboard: the first pass of a group codes
+the cells of even x + y, the second the others, so everything is kept in two halves, one for each
+colour.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cwic.coding.exact_arithmetic import (
+    ACTIVATION_BITS,
+    MAX_INTEGER,
+    SUM_BITS,
+    WEIGHT_BITS,
+    check_exact,
+)
 from cwic.errors import ModelError
-from cwic.integer_net import ACTIVATION_BITS, MAX_INTEGER, SUM_BITS, WEIGHT_BITS, check_exact
 
 Array = npt.NDArray[Any]
 Halves = tuple[Array, Array]  # (channels, cells of even x + y), (channels, cells of odd x + y)

@@ -42,7 +42,7 @@ from cwic.errors import BitstreamError
 try:
     import constriction
 except ImportError:
-    from cwic import range_coder
+    from cwic.coding import range_coder
 
     _models: Any = range_coder
     _queue: Any = range_coder

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cwic.errors import TargetError
+
 # By which a decoded picture can be made smaller: so many pixels a side become one.
 REDUCTIONS = (1, 2, 4, 8)
 
@@ -121,3 +123,29 @@ class Tiling:
         missing = ((0, part.height - inside.height), (0, part.width - inside.width), (0, 0))
         found = picture[rows, columns]
         return np.pad(found, missing, mode="edge") if any(map(any, missing)) else found
+
+
+def part_of(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce: int) -> Rectangle:
+    """The part of a picture that is wanted, out to whole pixels of the reduced one.
+
+    Args:
+        region: (x, y, width, height) in pixels; None is all.
+        picture: all of it.
+        reduce: one of `REDUCTIONS`.
+
+    Raises:
+        TargetError: the region is not within the picture.
+        ValueError: `reduce` is none of those.
+    """
+    if reduce not in REDUCTIONS:
+        raise ValueError(f"reduce: expected one of {REDUCTIONS}, found {reduce!r}")
+    if region is None:
+        return picture
+    x, y, width, height = region
+    part = Rectangle(y, x, y + height, x + width)
+    if width < 1 or height < 1 or part.cut(picture) != part:
+        raise TargetError(
+            f"region: expected x, y, width, height within {picture.width}x{picture.height}, "
+            f"found {region}"
+        )
+    return Rectangle(*(side * reduce for side in part.shrunk(reduce))).cut(picture)

@@ -5,10 +5,10 @@ levels; a network says the probability of each bit, or in older models the centr
 each level's distribution. Then the code, all bits of equal x + 2 y + d k at once, k their
 channel (in older models channel by channel, in two passes over a checkerboard); a network says the
 probability of each bit from those bits of a cube around it that are coded before. Both networks
-compute in the exact integers of :mod:`cwic.integer_net` and see integers that are coded already, so
-that every machine reads the same file the same way.
+compute in the exact integers of :mod:`cwic.coding.exact_arithmetic` and see integers that are
+coded already, so that every machine reads the same file the same way.
 
-Leaves the range coder to :mod:`cwic.arithmetic_coder` and the float transforms to
+Leaves the range coder to :mod:`cwic.coding.arithmetic_coder` and the float transforms to
 :mod:`cwic.engine`.
 """
 
@@ -18,16 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cwic.arithmetic_coder import (
+from cwic.coding.arithmetic_coder import (
     FREQUENCY_TOTAL,
     BitCoder,
     BitCounter,
     BitDecoder,
     SymbolTables,
 )
-from cwic.blas_threads import one_blas_thread
-from cwic.errors import BitstreamError, ModelError
-from cwic.integer_net import (
+from cwic.coding.blas_threads import one_blas_thread
+from cwic.coding.exact_arithmetic import (
     ACTIVATION_BITS,
     MAX_INTEGER,
     SUM_BITS,
@@ -35,6 +34,7 @@ from cwic.integer_net import (
     dtype_for_signs,
     rectified,
 )
+from cwic.errors import BitstreamError, ModelError
 
 __all__ = ["CodeCoder", "CodeLayout", "CodedPicture", "known_before"]
 

@@ -42,14 +42,15 @@ _AVIF_QUALITIES = tuple(
     for quality in (
         *(2, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 34, 36, 38, 39, 41, 43, 44),
         *(46, 48, 49, 51, 53, 54, 55, 57, 58, 59, 61, 62, 63, 65, 66, 67, 69, 70, 71, 73, 74, 75),
-        *(77, 78, 79, 81, 82, 83, 85, 86, 87, 89, 90, 91, 93, 94, 95),
+        *(77, 78, 79, 81, 82, 83, 85, 86, 87, 89, 90, 91, 93, 94, 95, 97, 98, 99, 100),
     )
 )
 
 # By the name of a codec, or of its setting.
 _LADDERS = {
-    "quality": _Ladder(tuple(float(quality) for quality in range(96)), slope=0.035),
+    "quality": _Ladder(tuple(float(quality) for quality in range(101)), slope=0.035),
     "bpp": _Ladder(tuple(step / 100 for step in range(1, 2401))),
+    "distance": _Ladder(tuple(25 * 0.98**step for step in range(310)), slope=0.014),  # to 0.05
     "avif": _Ladder(_AVIF_QUALITIES, slope=0.056),
 }
 
@@ -73,7 +74,9 @@ class NearestFile(NamedTuple):
 
 
 def of_size(codec: Contestant, image: Image.Image, target_bytes: int) -> bytes:
-    """The file of a codec whose size comes nearest to a target."""
+    """The file of a codec whose size comes nearest to a target, by its own search if it has one."""
+    if codec.encode_to_size is not None:
+        return codec.encode_to_size(image, target_bytes)
     return nearest_file(codec, image, target_bytes).data
 
 
@@ -88,7 +91,7 @@ def nearest_file(
     """The file of a codec whose size comes nearest to a target, and its setting.
 
     Args:
-        codec: with a setting "quality" or "bpp".
+        codec: with a setting "quality", "bpp" or "distance".
         image: RGB.
         target_bytes: of the whole file.
         start: the first setting to try; a good guess saves most of the time.
@@ -151,7 +154,9 @@ def compared(
     versions = [Version("original", original[middle], caption)]
     for label, file, shown in files:
         rate_bpp = 8 * len(file) / (picture.width * picture.height)
-        caption = f"{len(file):,} B, {rate_bpp:.3f} bpp, {psnr_db(original, shown):.2f} dB PSNR"
+        reached_db = psnr_db(original, shown)
+        quality = "exact" if math.isinf(reached_db) else f"{reached_db:.2f} dB PSNR"
+        caption = f"{len(file):,} B, {rate_bpp:.3f} bpp, {quality}"
         versions.append(Version(label, shown[middle], caption))
     # The first two are seen first: ours, and the one that everybody knows.
     order = [1, 2, 0, *range(3, len(versions))] if len(versions) > 2 else [0, 1]

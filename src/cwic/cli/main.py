@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from cwic.blas_threads import one_from_the_start
+from cwic.coding.blas_threads import one_from_the_start
 from cwic.errors import (
     BitstreamError,
     CodecError,
@@ -76,6 +76,9 @@ _MAX_UPLOAD_BYTES = 100 * 10**6
 
 # What `--to` takes, of `batch` beside "cwic".
 _PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")
+
+# What `--lossless` takes; those of `codec`, a test compares.
+_LOSSLESS = ("auto", "never", "always")
 
 _SHELLS = ("bash", "zsh", "fish")
 
@@ -245,6 +248,7 @@ def _parser() -> argparse.ArgumentParser:
         "--roi-strength", type=_strength, metavar="0..4", default=1.0, help="of the mask"
     )
     verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
+    _add_lossless(verb)
     verb.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP")
     verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
     _add_max_pixels(verb)
@@ -282,6 +286,7 @@ def _parser() -> argparse.ArgumentParser:
         "-q", "--quality", type=_quality, metavar="0..100", help="that a picture is encoded with"
     )
     rate.add_argument("--bpp", type=_positive, metavar="X", help="bits per pixel, of a picture")
+    _add_lossless(verb)
     verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
     verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
     verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
@@ -290,6 +295,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("input", type=_input, metavar="PICTURE", help="a file, a folder, or -")
     _add_output(verb, "the page, or a folder (default NAME.html)")
     _add_rate(verb)
+    _add_lossless(verb)
     verb.add_argument("--roi", type=Path, metavar="MASK", help="a picture, white where it matters")
     verb.add_argument("--saliency", action="store_true", help="more bits where the eye goes")
     verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
@@ -304,6 +310,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what the results are: cwic (the default) encodes, a picture format decodes",
     )
     _add_rate(verb)
+    _add_lossless(verb)
     verb.add_argument("--strip", action="store_true", help="leave out ICC, EXIF and XMP")
     verb.add_argument("--model", metavar="NAME|PATH", help="one of cwic models, or a model file")
     verb.add_argument(
@@ -453,6 +460,15 @@ def _add_rate(verb: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_true",
         help="what was asked for, never larger or worse, or no file",
+    )
+
+
+def _add_lossless(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--lossless",
+        choices=_LOSSLESS,
+        default=_LOSSLESS[0],
+        help="keep the picture whole: auto (the default) where that is cheap",
     )
 
 
@@ -636,6 +652,7 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         saliency=True if options.saliency else None,
         model=options.model,
         strict=options.strict,
+        lossless=options.lossless,
         keep_metadata=not options.strip,
         max_pixels=options.max_pixels,
     )
@@ -647,22 +664,24 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         asked = f" (asked {options.bpp:g})"
     elif options.target_size is not None:
         asked = f" (asked {options.target_size:,} B)"
+    elif options.psnr is not None and header.is_whole:
+        asked = f" (asked {options.psnr:g} dB)"
     elif options.psnr is not None:
         reached_db = _reached_psnr_db(picture, data, options)
         asked = f", {reached_db:.2f} dB (asked {options.psnr:g})"
     _say_result(
         f"{_shown(source)} -> {_shown(target, 'stdout')} {len(data):,} B, "
-        f"{_rate_bpp(data, header):.3f} bpp{asked}",
+        f"{_rate_bpp(data, header):.3f} bpp{asked}{_kept_whole(header)}",
         target,
         options,
     )
     if options.verbose:
-        _say(f"{_shown(source)}: model {_model_name(header)}, q {header.q}, {seconds:.2f} s")
+        _say(f"{_shown(source)}: {_made_by(header)}, {seconds:.2f} s")
 
 
 def _reached_psnr_db(picture: Any, data: bytes, options: argparse.Namespace) -> float:
     """PSNR of a file against the picture it was made of, over R, G and B."""
-    from cwic.compare import psnr_db
+    from cwic.evaluation.compare import psnr_db
     from cwic.image import MAX_PIXELS, read_picture
 
     if isinstance(picture, io.BytesIO):
@@ -710,7 +729,7 @@ def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
     )
     if options.verbose:
         header = _header(data)
-        _say(f"{_shown(source)}: model {_model_name(header)}, q {header.q}, {seconds:.2f} s")
+        _say(f"{_shown(source)}: {_made_by(header)}, {seconds:.2f} s")
 
 
 def _decoded(
@@ -748,6 +767,7 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
             bpp=options.bpp,
             roi=options.roi,
             saliency=True if options.saliency else None,
+            lossless=options.lossless,
             model=options.model,
             keep_metadata=False,
         )
@@ -760,7 +780,7 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     header = _header(data)
     _say_result(
         f"{_shown(source)} -> {_shown(target, 'stdout')} of {len(data):,} B, "
-        f"{_rate_bpp(data, header):.3f} bpp",
+        f"{_rate_bpp(data, header):.3f} bpp{_kept_whole(header)}",
         target,
         options,
     )
@@ -774,7 +794,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     import cwic
-    from cwic.compare import compared, compared_page
+    from cwic.evaluation.compare import compared, compared_page
     from cwic.image import read_picture, to_pil
 
     picture = to_pil(read_picture(_picture_of(source), keep_metadata=False)).convert("RGB")
@@ -786,14 +806,16 @@ def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> No
         psnr_db=options.psnr,
         roi=options.roi,
         saliency=True if options.saliency else None,
+        lossless=options.lossless,
         model=options.model,
         strict=options.strict,
     )
     shown = compared(_shown(source), picture, file, _decoded(file, options.model))
     _write(compared_page(shown).encode(), target)
-    rate_bpp = _rate_bpp(file, _header(file))
+    header = _header(file)
     _say_result(
-        f"{_shown(source)} -> {_shown(target, 'stdout')} at {len(file):,} B, {rate_bpp:.3f} bpp",
+        f"{_shown(source)} -> {_shown(target, 'stdout')} at {len(file):,} B, "
+        f"{_rate_bpp(file, header):.3f} bpp{_kept_whole(header)}",
         target,
         options,
     )
@@ -810,6 +832,7 @@ def _batch(options: argparse.Namespace) -> int:
         "target_bytes": options.target_size,
         "psnr_db": options.psnr,
         "strict": options.strict,
+        "lossless": options.lossless,
         "keep_metadata": not options.strip,
     }
     task: batch.Encoding | batch.Decoding
@@ -835,10 +858,11 @@ def _batch(options: argparse.Namespace) -> int:
     if failed:
         _say_error(f"{len(failed)} of {len(summary.outcomes)} failed, listed in {summary.table}")
     skipped = f", {summary.num_skipped} there before (-f makes them again)"
+    whole = f", {summary.num_whole} kept whole" if summary.num_whole else ""
     if not options.quiet:
         _print(
             f"{options.input} -> {options.output} {summary.num_done} done"
-            f"{skipped if summary.num_skipped else ''}, {len(failed)} failed, "
+            f"{skipped if summary.num_skipped else ''}{whole}, {len(failed)} failed, "
             f"{summary.input_bytes:,} B -> {summary.output_bytes:,} B, {summary.seconds:.1f} s",
             sys.stdout,
         )
@@ -846,7 +870,7 @@ def _batch(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from cwic.demo import serve
+    from cwic.serve import serve
 
     def say(address: str) -> None:
         if not options.quiet:
@@ -922,6 +946,7 @@ def _info(options: argparse.Namespace) -> int:
         "mode": Mode(header.mode).pil_name,
         "grey": Mode(header.mode).is_grey,
         "model": known,
+        "kept_whole": header.is_whole,
         "identity": header.identity.hex(),
         "q": header.q,
         "tile_px": header.tile_px,
@@ -934,12 +959,13 @@ def _info(options: argparse.Namespace) -> int:
         return 0
     listed = ", ".join(f"{kind} {length:,} B" for kind, length in sections.items())
     tiles = "one" if header.tile_px is None else f"{header.num_tiles} of {header.tile_px} px"
+    made_by = f"{known or 'not known to this version'}, identity {facts['identity']}"
     print(
         f"file      {facts['file']}\n"
         f"size      {len(data):,} B, {facts['bpp']:.3f} bpp\n"
         f"picture   {header.width}x{header.height} {facts['mode']}"
         f"{', all grey' if facts['grey'] and facts['mode'].startswith('RGB') else ''}\n"
-        f"model     {known or 'not known to this version'}, identity {facts['identity']}\n"
+        f"model     {'none, kept whole' if header.is_whole else made_by}\n"
         f"q         {header.q}, rate offset in 1/64\n"
         f"sections  {listed}\n"
         f"tiles     {tiles}\n"
@@ -1032,7 +1058,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     for source in options.inputs:
         paths += _files_in(source, _PICTURE_SUFFIXES) if source.is_dir() else [source]
     one_from_the_start()
-    with _extra("evaluate", ("torch", "pytorch_msssim", "scipy", "matplotlib"), NotBuiltError):
+    with _extra(
+        "evaluate", ("torch", "pytorch_msssim", "scipy", "ssimulacra2", "matplotlib"), NotBuiltError
+    ):
         from cwic.evaluation.benchmark import evaluate
 
         result = evaluate(
@@ -1198,8 +1226,14 @@ def _known_model(header: "Header") -> str | None:
     return names[0] if names else None
 
 
-def _model_name(header: "Header") -> str:
-    return _known_model(header) or header.identity.hex()
+def _made_by(header: "Header") -> str:
+    if header.is_whole:
+        return "kept whole"
+    return f"model {_known_model(header) or header.identity.hex()}, q {header.q}"
+
+
+def _kept_whole(header: "Header") -> str:
+    return ", kept whole" if header.is_whole else ""
 
 
 # --- messages -------------------------------------------------------------------------------------

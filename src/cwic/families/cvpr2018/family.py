@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cwic.arithmetic_coder import BitCounter
-from cwic.cvpr2018_coder import CodeCoder, CodedPicture, CodeLayout
+from cwic.coding.arithmetic_coder import BitCounter
 from cwic.engine import Engine
 from cwic.errors import BitstreamError, ImageError
-from cwic.family import Allocation, Offset, Pixels, RateRange, checked_numbers, shrunk
+from cwic.families.cvpr2018.coder import CodeCoder, CodedPicture, CodeLayout
+from cwic.families.protocol import Allocation, Offset, Pixels, RateRange, checked_numbers, shrunk
+from cwic.families.tiling import Rectangle, Tiling
 from cwic.image import crop, pad_to_multiple
 from cwic.model_file import ModelFile
-from cwic.tiling import Rectangle, Tiling
 
 FAMILY = "cvpr2018"
 
@@ -65,7 +65,7 @@ def code_of_picture(analysis: Analysis, q: int, layout: CodeLayout) -> CodedPict
 
 
 class Cvpr2018:
-    """See :class:`cwic.family.Family`; q counts 1/64 of a logit of the importance map."""
+    """A :class:`cwic.families.protocol.Family`; q counts 1/64 of a logit of the importance map."""
 
     cell_px = CELL_PX
     log_size_per_q = 0.5 / 64

@@ -3,7 +3,7 @@
 They are too small to be shared: on two cores a decode took 0.164 s with the threads of OpenBLAS and
 0.127 s without, and ten times as long where another program was busy, because its threads wait for
 each other by spinning. Large pictures use all cores by coding tiles side by side. What a product is
-does not depend on any of this, see :mod:`cwic.integer_net`.
+does not depend on any of this, see :mod:`cwic.coding.exact_arithmetic`.
 """
 
 import os

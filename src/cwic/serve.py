@@ -1,8 +1,8 @@
 """The local page of `cwic serve`: drop a picture, ask for a size, paint where it matters, compare.
 
 Owns what stands on the page and what its controls do. What a file is, a comparison or a map of the
-bits is left to `Codec`, :mod:`cwic.compare` and :mod:`cwic.view`, the server to Gradio. Nothing on
-the page is loaded from elsewhere, and nothing is sent elsewhere.
+bits is left to `Codec`, :mod:`cwic.evaluation.compare` and :mod:`cwic.view`, the server to Gradio.
+Nothing on the page is loaded from elsewhere, and nothing is sent elsewhere.
 """
 
 import os
@@ -20,13 +20,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from cwic import bitstream, model_file
-from cwic.codec import DEFAULT_QUALITY, Codec, loaded, loaded_for
-from cwic.compare import compared, compared_page, installed
+from cwic.codec import DEFAULT_QUALITY, LOSSLESS, Codec, loaded, loaded_for
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 from cwic.evaluation import report
+from cwic.evaluation.compare import compared, compared_page, installed
 from cwic.image import encode_image, read_picture, to_pil
 from cwic.saliency import has_detector
 from cwic.view import overlay
+from cwic.whole import WholeReader
 
 __all__ = [
     "DEFAULT_PORT",
@@ -78,6 +79,7 @@ class Wish(NamedTuple):
     strength: float = 1.0  # of what was painted
     by_itself: bool = False  # saliency
     model: str | None = None
+    lossless: str = LOSSLESS[0]
 
 
 class Coded(NamedTuple):
@@ -118,6 +120,7 @@ def coded(path: str | os.PathLike[str], wish: Wish, mask: npt.NDArray[np.bool_] 
             roi=roi,
             roi_strength=wish.strength,
             saliency=wish.by_itself,
+            lossless=wish.lossless,
             **{targets[wish.aim]: amount},  # type: ignore[arg-type]
         )
         seconds = time.perf_counter() - start_s
@@ -137,7 +140,7 @@ def opened(path: str | os.PathLike[str]) -> Coded:
 
 
 def _decoded(
-    codec: Codec,
+    codec: Codec | WholeReader,
     data: bytes,
     done: str,
     original: Image.Image | None = None,
@@ -147,12 +150,15 @@ def _decoded(
     decoded = codec.decode(data)
     seconds = time.perf_counter() - start_s
     bpp = 8 * len(data) / (decoded.width * decoded.height)
+    how = f" by {codec.name}"
+    if bitstream.read_header(data).is_whole:
+        how = ", kept whole"
     return Coded(
         original,
         data,
         decoded,
         overlay(decoded, codec.allocation(data)),
-        f"{done}, decoded in {seconds:.2f} s by {codec.name}: {decoded.width}x{decoded.height}, "
+        f"{done}, decoded in {seconds:.2f} s{how}: {decoded.width}x{decoded.height}, "
         f"**{len(data):,} B, {bpp:.3f} bits per pixel**",
         said,
     )
@@ -227,6 +233,9 @@ def page(models: Sequence[str]) -> Any:
                         label="find it by itself", visible=has_detector(), value=False
                     )
                 model = gr.Dropdown(list(models), value=models[0], label="model")
+                lossless = gr.Radio(
+                    list(LOSSLESS), value=LOSSLESS[0], label="keep it whole, with nothing lost"
+                )
                 against = gr.CheckboxGroup(
                     others,
                     value=[name for _, name in others if name in _COMPARED_AT_FIRST],
@@ -245,7 +254,8 @@ def page(models: Sequence[str]) -> Any:
                     elem_id="map",
                 )
         outputs = [said, shown, bits, download]
-        controls = [dropped, editor, aim, quality, bpp, size, strength, by_itself, model, against]
+        controls = [dropped, editor, aim, quality, bpp, size, strength, by_itself, model]
+        controls += [lossless, against]
 
         def show_amount(aim: str) -> list[Any]:
             return [gr.update(visible=aim == name) for name in (_QUALITY, _BPP, _SIZE)]
@@ -269,6 +279,7 @@ def page(models: Sequence[str]) -> Any:
             strength: float,
             by_itself: bool,
             model: str,
+            lossless: str,
             against: list[str],
         ) -> Iterator[list[Any]]:
             if path is None:
@@ -284,7 +295,7 @@ def page(models: Sequence[str]) -> Any:
                     data = encode_image(found.decoded, "PNG")
                 else:
                     amount = {_QUALITY: quality, _BPP: bpp, _SIZE: size}[aim]
-                    wish = Wish(aim, amount, strength, by_itself, model)
+                    wish = Wish(aim, amount, strength, by_itself, model, lossless)
                     found = coded(path, wish, painted(editor))
                     file, data = Path(folder, name).with_suffix(".cwic"), found.data
                 file.write_bytes(data)

@@ -1,0 +1,1 @@
+"""Symbols and bytes: the arithmetic coder and the exact arithmetic behind its probabilities."""

@@ -1,0 +1,1 @@
+"""Model families: what the codec needs of one, and each in a folder of its own."""

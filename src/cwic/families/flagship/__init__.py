@@ -1,0 +1,1 @@
+"""The flagship family: one content-weighted model for every rate."""

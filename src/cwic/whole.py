@@ -1,0 +1,242 @@
+"""Pictures kept whole: samples <-> files without a model, in which nothing is lost.
+
+Owns what such a file holds, for both directions: WebP lossless streams of its tiles, and which of
+the two places transparency takes. What is worth keeping whole is left to `codec`, where bytes stand
+to `bitstream`, the streams themselves to libwebp, which comes with Pillow.
+"""
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, features
+from PIL.WebPImagePlugin import WebPImageFile
+
+from cwic import bitstream
+from cwic.alpha_plane import pack_alpha, unpack_alpha
+from cwic.bitstream import NO_MODEL, Bitstream
+from cwic.errors import BitstreamError, NotBuiltError, UnknownModelError
+from cwic.families.protocol import Allocation, shrunk
+from cwic.families.tiling import Rectangle, Tiling, part_of
+from cwic.image import Metadata, Mode, Picture, to_pil
+
+__all__ = ["WholeReader", "is_available", "pack_whole"]
+
+Samples = npt.NDArray[np.uint8]  # (H, W, 3) or (H, W, 4)
+
+# A stream holds no more, and so a reader never needs memory for more at a time.
+MAX_STREAM_PIXELS = 2**22
+MAX_STREAM_SIDE_PX = 2**14 - 1
+# Larger pictures: libwebp looks back over a million pixels, which is more rows of a tile than of a
+# wide picture.
+TILE_PX = 2048
+
+# Time against size. The slow one tries everything, for pictures whose header is half the file.
+_ORDINARY = {"method": 4, "quality": 80}
+_THOROUGH = {"method": 6, "quality": 100}
+_THOROUGH_PIXELS = 2**12
+
+# What a .webp file has before its stream: RIFF, length, WEBP, VP8L, length.
+_RIFF_BYTES = 20
+_SIGNATURE = 0x2F
+_HEAD_BYTES = 5
+
+# A map of a file that has none lies on cells of this side.
+_CELL_PX = 16
+
+
+def is_available() -> bool:
+    """Whether this Pillow has libwebp."""
+    return bool(features.check("webp"))
+
+
+def pack_whole(picture: Picture, *, tile_px: int | None = None) -> bytes:
+    """The `.cwic` file that keeps every sample of a picture; `WholeReader.decode` is the inverse.
+
+    The colour of transparent pixels is kept as well.
+
+    Args:
+        picture: of any size.
+        tile_px: side of the tiles, 64 to 2048 and a power of two; None divides large pictures only.
+
+    Raises:
+        NotBuiltError: this Pillow has no libwebp.
+    """
+    if not is_available():
+        raise NotBuiltError("to keep a picture whole needs a Pillow with WebP, found one without")
+    is_large = (
+        picture.width * picture.height > MAX_STREAM_PIXELS
+        or max(picture.width, picture.height) > MAX_STREAM_SIDE_PX
+    )
+    if tile_px is None and is_large:
+        tile_px = TILE_PX
+    tiles = Tiling(picture.height, picture.width, tile_px, 1).tiles
+    everything = tiles[0] if tile_px is None else Rectangle(0, 0, picture.height, picture.width)
+    parts = [tile.slices(everything) for tile in tiles]
+
+    def packed(streams: list[bytes], alpha: bytes | None) -> bytes:
+        return bitstream.pack(
+            identity=NO_MODEL,
+            width=picture.width,
+            height=picture.height,
+            mode=picture.mode,
+            q=0,
+            tiles=streams,
+            tile_px=tile_px,
+            alpha=alpha,
+            icc=picture.metadata.icc,
+            exif=picture.metadata.exif,
+            xmp=picture.metadata.xmp,
+        )
+
+    beside = packed(
+        [_stream(picture.pixels[part]) for part in parts],
+        None if picture.alpha is None else pack_alpha(picture.alpha),
+    )
+    if picture.alpha is None:
+        return beside
+    within = packed(
+        [_stream(np.dstack([picture.pixels[part], picture.alpha[part]])) for part in parts], None
+    )
+    return min(beside, within, key=len)
+
+
+class WholeReader:
+    """Reads files of pictures that were kept whole, which need no model."""
+
+    name = "no model"
+
+    def decode(
+        self,
+        data: bytes,
+        *,
+        region: tuple[int, int, int, int] | None = None,
+        reduce: int = 1,
+        limits: bitstream.Limits | None = None,
+    ) -> Image.Image:
+        """The picture, or a part of it, as :meth:`cwic.Codec.decode`; every sample is exact.
+
+        Raises:
+            BitstreamError: the file is damaged, or of a model (UnknownModelError).
+            TargetError: the region is not within the picture.
+            ValueError: an argument out of range.
+        """
+        stream, tiling = _unpack(data, limits)
+        part = part_of(region, tiling.picture, reduce)
+        mode = Mode(stream.header.mode)
+        target = part.shrunk(reduce)
+        pixels = np.empty((target.height, target.width, 3), np.uint8)
+        alpha = None
+        if mode.has_alpha:
+            alpha = np.full((target.height, target.width), 255, np.uint8)
+        for index in tiling.meeting(part):
+            tile = tiling.tiles[index]
+            found = tile.cut(part)
+            samples = _tile(stream, index, tile)[found.slices(tile)]
+            place = found.shrunk(reduce).slices(target)
+            pixels[place] = shrunk(np.ascontiguousarray(samples[..., :3]), reduce)
+            if alpha is not None and samples.shape[2] == 4:
+                alpha[place] = shrunk(np.ascontiguousarray(samples[..., 3]), reduce)
+        if stream.alpha is not None:
+            plane = unpack_alpha(stream.alpha, tiling.picture.width, tiling.picture.height)
+            alpha = shrunk(plane[part.slices(tiling.picture)], reduce)
+        metadata = Metadata(icc=stream.icc, exif=stream.exif, xmp=stream.xmp)
+        return to_pil(Picture(pixels=pixels, alpha=alpha, mode=mode, metadata=metadata))
+
+    def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
+        """The samples of each tile, flat.
+
+        Raises:
+            BitstreamError: the file is damaged, or of a model (UnknownModelError).
+        """
+        stream, tiling = _unpack(data)
+        return [
+            _tile(stream, index, tile).astype(np.int32).ravel()
+            for index, tile in enumerate(tiling.tiles)
+        ]
+
+    def allocation(self, data: bytes) -> Allocation:
+        """Where the bits went, as far as the file says: evenly over each tile, and no importance.
+
+        Raises:
+            BitstreamError: the file is damaged, or of a model (UnknownModelError).
+        """
+        stream, tiling = _unpack(data)
+        rows, columns = (-(-side // _CELL_PX) for side in tiling.picture[2:])
+        bits = np.zeros((rows, columns))
+        for tile, body in zip(tiling.tiles, stream.tiles, strict=True):
+            cells = tile.shrunk(_CELL_PX)
+            place = cells.slices(Rectangle(0, 0, rows, columns))
+            bits[place] = 8 * len(body) / (cells.height * cells.width)
+        return Allocation(np.zeros((rows, columns), np.float32), bits, _CELL_PX)
+
+
+def _unpack(data: bytes, limits: bitstream.Limits | None = None) -> tuple[Bitstream, Tiling]:
+    stream = bitstream.unpack(data, limits)
+    header = stream.header
+    if not header.is_whole:
+        raise UnknownModelError(
+            f"expected a file without a model, found one of {header.identity.hex()}"
+        )
+    tiling = Tiling(header.height, header.width, header.tile_px, 1)
+    largest = tiling.tiles[0]
+    if largest.width * largest.height > MAX_STREAM_PIXELS:
+        raise BitstreamError(
+            f"found a stream of {largest.width}x{largest.height} pixels, "
+            f"expected at most {MAX_STREAM_PIXELS}"
+        )
+    return stream, tiling
+
+
+def _stream(samples: Samples) -> bytes:
+    """One WebP lossless stream of a tile."""
+    height, width = samples.shape[:2]
+    effort = _THOROUGH if height * width <= _THOROUGH_PIXELS else _ORDINARY
+    file = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(samples))
+    image.save(file, "WEBP", lossless=True, exact=True, **effort)
+    found = file.getvalue()
+    length = int.from_bytes(found[_RIFF_BYTES - 4 : _RIFF_BYTES], "little")
+    assert found[8:16] == b"WEBPVP8L", found[:_RIFF_BYTES]
+    return found[_RIFF_BYTES : _RIFF_BYTES + length]
+
+
+def _tile(stream: Bitstream, index: int, tile: Rectangle) -> Samples:
+    """The samples of a tile, after all that its stream claims was checked against the header."""
+    body = stream.tiles[index]
+    number = int.from_bytes(body[1:_HEAD_BYTES], "little")
+    width, height = 1 + (number & 0x3FFF), 1 + (number >> 14 & 0x3FFF)
+    has_alpha, version = bool(number >> 28 & 1), number >> 29
+    if len(body) < _HEAD_BYTES or body[0] != _SIGNATURE or version != 0:
+        raise BitstreamError(
+            f"damaged WHOLE section: it begins with {body[:_HEAD_BYTES].hex()}, expected a WebP "
+            "lossless stream of version 0"
+        )
+    if (width, height) != (tile.width, tile.height):
+        raise BitstreamError(
+            f"damaged WHOLE section: found a stream of {width}x{height} pixels, "
+            f"expected {tile.width}x{tile.height}"
+        )
+    if has_alpha and (stream.alpha is not None or not Mode(stream.header.mode).has_alpha):
+        raise BitstreamError(
+            "damaged WHOLE section: found a stream with alpha, expected one without"
+        )
+    if not is_available():
+        raise NotBuiltError("a picture kept whole needs a Pillow with WebP, found one without")
+    chunk = b"WEBPVP8L" + len(body).to_bytes(4, "little") + body + bytes(len(body) % 2)
+    file = io.BytesIO(b"RIFF" + len(chunk).to_bytes(4, "little") + chunk)
+    try:
+        # Not by `Image.open`: its limit on pixels is that of the user's own files.
+        with WebPImageFile(file) as image:
+            image.load()
+            samples = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow lists nowhere what a damaged stream raises
+        raise BitstreamError(f"damaged WHOLE section: {error}") from error
+    if samples.shape[:2] != (height, width):
+        raise BitstreamError(
+            f"damaged WHOLE section: it decodes to {samples.shape[1]}x{samples.shape[0]} pixels, "
+            f"expected {width}x{height}"
+        )
+    return samples
