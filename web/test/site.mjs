@@ -17,7 +17,7 @@ export async function serve(folders, pages = {}) {
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
     asked.push(pathname);
-    const path = normalize(decodeURIComponent(pathname)).replace(/^\/+/, "");
+    const path = normalize(decodeURIComponent(pathname)).replace(/^\/+/, "") || "index.html";
     const send = (body, type) => {
       response.writeHead(200, { "Content-Type": type, "Content-Length": body.length });
       response.end(body);
