@@ -102,6 +102,10 @@ def _read_index(path: Path) -> dict[str, Any]:
         return {"format": _FORMAT, "models": {}}
     except (OSError, ValueError) as error:
         raise CodecError(f"{path}: expected an index of models, found {error}") from error
-    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+    if (
+        not isinstance(found, dict)
+        or found.get("format") != _FORMAT
+        or not isinstance(found.get("models"), dict)
+    ):
         raise CodecError(f"{path}: expected an index of models of the format {_FORMAT}")
     return found
