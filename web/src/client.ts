@@ -62,10 +62,15 @@ export async function decodeWithProfile(
   };
 }
 
+export interface PngOptions extends Omit<DecodeOptions, "onPreview"> {
+  /** A file that is large and soon there: to be shown, not to be kept. */
+  quick?: boolean;
+}
+
 /** A file as a PNG file, with its metadata. */
 export async function decodeToPng(
   data: ArrayBuffer | Uint8Array,
-  options: Omit<DecodeOptions, "onPreview"> = {},
+  options: PngOptions = {},
 ): Promise<Blob> {
   const { png } = await ask("png", data, options);
   return new Blob([png!], { type: "image/png" });

@@ -2,8 +2,9 @@
 
 import { decodeToPng, decodeWithProfile, readInfo } from "./client.ts";
 
+// What a page's own style says of `cwic-img` goes before all this.
 const STYLE = `
-  :host { display: inline-block; vertical-align: bottom; }
+  :host { display: inline-block; vertical-align: bottom; overflow: hidden; }
   :host([hidden]) { display: none; }
   canvas, img { display: block; width: 100%; height: 100%; object-fit: inherit; }
 `;
@@ -12,6 +13,7 @@ export class CwicImage extends HTMLElement {
   static readonly observedAttributes = ["src", "alt", "width", "height"];
 
   readonly #root = this.attachShadow({ mode: "open" });
+  readonly #sides = document.createElement("style");
   readonly #canvas = document.createElement("canvas");
   #current = "";
   #observer: IntersectionObserver | undefined;
@@ -26,7 +28,7 @@ export class CwicImage extends HTMLElement {
     super();
     const style = document.createElement("style");
     style.textContent = STYLE;
-    this.#root.append(style);
+    this.#root.append(style, this.#sides);
   }
 
   get src(): string {
@@ -56,13 +58,15 @@ export class CwicImage extends HTMLElement {
 
   #layout(): void {
     this.setAttribute("aria-label", this.getAttribute("alt") ?? "");
-    const [width, height] = ["width", "height"].map((name) => Number(this.getAttribute(name)) || 0);
-    const wide = width || this.naturalWidth;
-    const high = height || this.naturalHeight;
-    this.style.width = width || !height ? px(width || this.naturalWidth) : "auto";
-    this.style.height = height ? px(height) : "auto";
-    const sides = this.naturalWidth ? [this.naturalWidth, this.naturalHeight] : [wide, high];
-    if (!width || !height) this.style.aspectRatio = sides[0] ? `${sides[0]} / ${sides[1]}` : "";
+    const sideOf = (name: string): number => Number(this.getAttribute(name)) || 0;
+    const [width, height] = [sideOf("width"), sideOf("height")];
+    const natural = [this.naturalWidth, this.naturalHeight] as const;
+    const ratio = width && height ? [width, height] : natural;
+    this.#sides.textContent = `:host {
+      width: ${width ? px(width) : height ? "auto" : px(natural[0])};
+      height: ${px(height)};
+      aspect-ratio: ${ratio[0] ? `${ratio[0]} / ${ratio[1]}` : "auto"};
+    }`;
   }
 
   #begin(): void {
@@ -104,7 +108,7 @@ export class CwicImage extends HTMLElement {
       };
       if (metadata.icc) {
         // Only an image file tells the browser of a colour profile.
-        await this.#show(await decodeToPng(data), stale);
+        await this.#show(await decodeToPng(data, { quick: true }), stale);
       } else {
         const { pixels } = await decodeWithProfile(data, { onPreview });
         if (!stale()) this.#draw(pixels);
@@ -140,7 +144,7 @@ export class CwicImage extends HTMLElement {
 
   #place(node: Node): void {
     if (this.#root.lastChild === node) return;
-    while (this.#root.childNodes.length > 1) this.#root.lastChild!.remove();
+    while (this.#root.childNodes.length > 2) this.#root.lastChild!.remove();
     this.#root.append(node);
   }
 }

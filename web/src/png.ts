@@ -8,11 +8,15 @@ import type { Metadata } from "./side_sections.ts";
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 const RGB = 2;
 const RGBA = 6;
+const FILTER_NONE = 0;
 const FILTER_SUB = 1;
+const MAX_BLOCK_BYTES = 65535;
 
+/** `quick` leaves the samples as they are: for a browser that reads the file at once. */
 export async function encodePng(
   { width, height, data }: Pixels,
   metadata: Metadata = {},
+  quick = false,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const header = new Uint8Array(13);
   const view = new DataView(header.buffer);
@@ -29,7 +33,8 @@ export async function encodePng(
   if (metadata.xmp) {
     chunks.push(chunk("iTXt", joined([latin("XML:com.adobe.xmp\0\0\0\0\0"), metadata.xmp])));
   }
-  chunks.push(chunk("IDAT", await deflate(filtered(data, width, height, channels))));
+  const rows = filtered(data, width, height, channels, quick ? FILTER_NONE : FILTER_SUB);
+  chunks.push(chunk("IDAT", quick ? stored(rows) : await deflate(rows)));
   chunks.push(chunk("IEND", new Uint8Array()));
   return joined(chunks) as Uint8Array<ArrayBuffer>;
 }
@@ -39,24 +44,50 @@ function isOpaque(data: Uint8ClampedArray): boolean {
   return true;
 }
 
-/** Each row: the filter's number, and each sample less its left neighbour. */
+/** Each row: the filter's number and its samples, each less its left neighbour with FILTER_SUB. */
 function filtered(
   data: Uint8ClampedArray,
   width: number,
   height: number,
   channels: number,
+  filter: number,
 ): Uint8Array {
   const rows = new Uint8Array(height * (1 + width * channels));
   let to = 0;
   for (let y = 0, from = 0; y < height; y++) {
-    rows[to++] = FILTER_SUB;
+    rows[to++] = filter;
     for (let x = 0; x < width; x++, from += 4) {
       for (let channel = 0; channel < channels; channel++) {
-        rows[to++] = data[from + channel]! - (x ? data[from + channel - 4]! : 0);
+        rows[to++] = data[from + channel]! - (filter && x ? data[from + channel - 4]! : 0);
       }
     }
   }
   return rows;
+}
+
+/** A zlib stream that holds its bytes as they are. */
+function stored(data: Uint8Array): Uint8Array {
+  const blocks = Math.max(1, Math.ceil(data.length / MAX_BLOCK_BYTES));
+  const result = new Uint8Array(6 + 5 * blocks + data.length);
+  const view = new DataView(result.buffer);
+  view.setUint16(0, 0x7801);
+  let at = 2;
+  let low = 1;
+  let high = 0;
+  for (let block = 0; block < blocks; block++) {
+    const body = data.subarray(block * MAX_BLOCK_BYTES, (block + 1) * MAX_BLOCK_BYTES);
+    result[at] = block === blocks - 1 ? 1 : 0;
+    view.setUint16(at + 1, body.length, true);
+    view.setUint16(at + 3, ~body.length, true);
+    result.set(body, at + 5);
+    at += 5 + body.length;
+    // Sums of Adler-32 stay far below 2^53 for a block.
+    for (let i = 0; i < body.length; i++) high += low += body[i]!;
+    low %= 65521;
+    high %= 65521;
+  }
+  view.setUint32(at, high * 65536 + low);
+  return result;
 }
 
 function chunk(kind: string, body: Uint8Array): Uint8Array {

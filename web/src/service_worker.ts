@@ -63,5 +63,5 @@ async function png(data: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
     header.identity === NO_MODEL
       ? await decodeWholePixels(data, decodeWebp)
       : await decodePixels(data, await library.get(header.identity));
-  return encodePng(pixels, metadata);
+  return encodePng(pixels, metadata, true);
 }

@@ -1,4 +1,4 @@
-// Decodes in a worker of its own, one file after the other.
+// Decodes in a worker of its own, one file after the other, and all previews before that.
 
 import { NO_MODEL } from "./container.ts";
 import type { Header, Limits } from "./container.ts";
@@ -26,6 +26,7 @@ export interface Request {
     region?: Rectangle;
     full?: boolean;
     preview?: boolean;
+    quick?: boolean;
     limits?: Limits;
   };
 }
@@ -54,28 +55,69 @@ const scope = globalThis as unknown as {
   onmessage: (event: MessageEvent<Request>) => void;
   postMessage(reply: Reply, transfer: Transferable[]): void;
 };
-let last: Promise<void> = Promise.resolve();
+
+/** What is to be done: quick things, and pictures. */
+const quick: (() => Promise<void>)[] = [];
+const slow: (() => Promise<void>)[] = [];
+let running = false;
 
 scope.onmessage = ({ data: request }) => {
-  last = last.then(() => answer(request));
+  const { what, options } = request;
+  const seen = what === "decode" && options.preview;
+  if (what === "info" || seen) quick.push(() => answer(request, seen ? preview : answerWell));
+  if (what !== "info") slow.push(() => answer(request, answerWell));
+  void run();
 };
 
-async function answer(request: Request): Promise<void> {
+async function run(): Promise<void> {
+  if (running) return;
+  running = true;
+  for (let job; (job = quick.shift() ?? slow.shift()); ) {
+    await job();
+    // Lets messages in, that previews of other files go before this one's picture.
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+  running = false;
+}
+
+type Answer = (content: Omit<Reply, "id">, transfer?: Transferable[]) => void;
+
+async function answer(
+  request: Request,
+  work: (request: Request, reply: Answer) => Promise<void>,
+): Promise<void> {
   const { id } = request;
-  const reply = (content: Omit<Reply, "id">, transfer: Transferable[] = []): void =>
-    scope.postMessage({ id, ...content }, transfer);
   try {
-    await answerWell(request, reply);
+    await work(request, (content, transfer = []) => {
+      scope.postMessage({ id, ...content }, transfer);
+    });
   } catch (error) {
     const { name, message } = asCodecError(error);
-    reply({ error: { name, message } });
+    scope.postMessage({ id, error: { name, message } }, []);
   }
 }
 
-async function answerWell(
-  { what, models, data, options }: Request,
-  reply: (content: Omit<Reply, "id">, transfer?: Transferable[]) => void,
-): Promise<void> {
+function libraryOf(folder: string): ModelLibrary {
+  let library = libraries.get(folder);
+  if (!library) libraries.set(folder, (library = new ModelLibrary(folder)));
+  return library;
+}
+
+/** What is wrong with a file is said with its picture. */
+async function preview({ models, data, options }: Request, reply: Answer): Promise<void> {
+  try {
+    const { identity } = readCheckedHeader(data, options.limits);
+    if (identity === NO_MODEL) return;
+    const model = await libraryOf(models).get(identity);
+    if (!model.has("preview")) return;
+    const made = decodePreview(data, model, options.limits);
+    reply({ preview: made }, [made.data.buffer]);
+  } catch {
+    return;
+  }
+}
+
+async function answerWell({ what, models, data, options }: Request, reply: Answer): Promise<void> {
   const limits = options.limits;
   const header = readCheckedHeader(data, limits);
   const metadata = await readMetadata(data, header, limits);
@@ -92,8 +134,7 @@ async function answerWell(
     }
     pixels = await decodeWholePixels(data, decodeWebp, options);
   } else {
-    let library = libraries.get(models);
-    if (!library) libraries.set(models, (library = new ModelLibrary(models)));
+    const library = libraryOf(models);
     const model = await (options.full
       ? library.getFull(header.identity)
       : library.get(header.identity));
@@ -102,16 +143,12 @@ async function answerWell(
       reply({ map }, [map.bits.buffer, map.levels.buffer]);
       return;
     }
-    if (options.preview && model.has("preview")) {
-      const preview = decodePreview(data, model, limits);
-      reply({ preview }, [preview.data.buffer]);
-    }
     hasFull = await library.hasFull(header.identity);
     const graph = options.full ? "synthesis" : undefined;
     pixels = await decodePixels(data, model, { ...options, ...(graph && { graph }) });
   }
   if (what === "png") {
-    const png = await encodePng(pixels, metadata);
+    const png = await encodePng(pixels, metadata, options.quick);
     reply({ png }, [png.buffer]);
   } else {
     const icc = metadata.icc && { icc: metadata.icc };

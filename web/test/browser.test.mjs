@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { after, before, describe, test } from "node:test";
+import { constants, inflateRawSync } from "node:zlib";
+import { crc16, crc32 } from "../build/cwic-node.js";
 import { launch, missing } from "./chromium.mjs";
 import { decodePng, folder, goldenNames, modelFile, readGolden } from "./golden.mjs";
 import { serve } from "./site.mjs";
@@ -14,6 +16,9 @@ const whole = readdirSync(folder).filter((name) => /^whole-.*\.cwic$/.test(name)
 // The model's identity stands in every file that it wrote.
 const identity = readFileSync(folder + "cwic-low.cwic").subarray(7, 15).toString("hex");
 const part = { file: modelFile, bytes: readFileSync(folder + modelFile).length, graphs: ["synthesis"] };
+const bundled = readFileSync(new URL("../../src/cwic/models/cwic-psnr.cwicmodel", import.meta.url));
+// What the manifest says first of all in a model file, which is long before its end.
+const bundledIdentity = readManifest(bundled).identity;
 const pages = {
   "index.html": `<!doctype html><title>test</title>
     <script type="module">import * as cwic from "./cwic.js"; window.cwic = cwic;</script>`,
@@ -22,9 +27,17 @@ const pages = {
       import { usePlainImages } from "./cwic.js"; window.ready = usePlainImages();</script>`,
   "models/index.json": JSON.stringify({
     format: "cwic-web-1",
-    models: { [identity]: { name: "tiny", first: part } },
+    models: {
+      [identity]: { name: "tiny", first: part },
+      [bundledIdentity]: {
+        name: "bundled",
+        first: { file: "bundled.cwicmodel", bytes: bundled.length, graphs: ["preview", "synthesis"] },
+      },
+    },
   }),
   [`models/${modelFile}`]: readFileSync(folder + modelFile),
+  "models/bundled.cwicmodel": bundled,
+  "noise.cwic": noise(),
   "damaged.cwic": readFileSync(folder + "cwic-low.cwic").subarray(0, 300),
 };
 
@@ -121,6 +134,18 @@ describe("in Chromium", { skip: missing }, () => {
     assert.equal(found.text, "not to be seen");
   });
 
+  test("a preview is there before the rest is found to be damaged", async () => {
+    const found = await page.evaluate(async () => {
+      const data = await (await fetch("noise.cwic")).arrayBuffer();
+      const previews = [];
+      const onPreview = ({ width, height }) => previews.push([width, height]);
+      const error = await window.cwic.decode(data, { onPreview }).catch(({ message }) => message);
+      return { previews, error };
+    });
+    assert.deepEqual(found.previews, [[12, 9]]);
+    assert.match(found.error, /^damaged: a payload/);
+  });
+
   test("a plain image shows a .cwic file by the service worker", async () => {
     const other = await browser.newPage();
     await other.goto(`${site.url}plain.html`);
@@ -159,6 +184,23 @@ describe("in Chromium", { skip: missing }, () => {
     await viewer.close();
   });
 });
+
+/** The first entry of a model file. */
+function readManifest(file) {
+  const start = 30 + file.readUInt16LE(26) + file.readUInt16LE(28);
+  return JSON.parse(inflateRawSync(file.subarray(start), { finishFlush: constants.Z_SYNC_FLUSH }));
+}
+
+/** A file of the bundled model that says nothing. */
+function noise() {
+  const payload = Uint8Array.from({ length: 4000 }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 24) | 1);
+  const head = [0xc7, 0x77, 0x69, 0x63, 0x0d, 0x0a, 1, ...Buffer.from(bundledIdentity, "hex"), 90, 70, 0, 0];
+  head.push(0x80 | ((payload.length * 8) & 127), 0x80 | ((payload.length >> 4) & 127), payload.length >> 11);
+  const crc = crc16(Uint8Array.from(head));
+  const sum = crc32(payload);
+  return Uint8Array.of(...head, crc >> 8, crc & 255, ...payload,
+    sum & 255, (sum >> 8) & 255, (sum >> 16) & 255, sum >>> 24);
+}
 
 function difference(a, b) {
   assert.equal(a.length, b.length);

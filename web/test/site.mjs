@@ -7,6 +7,8 @@ import { extname, join, normalize } from "node:path";
 const TYPES = {
   ".html": "text/html",
   ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".wasm": "application/wasm",
   ".json": "application/json",
   ".png": "image/png",
 };
