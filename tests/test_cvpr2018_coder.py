@@ -421,8 +421,8 @@ def test_training_counts_the_bits_that_the_coder_spends(
 ) -> None:
     import torch
 
-    from cwic.training.export_cvpr2018 import code_layout, coder_arrays
-    from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
+    from cwic.training.cvpr2018.export import code_layout, coder_arrays
+    from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(maps)

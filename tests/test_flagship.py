@@ -16,12 +16,15 @@ from cwic import model_file
 from cwic.codec import Codec
 from cwic.coding.arithmetic_coder import BitCounter, BitEncoder
 from cwic.errors import BitstreamError, ModelError
-from cwic.families.flagship.coder import LATENT_PX, MAX_LEVEL, cells_of, condition
-from cwic.families.flagship.family import Flagship, FlagshipAnalysis, FlagshipCoded, centred_levels
-from cwic.families.flagship.step_network import MAX_HYPER, Checkerboard, taps
+from cwic.families.flagship.coder import CodedLatents
+from cwic.families.flagship.family import Flagship, FlagshipAnalysis, FlagshipCoded
+from cwic.families.flagship.grid import LATENT_PX, Cells, Checkerboard, cells_of, taps
+from cwic.families.flagship.latents import SideInformation, condition
+from cwic.families.flagship.levels import MAX_LEVEL, centred_levels
+from cwic.families.flagship.step_network import MAX_HYPER
 
 if TYPE_CHECKING:
-    from cwic.training.model.flagship import FlagshipNetwork
+    from cwic.training.flagship.network import FlagshipNetwork
 
 # A value this close to a decision may fall on either side of it.
 NEAR = 1e-3
@@ -75,8 +78,13 @@ def random_coded(family: Flagship, seed: int, height: int, width: int, loud: flo
     hyper = rng.integers(-MAX_HYPER, MAX_HYPER + 1, (3, shape[0] // 4, shape[1] // 4))
     q = int(rng.integers(-900, 900))
     counter = BitCounter()
-    coded = family.coder.code(counter, y, hyper, level, q, cells)
+    coded = family.coder.encode(counter, y, SideInformation(q, level, hyper), cells)
     return coded, counter, cells
+
+
+def side_of(coded: CodedLatents) -> SideInformation:
+    """What is known before the latents, in arrays of its own."""
+    return SideInformation(coded.q, coded.level.copy(), coded.hyper.copy())
 
 
 # --- the seam -------------------------------------------------------------------------------------
@@ -152,12 +160,10 @@ def test_torch_and_the_runtime_decide_alike_but_for_values_near_a_decision(
                 scale_state = scales.absorb(scale_state, group, known)
         assert near < 0.02 * coded.symbols.size
 
-        counter = BitCounter()
-        family.coder._code_levels(counter, coded.level.copy(), cells_of(*pixels.shape[:2]))
-        family.coder._code_hyper(counter, coded.hyper, coded.q)
-        everything = BitCounter()
         cells = cells_of(*pixels.shape[:2])
-        family.coder.code(everything, y[0].numpy(), coded.hyper, coded.level, coded.q, cells)
+        counter, everything = BitCounter(), BitCounter()
+        family.coder.visit_side(counter, side_of(coded), cells)
+        family.coder.encode(everything, y[0].numpy(), side_of(coded), cells)
         # The same number for every table, or the sum of the bits would differ.
         assert everything.bits == pytest.approx(counter.bits + total_bits, rel=1e-5)
 
@@ -167,7 +173,7 @@ def test_torch_and_the_runtime_decide_alike_but_for_values_near_a_decision(
         picture = picture.permute(1, 2, 0).numpy()
     expected = np.clip(picture * 255 + 127.5, 0, 255).round()
     tiling = family.tiling(*pixels.shape[:2], None)
-    found = family.synthesize(lambda _: coded, tiling, tiling.picture).astype(float)
+    found = family.transforms.synthesize(lambda _: coded, tiling, tiling.picture).astype(float)
     assert np.abs(found - expected).max() <= 1
     assert (found != expected).mean() < 1e-2
 
@@ -212,13 +218,13 @@ def test_training_estimates_what_the_coder_spends(
             output = stored(x, torch.tensor([q / 64]), cells)
         counter, coded = family.analyze(pixels).code(q).tile(0)
         cells = cells_of(*pixels.shape[:2])
-        levels, hyper = BitCounter(), BitCounter()
-        family.coder._code_levels(levels, coded.level.copy(), cells)
-        family.coder._code_hyper(hyper, coded.hyper, coded.q)
-        latent_bits = counter.bits - levels.bits - hyper.bits
+        side, hyper = BitCounter(), BitCounter()
+        family.coder.visit_side(side, side_of(coded), cells)
+        family.coder.visit_hyper(hyper, coded.hyper.copy(), coded.q)
+        latent_bits, level_bits = counter.bits - side.bits, side.bits - hyper.bits
         assert latent_bits == pytest.approx(float(output.latent_bits), rel=1e-3)
         # A table has at most 24 bits for a symbol, the law behind it any number.
-        assert 0.6 * float(output.level_bits) < levels.bits < 1.1 * float(output.level_bits)
+        assert 0.6 * float(output.level_bits) < level_bits < 1.1 * float(output.level_bits)
         assert 0.6 * float(output.hyper_bits) < hyper.bits < 1.1 * float(output.hyper_bits)
 
 
@@ -229,7 +235,7 @@ def test_a_cut_entropy_model_is_that_of_tiles(
     """Transforms see across the line, latents of either side are coded without the other."""
     import torch
 
-    from cwic.training.model.flagship import Cut
+    from cwic.training.flagship.network import Cut
 
     height, width = (112, 64) if horizontal else (64, 112)
     pixels = np.tile(seeded_picture(21), (2, 2, 1))[:height, :width]
@@ -246,8 +252,7 @@ def test_a_cut_entropy_model_is_that_of_tiles(
     for (counter, latents), tile in zip(of_tiles, tiling.tiles, strict=True):
         shared = BitCounter()
         cells = cells_of(tile.height, tile.width)
-        family.coder._code_levels(shared, latents.level.copy(), cells)
-        family.coder._code_hyper(shared, latents.hyper, latents.q)
+        family.coder.visit_side(shared, side_of(latents), cells)
         latent_bits += counter.bits - shared.bits
     assert latent_bits == pytest.approx(float(cut.latent_bits), rel=1e-3)
     assert latent_bits != pytest.approx(float(whole.latent_bits), rel=1e-3)
@@ -282,7 +287,7 @@ def test_what_is_coded_is_decoded_whatever_the_size_and_the_latents(
 def test_counting_first_and_coding_at_once_give_the_same_bytes(family: Flagship) -> None:
     coded, counter, cells = random_coded(family, 7, 90, 120, 40.0)
     encoder = BitEncoder()
-    again = family.coder.code(encoder, coded.decoded, coded.hyper, coded.level, coded.q, cells)
+    again = family.coder.encode(encoder, coded.decoded, side_of(coded), cells)
     np.testing.assert_array_equal(again.symbols, coded.symbols)
     assert encoder.finish() == counter.payload()
 
@@ -293,16 +298,18 @@ def test_the_largest_symbols_are_coded_and_larger_ones_are_clipped(family: Flags
     y = np.zeros((6, 4, 4), np.float32)
     y[0, 0, 0], y[1, 0, 0], y[2, 1, 1] = 1e9, -1e9, 400
     counter = BitCounter()
-    coded = family.coder.code(counter, y, hyper, level, 0, cells)
+    coded = family.coder.encode(counter, y, SideInformation(0, level, hyper), cells)
     assert (coded.symbols[0, 0, 0], coded.symbols[1, 0, 0]) == (65790, -65790)
     decoded = family.coder.decode(counter.payload(), 0, cells)
     np.testing.assert_array_equal(decoded.symbols, coded.symbols)
 
 
 def test_a_flat_map_costs_a_bit(family: Flagship) -> None:
-    counter = BitCounter()
-    family.coder._code_levels(counter, np.zeros((8, 8), np.int64), cells_of(128, 128))
-    assert counter.bits == 1
+    counter, hyper_alone = BitCounter(), BitCounter()
+    side = SideInformation(0, np.zeros((8, 8), np.int64), np.zeros((3, 2, 2), np.int64))
+    family.coder.visit_side(counter, side, cells_of(128, 128))
+    family.coder.visit_hyper(hyper_alone, side.hyper, side.q)
+    assert counter.bits - hyper_alone.bits == pytest.approx(1)
 
 
 @session_fixtures
@@ -330,7 +337,7 @@ def test_a_payload_cut_short_never_gives_the_same_symbols(cut: float, family: Fl
 def test_neighbourhoods_of_two_halves_are_those_of_the_grid() -> None:
     rng = np.random.default_rng(1)
     for height, width in ((4, 4), (4, 8), (12, 8)):
-        board = Checkerboard(height, width)
+        board = Checkerboard(Cells(height, width, height, width))
         grid = rng.standard_normal((3, height, width))
         halves = board.halves(grid)
         np.testing.assert_array_equal(board.whole(halves), grid)
@@ -356,8 +363,8 @@ def test_one_thread_and_two_give_the_same_bytes_and_the_same_pixels(
     alone, two = (Flagship(model, threads) for threads in (1, 2))
     pixels = seeded_picture(11)
     tiling = alone.tiling(*pixels.shape[:2], None)
-    assert two.two_threads(tiling)
-    assert not alone.two_threads(tiling)
+    assert two.transforms.two_threads(tiling)
+    assert not alone.transforms.two_threads(tiling)
     coded, coded_by_two = (family.analyze(pixels).code(100) for family in (alone, two))
     assert coded.payloads() == coded_by_two.payloads()
     part = tiling.picture
@@ -411,7 +418,7 @@ def test_sizes_that_were_asked_for_are_met(tiny_flagship_codec: Codec) -> None:
 
 
 def test_a_model_without_its_own_map_takes_masks(tiny_flagship_network: "FlagshipNetwork") -> None:
-    from cwic.training.export_flagship import build_model
+    from cwic.training.flagship.export import build_model
 
     family = Flagship(build_model(tiny_flagship_network, "flat", with_map=False), threads=1)
     pixels = seeded_picture(14)
@@ -497,11 +504,10 @@ def test_a_network_that_no_coder_knows_is_not_exported(
     tiny_flagship_network: "FlagshipNetwork",
 ) -> None:
     from cwic.errors import TrainingError
-    from cwic.training.export_flagship import build_model
-    from cwic.training.model.flagship import FlagshipNetwork
+    from cwic.training.flagship.export import build_model
+    from cwic.training.flagship.network import FlagshipNetwork
 
     sizes = tiny_flagship_network.config
-    for other in ({"context_px": 1}, {"analysis_sees_q": True}):
-        network = FlagshipNetwork(dataclasses.replace(sizes, **other))
-        with pytest.raises(TrainingError, match="expected a network"):
-            build_model(network, "other")
+    network = FlagshipNetwork(dataclasses.replace(sizes, analysis_sees_q=True))
+    with pytest.raises(TrainingError, match="expected a network"):
+        build_model(network, "other")
