@@ -31,9 +31,9 @@ for (const file of files) {
     if (!pathname.endsWith(".html")) fetched[kind] += size;
   });
   await page.goto(`${site.url}empty.html`);
-  const pid = await rendererOf(page, site);
-  const empty = status(pid, "VmRSS");
-  const before = cpuSeconds(pid);
+  const before = new Map(
+    (await renderers()).map((id) => [id, { memory: status(id, "VmRSS"), cpu: cpuSeconds(id) }]),
+  );
   const folder = `${basename(resolve(models))}/`;
   const found = await page.evaluate(
     async ({ name, folder, runs }) => {
@@ -61,34 +61,30 @@ for (const file of files) {
     },
     { name: basename(file), folder, runs: RUNS },
   );
+  // The page's process is the one that has worked.
+  const spent = (id) => cpuSeconds(id) - (before.get(id)?.cpu ?? 0);
+  const [pid] = (await renderers()).sort((a, b) => spent(b) - spent(a));
   const seconds = (ms) => `${(ms / 1000).toFixed(2)} s`;
   const warm = found.times.slice(1).sort((a, b) => a - b);
   console.log(basename(file));
   console.log(`  first: preview ${seconds(found.preview)}, picture ${seconds(found.times[0])}`);
   console.log(`  warm: best ${seconds(warm[0])}, median ${seconds(warm[RUNS >> 1])}`);
-  console.log(`  processor, all ${RUNS + 1}: ${(cpuSeconds(pid) - before).toFixed(1)} s`);
+  console.log(`  processor, all ${RUNS + 1}: ${spent(pid).toFixed(1)} s`);
   console.log(`  fetched: ${JSON.stringify(fetched)} bytes`);
   const peak = status(pid, "VmHWM");
-  console.log(`  memory: ${peak} MB at most, ${empty} MB before`);
+  console.log(`  memory: ${peak} MB at most, ${before.get(pid)?.memory} MB before`);
   console.log(`  the page answered within ${found.gap.toFixed(0)} ms`);
   await context.close();
   await site.close();
 }
 await browser.close();
 
-/** The process of a page: the one that uses the processor when the page is told to. */
-async function rendererOf(page) {
+/** Processes of pages. */
+async function renderers() {
   const session = await browser.newBrowserCDPSession();
-  const list = async () => {
-    const { processInfo } = await session.send("SystemInfo.getProcessInfo");
-    return new Map(processInfo.filter(({ type }) => type === "renderer").map((p) => [p.id, p.cpuTime]));
-  };
-  const before = await list();
-  await page.evaluate(() => {
-    for (const end = performance.now() + 1500; performance.now() < end; );
-  });
-  const spent = [...(await list())].map(([id, time]) => [time - (before.get(id) ?? 0), id]);
-  return spent.sort((a, b) => b[0] - a[0])[0][1];
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  await session.detach();
+  return processInfo.filter(({ type }) => type === "renderer").map(({ id }) => id);
 }
 
 /** Megabytes of a line of a process's status. */

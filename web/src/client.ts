@@ -104,9 +104,10 @@ function ask(
       else resolve(reply);
     });
     worker ??= startWorker();
-    const bytes = data instanceof Uint8Array ? data : new Uint8Array(data);
+    // A copy, since the caller keeps the bytes.
+    const bytes = data instanceof Uint8Array ? data.slice() : new Uint8Array(data.slice(0));
     const request: Request = { id, what, models, data: bytes, options };
-    worker.postMessage(request);
+    worker.postMessage(request, [bytes.buffer]);
   });
 }
 

@@ -155,11 +155,7 @@ export async function decodeWholePixels(
   }
   const region = checkedRegion(wishes.region, header);
   const alpha = await readAlpha(data, header);
-  const pixels: Pixels = {
-    width: region.width,
-    height: region.height,
-    data: new Uint8ClampedArray(region.width * region.height * 4),
-  };
+  let pixels: Pixels | undefined;
   const out = {
     left: region.left,
     top: region.top,
@@ -176,10 +172,11 @@ export async function decodeWholePixels(
     if (misses) continue;
     const made = await decodeWholeTile(data, header, index, !!alpha, decodeWebp);
     if (isGrey(header.mode)) checkGrey(made);
+    pixels ??= blank(region.width, region.height);
     copyPixels(made, tile, pixels, out);
   }
-  if (alpha) putAlpha(pixels, alpha, region, header.width);
-  return pixels;
+  if (alpha) putAlpha(pixels!, alpha, region, header.width);
+  return pixels!;
 }
 
 /** The picture at 1/8 of its size, sides rounded up; without transparency. */
@@ -293,11 +290,8 @@ function render(
     right: Math.ceil((region.left + region.width) * scale),
     bottom: Math.ceil((region.top + region.height) * scale),
   };
-  const pixels: Pixels = {
-    width: out.right - out.left,
-    height: out.bottom - out.top,
-    data: new Uint8ClampedArray((out.right - out.left) * (out.bottom - out.top) * 4),
-  };
+  // Made when the first window is there: a damaged file takes no memory of its picture's size.
+  let pixels: Pixels | undefined;
   const columns = Math.ceil(header.width / CELL_PX);
   const lines = Math.ceil(header.height / CELL_PX);
   const cells = {
@@ -348,6 +342,7 @@ function render(
         height: bottom - top,
       };
       const made = synthesis.render(rows, width, height, inner);
+      pixels ??= blank(out.right - out.left, out.bottom - out.top);
       copyPixels(made, { left: left * zoom, top: top * zoom, width: inner.width * zoom }, pixels, out);
     }
     for (const index of tiles.keys()) {
@@ -355,7 +350,7 @@ function render(
       if (end <= bottom - reach) tiles.delete(index);
     }
   }
-  return pixels;
+  return pixels!;
 }
 
 /**
@@ -375,6 +370,10 @@ function windowSize(columns: number, lines: number, reach: number, room: number)
   const [wide, narrow] = candidates as [[number, number], [number, number]];
   const fits = (wide[0] + 2 * reach) * (wide[1] + 2 * reach) <= 1.5 * room;
   return fits && waste(wide) <= waste(narrow) ? wide : narrow;
+}
+
+function blank(width: number, height: number): Pixels {
+  return { width, height, data: new Uint8ClampedArray(width * height * 4) };
 }
 
 /** A tile's cells as far as a window sees them. */
