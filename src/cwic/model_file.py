@@ -96,6 +96,11 @@ def build(
 
 def save(model: ModelFile, path: Path) -> None:
     """Write a model file, atomically; the same model gives the same bytes."""
+    write_file(path, packed(model))
+
+
+def packed(model: ModelFile) -> bytes:
+    """A model file in memory; the same model gives the same bytes."""
     manifest = {
         "format": _FORMAT,
         "name": model.name,
@@ -118,7 +123,7 @@ def save(model: ModelFile, path: Path) -> None:
             info = zipfile.ZipInfo(entry_name, (1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             file.writestr(info, data)
-    write_file(path, archive.getvalue())
+    return archive.getvalue()
 
 
 def load(path: Path, *, for_decoding: bool = False) -> ModelFile:

@@ -133,7 +133,8 @@ _EXAMPLES = {
   cwic info photo.cwic
   cwic info photo.cwic --json""",
     "models": """
-  cwic models""",
+  cwic models
+  cwic models --web site/models                for pages that show .cwic files""",
     "train": """
   cwic train configs/cvpr2018.toml --data photos/ --out run
   cwic train configs/cvpr2018.toml --data photos/ --out run --max-seconds 3600""",
@@ -347,6 +348,18 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _add_verb(verbs, "models", _models, "list the models that come with the program")
     verb.add_argument("--json", action="store_true", help="for programs")
+    verb.add_argument(
+        "--web",
+        type=Path,
+        metavar="FOLDER",
+        help="write there what a browser needs to decode with them; see web/README.md",
+    )
+    verb.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME|PATH",
+        help="one of those with --web (default: the bundled ones that it can use); may be repeated",
+    )
 
     verb = _add_verb(verbs, "train", _train, "train a model; needs the extra 'train'")
     verb.add_argument("config", type=Path, metavar="CONFIG.toml")
@@ -946,6 +959,10 @@ def _info(options: argparse.Namespace) -> int:
 def _models(options: argparse.Namespace) -> int:
     from cwic.model_file import bundled_models
 
+    if options.web:
+        return _web_models(options)
+    if options.model:
+        options.parser.error("--model goes with --web")
     models = bundled_models()
     if options.json:
         facts = [
@@ -971,6 +988,17 @@ def _models(options: argparse.Namespace) -> int:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
+    return 0
+
+
+def _web_models(options: argparse.Namespace) -> int:
+    from cwic.model_file import find
+    from cwic.web_model import usable_models, write_web_models
+
+    paths = [find(name) for name in options.model] if options.model else usable_models()
+    for written in write_web_models(paths, options.web):
+        if not options.quiet:
+            print(f"{written.path}, {written.size_bytes / 1e6:.1f} MB")
     return 0
 
 
