@@ -11,8 +11,7 @@ help:
 	@echo 'make test   set up .venv-dev, run every check and the tests'
 	@echo 'make results KODAK=FOLDER   measure every number and plot of README and docs again'
 	@echo '             EVERYDAY=FOLDER   and those of pictures of every kind'
-	@echo '             TRAIN=FOLDER   and train the small networks of the questions again'
-	@echo '             NETS=FOLDER   with it, and ask networks what is left for them in the files'
+	@echo '             NETS=FOLDER TRAIN=FOLDER   and what networks see in the files'
 	@echo '             COMPRESSAI=PYTHON   and beside CompressAI, in an environment of its own'
 	@echo 'make clean  remove both environments and what the tools left behind'
 

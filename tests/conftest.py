@@ -13,8 +13,8 @@ from cwic import model_file
 from cwic.codec import Codec
 
 if TYPE_CHECKING:
-    from cwic.training.model.flagship import FlagshipNetwork
-    from cwic.training.model.network import Cvpr2018Network
+    from cwic.training.cvpr2018.network import Cvpr2018Network
+    from cwic.training.flagship.network import FlagshipNetwork
 
 
 def seeded_picture(seed: int) -> np.ndarray:
@@ -62,8 +62,8 @@ def tiny_network(one_torch_thread: None) -> "Cvpr2018Network":
     """
     import torch
 
-    from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
-    from cwic.training.model.transforms import ResidualBlock
+    from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network
+    from cwic.training.cvpr2018.transforms import ResidualBlock
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2019)
@@ -82,7 +82,7 @@ def tiny_network(one_torch_thread: None) -> "Cvpr2018Network":
 @pytest.fixture(scope="session")
 def tiny_model(tiny_network: "Cvpr2018Network") -> model_file.ModelFile:
     """The model of `tiny_network`."""
-    from cwic.training.export_cvpr2018 import build_model
+    from cwic.training.cvpr2018.export import build_model
 
     return build_model(tiny_network, "tiny")
 
@@ -108,8 +108,8 @@ def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
     """A seeded network of the `cwic` family that nobody trained, but lively in every part."""
     import torch
 
-    from cwic.training.model.flagship import FastConfig, FlagshipConfig, FlagshipNetwork
-    from cwic.training.model.flagship_transforms import EdgeBlock, ResidualBlock
+    from cwic.training.flagship.network import FastConfig, FlagshipConfig, FlagshipNetwork
+    from cwic.training.flagship.transforms import EdgeBlock, ResidualBlock
 
     sizes = FlagshipConfig(
         edge_channels=4,
@@ -150,7 +150,7 @@ def tiny_flagship_path(
     tiny_flagship_network: "FlagshipNetwork", tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The model file of `tiny_flagship_network`."""
-    from cwic.training.export_flagship import build_model
+    from cwic.training.flagship.export import build_model
 
     path = tmp_path_factory.mktemp("model") / ("tiny-flagship" + model_file.EXTENSION)
     model = build_model(tiny_flagship_network, "tiny-flagship", with_fast=True)

@@ -85,7 +85,7 @@ def test_the_same_latents_give_the_same_picture_in_tiles_or_in_one_piece(
     np.testing.assert_allclose(analysis.importance, whole_analysis.importance, atol=1e-4)
     coded = analysis.code(100)
     tiles = [coded.tile(number)[1] for number in range(len(tiling.tiles))]
-    in_tiles = family.synthesize(lambda number: tiles[number], tiling, tiling.picture)
+    in_tiles = family.transforms.synthesize(lambda number: tiles[number], tiling, tiling.picture)
 
     def joined(name: str) -> np.ndarray:
         rows = [
@@ -105,7 +105,7 @@ def test_the_same_latents_give_the_same_picture_in_tiles_or_in_one_piece(
         joined("planes"),
     )
     one = family.tiling(300, 460, None)
-    in_one_piece = family.synthesize(lambda _: whole, one, one.picture)
+    in_one_piece = family.transforms.synthesize(lambda _: whole, one, one.picture)
     difference = np.abs(in_tiles.astype(int) - in_one_piece)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3

@@ -165,16 +165,13 @@ def shrunk(pixels: Pixels, reduce: int) -> Pixels:
 def checked_numbers(
     model: ModelFile, found: dict[str, Any], kind: type[tuple[Any, ...]]
 ) -> dict[str, int]:
-    """A table of the manifest that holds the integers of a named tuple, defaults perhaps left out.
+    """A table of the manifest that holds the integers of a named tuple.
 
     Raises:
         ModelError: it does not.
     """
     names = set(kind.__annotations__)
-    defaults: dict[str, int] = getattr(kind, "_field_defaults", {})
-    if set(found) | set(defaults) != names or any(
-        type(value) is not int for value in found.values()
-    ):
+    if set(found) != names or any(type(value) is not int for value in found.values()):
         raise ModelError(
             f"model {model.name}: damaged manifest: expected integers {', '.join(sorted(names))}, "
             f"found {str(found)[:200]}"
