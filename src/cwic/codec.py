@@ -9,8 +9,9 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import NamedTuple
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +123,14 @@ class Codec:
             raise ModelError(f"model {model.name}: expected min_q <= max_q, found {rates}")
         self.name = model.name
         self.identity = model.identity
+        self._source = model.path or model
+        self._threads = threads
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By name or path: sessions cannot be copied, and a model is megabytes.
+        if isinstance(self._source, model_file.ModelFile):
+            return partial(Codec, threads=self._threads), (self._source,)
+        return _loaded_again, (_name_or_path(self._source), self.identity, self._threads)
 
     @classmethod
     def load(
@@ -531,6 +540,26 @@ def loaded_for(
     if model is None:
         model = str(model_file.find_identity(header.identity))
     return loaded(model, threads, for_decoding=True)
+
+
+def _name_or_path(path: Path) -> str:
+    """What a model file is loaded by: its name if it is bundled, wherever the package lies."""
+    bundled = [info.name for info in model_file.bundled_models() if info.path == path]
+    return bundled[0] if bundled else str(path.absolute())
+
+
+def _loaded_again(name_or_path: str, identity: bytes, threads: int | None) -> Codec:
+    """What a pickled codec was.
+
+    Raises:
+        ModelError: the model is not here, or is another one by now.
+    """
+    codec = loaded(name_or_path, threads)
+    if codec.identity != identity:
+        raise ModelError(
+            f"{name_or_path}: expected model {identity.hex()}, found {codec.identity.hex()}"
+        )
+    return codec
 
 
 def _is_worth_trying(

@@ -15,7 +15,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class ModelFile:
     graphs: Mapping[str, bytes]  # ONNX, by name; "analysis" and "synthesis" among them
     arrays: dict[str, Array]
     identity: bytes  # 8 bytes
+    path: Path | None = None  # where it was loaded from
 
 
 def build(
@@ -156,7 +157,7 @@ def load(path: Path, *, for_decoding: bool = False) -> ModelFile:
             f"{path}: damaged: expected identity {manifest['identity']}, "
             f"found {model.identity.hex()}"
         )
-    return model
+    return replace(model, path=path)
 
 
 def read_info(path: Path) -> ModelInfo:
