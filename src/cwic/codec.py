@@ -38,6 +38,7 @@ from cwic.image import (
     as_shown,
     read_picture,
     to_pil,
+    without_hidden_colours,
 )
 from cwic.lossless_probe import entropy_bpp
 from cwic.rate_control import search_offset
@@ -204,6 +205,8 @@ class Codec:
         picture = read_picture(
             image, keep_metadata=keep_metadata, max_pixels=max_pixels or MAX_PIXELS
         )
+        if lossless != "always":
+            picture = without_hidden_colours(picture)
         wanted_bytes: float | None = target_bytes
         asked = "" if target_bytes is None else f"{target_bytes:,} B"
         if bpp is not None:

@@ -27,7 +27,7 @@ from cwic import bitstream
 from cwic.bitstream import Kind
 from cwic.errors import BitstreamError, CodecError
 from cwic.families.tiling import REDUCTIONS
-from cwic.image import Metadata, Mode
+from cwic.image import Metadata, Mode, read_picture
 
 __all__ = ["CwicImageFile", "register"]
 
@@ -38,7 +38,7 @@ _MIME = "image/x-cwic"
 _ENCODE_OPTIONS = frozenset(
     "quality bpp target_bytes psnr_db roi roi_strength saliency model strict lossless".split()
 )
-_METADATA_OPTIONS = ("exif", "icc_profile", "xmp")
+_METADATA_OPTIONS = ("exif", "icc_profile", "xmp", "dpi")
 
 # Holds the header of a picture without tiles; that of a tiled one may take further readings.
 _FIRST_READ_BYTES = 4096
@@ -153,19 +153,16 @@ def _read_metadata(file: IO[bytes], header: bitstream.Header) -> Metadata:
 def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
     """Writes what `cwic.encode` makes of an image; options of other formats are ignored.
 
-    Metadata is that of the image, unless `exif`, `icc_profile` or `xmp` say otherwise: an empty
-    one leaves it out.
+    Metadata is that of the image, unless `exif`, `icc_profile`, `xmp` or `dpi` say otherwise: an
+    empty one leaves it out.
     """
     options: dict[str, Any] = image.encoderinfo
     metadata = {name: options[name] for name in _METADATA_OPTIONS if name in options}
-    if metadata:
-        image = image.copy()
-        if isinstance(metadata.get("exif"), Image.Exif):
-            metadata["exif"] = metadata["exif"].tobytes()
-        image.info.update(metadata)
     wishes = {name: options[name] for name in _ENCODE_OPTIONS & options.keys()}
+    max_pixels = image.width * image.height
     with _errors_of_pillow():
-        file.write(cwic.encode(image, max_pixels=image.width * image.height, **wishes))
+        picture = read_picture(image, max_pixels=max_pixels, info=metadata)
+        file.write(cwic.encode(picture, max_pixels=max_pixels, **wishes))
 
 
 @contextlib.contextmanager
