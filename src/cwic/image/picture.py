@@ -33,6 +33,8 @@ __all__ = [
     "without_hidden_colours",
 ]
 
+# PNG counts dots per metre.
+_PNG_STEP_DPI = 0.0254
 _Sample = TypeVar("_Sample", bound=np.generic)
 # A longer block would not be read back: it is over the default limit of the container.
 MAX_METADATA_BYTES = 16 * 2**20
@@ -219,7 +221,14 @@ def dpi_of(info: Mapping[Any, Any]) -> tuple[float, float] | None:
         across, down = (float(value) for value in info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    return (across, down) if 0 < across < math.inf and 0 < down < math.inf else None
+    # One dot per inch is what Pillow says of a TIFF file that does not say.
+    if not (1 < across < math.inf and 1 < down < math.inf):
+        return None
+    return _whole_if_close(across), _whole_if_close(down)
+
+
+def _whole_if_close(dpi: float) -> float:
+    return round(dpi) if abs(dpi - round(dpi)) < _PNG_STEP_DPI / 2 else dpi
 
 
 def _true_of(picture: Picture) -> Metadata:
