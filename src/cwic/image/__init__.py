@@ -6,6 +6,7 @@ input and output to the command. docs/pictures.md says what is kept, changed and
 """
 
 from cwic.image.picture import (
+    LUMA,
     Metadata,
     Mode,
     Picture,
@@ -19,6 +20,7 @@ from cwic.image.reader import MAX_PIXELS, Source, read_picture
 from cwic.image.writer import encode_image, save_image
 
 __all__ = [
+    "LUMA",
     "MAX_PIXELS",
     "Metadata",
     "Mode",

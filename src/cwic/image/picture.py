@@ -20,6 +20,7 @@ from cwic.image import exif, profiles
 from cwic.image.hidden_colours import filled
 
 __all__ = [
+    "LUMA",
     "MAX_METADATA_BYTES",
     "Metadata",
     "Mode",
@@ -35,6 +36,9 @@ __all__ = [
 
 # PNG counts dots per metre.
 _PNG_STEP_DPI = 0.0254
+# Of R, G and B in grey.
+LUMA = (0.299, 0.587, 0.114)
+
 _Sample = TypeVar("_Sample", bound=np.generic)
 # A longer block would not be read back: it is over the default limit of the container.
 MAX_METADATA_BYTES = 16 * 2**20

@@ -29,7 +29,6 @@ from cwic.atomic_file import write_file
 from cwic.errors import TrainingError
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
 from cwic.training.config import StageConfig, TrainConfig, load_config
-from cwic.training.cvpr2018 import Cvpr2018Family
 from cwic.training.data import (
     DeviceStore,
     PictureFile,
@@ -42,13 +41,10 @@ from cwic.training.data import (
     to_device,
     uses_device,
 )
-from cwic.training.family import Drawn, Family, Place, StepLoss
-from cwic.training.flagship import FlagshipFamily
+from cwic.training.families import FAMILIES
+from cwic.training.family import Drawn, Place, StepLoss
 from cwic.training.optimizer import Muon, has_bfloat16
-from cwic.training.restore import restore_weights
 from cwic.training.step import Step
-
-FAMILIES: dict[str, Family] = {"cvpr2018": Cvpr2018Family(), "cwic": FlagshipFamily()}
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
@@ -99,7 +95,7 @@ def train(
     Raises:
         TrainingError: bad configuration, pictures or checkpoint, or the loss is no longer finite.
     """
-    config = load_config(Path(config_path))
+    config = load_config(Path(config_path), FAMILIES)
     if threads is not None:
         torch.set_num_threads(threads)
     with _process_group(device) as process:
@@ -237,7 +233,7 @@ class _Trainer:
     def _start_from(self, path: Path) -> None:
         """Take the averaged weights of another run, or those of a model, and nothing else."""
         if path.suffix == model_file.EXTENSION:
-            weights = restore_weights(path, self.network)
+            weights = self.family.restored(path, self.network)
         else:
             config, _, weights = load_weights(path)
             if config.network != self.config.network:
@@ -308,8 +304,7 @@ class _Trainer:
                     place = Place(step, positions)
                     # The average follows quickly at first, so that early weights do not linger in
                     # it; what only the last stage trains starts out there.
-                    part_alone = stage.entropy_only or getattr(stage, "fast_only", False)
-                    age = step - (steps.stop - stage.steps) if part_alone else step
+                    age = step - (steps.stop - stage.steps) if stage.trains_a_part else step
                     decay = min(config.ema_decay, (1 + age) / (10 + age))
                     result = update(self._drawn(batch, stage, place), learning_rate, decay)
                     done = step + 1 == config.total_steps
