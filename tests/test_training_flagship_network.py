@@ -15,9 +15,12 @@ torch = pytest.importorskip("torch")
 
 from flagship_training import TINY  # noqa: E402
 
-from cwic.coding.arithmetic_coder import FREQUENCY_BITS  # noqa: E402
 from cwic.coding.exact_arithmetic import check_exact  # noqa: E402
-from cwic.families.flagship.coder import ESCAPE, HYPER_PX, LATENT_PX, MAX_SYMBOL, NUM_TABLES  # noqa: E402
+from cwic.coding.symbol_tables import FREQUENCY_BITS  # noqa: E402
+from cwic.families.flagship.coder import ESCAPE  # noqa: E402
+from cwic.families.flagship.grid import HYPER_PX, LATENT_PX  # noqa: E402
+from cwic.families.flagship.latents import MAX_SYMBOL  # noqa: E402
+from cwic.families.flagship.step_network import NUM_TABLES  # noqa: E402
 from cwic.training.config import load_config  # noqa: E402
 from cwic.training.families import FAMILIES  # noqa: E402
 from cwic.training.flagship.entropy import (  # noqa: E402

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic.coding.arithmetic_coder import FREQUENCY_TOTAL
 from cwic.coding.exact_arithmetic import SUM_BITS
+from cwic.coding.symbol_tables import FREQUENCY_TOTAL
 from cwic.families.cvpr2018.coder import (
     LEVEL_TAPS,
     LOGIT_UNITS,

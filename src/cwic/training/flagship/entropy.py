@@ -19,19 +19,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic.coding.arithmetic_coder import FREQUENCY_BITS
-from cwic.coding.exact_arithmetic import ACTIVATION_BITS, SUM_BITS
-from cwic.families.flagship.coder import (
-    ESCAPE,
-    LEVEL_CONTEXTS,
-    LEVEL_FRACTIONS,
-    MAX_LEVEL_RESIDUAL,
-    MAX_SYMBOL,
+from cwic.coding.exact_arithmetic import ACTIVATION_BITS
+from cwic.coding.symbol_tables import FREQUENCY_BITS
+from cwic.families.flagship.coder import ESCAPE, RATE_CLASS_WIDTH, RATE_CLASSES
+from cwic.families.flagship.latents import MAX_SYMBOL
+from cwic.families.flagship.levels import LEVEL_CONTEXTS, LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL
+from cwic.families.flagship.step_network import (
+    MAX_HYPER,
+    MIDDLE_TABLE,
     NUM_TABLES,
-    Q_UNITS,
-    RATE_CLASSES,
+    TABLE_GAIN,
+    TABLES_PER_OCTAVE,
 )
-from cwic.families.flagship.step_network import MAX_HYPER
 from cwic.training.flagship.transforms import CONDITION_CHANNELS, activate, conv
 from cwic.training.integer_layers import (
     IntegerConv2d,
@@ -41,21 +40,13 @@ from cwic.training.integer_layers import (
 )
 from cwic.training.logistic import frequencies, logistic_bits, logistic_masses
 
-TABLES_PER_OCTAVE = 6  # 1.5 tables for each quarter octave of the step size
 SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
 
 # A symbol whose frequency is 0 still has its unit of 2^-24 in the range coder.
 _IMPOSSIBLE_BITS = 24.0
 
-# Table of a symbol with a step size of 1 and nothing known: scale 0.5.
-_MIDDLE_TABLE = 20
-
-# Gain on the last layer of the scale network, a shift by two bits: tables are small units.
-_TABLE_GAIN = 4
-
 LOG_SCALES = (-3.0, 4.0)  # natural logarithms of the scales of hyper-latents
 STATISTICS_GAIN = 10.0  # statistics move as many times faster than their parameters
-_RATE_CLASS_WIDTH = 2.0  # in quarter octaves
 
 
 def inverse_scale(table: Tensor) -> Tensor:
@@ -212,7 +203,7 @@ class ScaleNetwork(StepNetwork):
         A step size of half the length doubles a symbol: that much is known without a network.
         """
         of_step_size = (planes[:, :1] + planes[:, 1:]) * (TABLES_PER_OCTAVE / 4)
-        return _TABLE_GAIN * self.predict(state, group, second) + of_step_size + _MIDDLE_TABLE
+        return TABLE_GAIN * self.predict(state, group, second) + of_step_size + MIDDLE_TABLE
 
     def quantized(self) -> dict[str, IntegerWeights]:
         """Every layer as integers, by its name. That all sums are exact is checked at run time.
@@ -227,10 +218,6 @@ class ScaleNetwork(StepNetwork):
             if isinstance(module, IntegerConv2d)
         }
         return layers
-
-
-# One unit of (64 s + q64) in the sums of the scale network, see ScaleNetwork.quantized.
-assert 2**SUM_BITS * TABLES_PER_OCTAVE // 4 % Q_UNITS == 0
 
 
 def rounded_table(table: Tensor) -> Tensor:
@@ -260,9 +247,8 @@ class HyperModel(nn.Module):
     @staticmethod
     def rate_class(q: Tensor) -> Tensor:
         """q (B,) in quarter octaves -> (B,) integer 0..11; from the header: (q64 + 768) >> 7."""
-        return (
-            torch.floor(q / _RATE_CLASS_WIDTH + RATE_CLASSES / 2).clamp(0, RATE_CLASSES - 1).long()
-        )
+        place = torch.floor(q / RATE_CLASS_WIDTH + RATE_CLASSES / 2)
+        return place.clamp(0, RATE_CLASSES - 1).long()
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the scale, (12, channels) each."""

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cwic import model_file
 from cwic.errors import TrainingError
-from cwic.families.flagship.coder import HYPER_LATENTS, LATENT_PX, Q_UNITS
 from cwic.families.flagship.family import FAMILY
+from cwic.families.flagship.grid import HYPER_LATENTS, LATENT_PX, Q_UNITS
 from cwic.families.protocol import RateRange
 from cwic.training.flagship.entropy import MeanNetwork, coding_tables, magnitude_table
 from cwic.training.flagship.network import FlagshipConfig, FlagshipNetwork

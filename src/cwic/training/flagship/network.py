@@ -23,13 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from cwic.coding.exact_arithmetic import ACTIVATION_BITS
-from cwic.families.flagship.coder import (
-    HYPER_LATENTS,
-    LATENT_PX,
-    MAX_LEVEL,
-    MAX_SYMBOL,
-    Q_UNITS,
-)
+from cwic.families.flagship.grid import HYPER_LATENTS, LATENT_PX, Q_UNITS
+from cwic.families.flagship.latents import MAX_SYMBOL
+from cwic.families.flagship.levels import MAX_LEVEL
 from cwic.families.flagship.step_network import MAX_HYPER
 from cwic.training.config import NetworkConfig
 from cwic.training.flagship.entropy import (

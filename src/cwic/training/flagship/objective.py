@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cwic.evaluation.perceptual import DistanceName, PerceptualDistance, load_distance
-from cwic.families.flagship.coder import PREVIEW_PX
+from cwic.families.flagship.grid import PREVIEW_PX
 from cwic.training.config import StageConfig
 from cwic.training.distortion import grid_variation, low_frequency_error, similarity_terms
 from cwic.training.flagship.network import FlagshipOutput

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cwic.coding.arithmetic_coder import FREQUENCY_TOTAL
-from cwic.families.flagship.coder import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL
+from cwic.coding.symbol_tables import FREQUENCY_TOTAL
 from cwic.families.flagship.family import FAMILY
+from cwic.families.flagship.levels import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL
 from cwic.families.flagship.step_network import MAX_HYPER
 from cwic.training.flagship.entropy import LOG_SCALES, STATISTICS_GAIN
 from cwic.training.flagship.network import FlagshipNetwork
