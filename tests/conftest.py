@@ -13,6 +13,8 @@ from cwic import model_file
 from cwic.codec import Codec
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from cwic.training.cvpr2018.network import Cvpr2018Network
     from cwic.training.flagship.network import FlagshipNetwork
 
@@ -54,6 +56,16 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def _with_biases(network: "nn.Module") -> None:
+    """Biases that differ: those of a fresh network are all zero."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.01)
+
+
 @pytest.fixture(scope="session")
 def tiny_network(one_torch_thread: None) -> "Cvpr2018Network":
     """A seeded 8-channel network that nobody trained, but as lively as one that was.
@@ -76,6 +88,7 @@ def tiny_network(one_torch_thread: None) -> "Cvpr2018Network":
                     module.second.weight.mul_(0.3)
         torch.nn.init.xavier_uniform_(network.synthesis.last.weight)
         torch.nn.init.xavier_uniform_(network.importance_net.layers[-1].weight, gain=5)
+        _with_biases(network)
     return network.eval()
 
 
@@ -105,11 +118,11 @@ def tiny_codec(tiny_model_path: Path) -> Codec:
 
 @pytest.fixture(scope="session")
 def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
-    """A seeded network of the `cwic` family that nobody trained, but lively in every part."""
+    """A seeded network of the flagship's family that nobody trained, but lively in every part."""
     import torch
 
-    from cwic.training.flagship.network import FastConfig, FlagshipConfig, FlagshipNetwork
-    from cwic.training.flagship.transforms import EdgeBlock, ResidualBlock
+    from cwic.training.flagship.network import FlagshipConfig, FlagshipNetwork
+    from cwic.training.flagship.transforms import EdgeBlock, ResidualBlock, SynthesisSizes
 
     sizes = FlagshipConfig(
         edge_channels=4,
@@ -125,7 +138,7 @@ def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
         hyper_width=6,
         mean_width=8,
         scale_width=8,
-        fast=FastConfig(edge_channels=4, width_8=6, width_16=6, blocks_8=1, blocks_16=1),
+        fast=SynthesisSizes(edge_channels=4, width_8=6, width_16=6, blocks_8=1, blocks_16=1),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026)
@@ -142,6 +155,7 @@ def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
             for step_network in (network.mean_network, network.scale_network):
                 for head in step_network.head:
                     head.weight.mul_(3)
+        _with_biases(network)
     return network.eval()
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from cwic.training.checkpoint import Progress
 from cwic.training.flagship.network import (
-    FastConfig,
     FlagshipConfig,
+    SynthesisSizes,
 )
 from cwic.training.trainer import train
 
@@ -24,7 +24,9 @@ TINY = FlagshipConfig(
     hyper_width=4,
     mean_width=6,
     scale_width=5,
-    fast=FastConfig(edge_channels=3, edge_blocks=0, width_8=6, width_16=6, blocks_8=1, blocks_16=1),
+    fast=SynthesisSizes(
+        edge_channels=3, edge_blocks=0, width_8=6, width_16=6, blocks_8=1, blocks_16=1
+    ),
 )
 
 TINY_TOML = """\

@@ -20,7 +20,7 @@ pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 pytest.importorskip("ssimulacra2")
 
-from cwic import cli  # noqa: E402
+from cwic.cli import main as cli  # noqa: E402
 from cwic.errors import CodecError, NotBuiltError  # noqa: E402
 from cwic.evaluation import anchors, report  # noqa: E402
 from cwic.evaluation.anchors import ANCHORS, Contestant, contestant  # noqa: E402
@@ -273,6 +273,12 @@ def few_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 _JPEG = ANCHORS["jpeg"]
 
 
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tests that look at points: curves of all metrics take longer than these."""
+    monkeypatch.setattr("cwic.evaluation.benchmark.METRICS", METRICS[:1])
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
@@ -353,7 +359,11 @@ def test_a_run_writes_tables_curves_and_a_page(
 
 
 def test_a_point_is_measured_again_if_what_it_depends_on_has_changed(
-    pictures: Path, tmp_path: Path, few_settings: None, monkeypatch: pytest.MonkeyPatch
+    pictures: Path,
+    tmp_path: Path,
+    few_settings: None,
+    no_plots: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path, out = pictures / "a.png", tmp_path / "results"
     assert evaluate([path], out, codecs=["jpeg"]).measured == 3
@@ -370,7 +380,7 @@ def test_a_point_is_measured_again_if_what_it_depends_on_has_changed(
 
 
 def test_an_interrupted_line_of_the_points_is_measured_again(
-    pictures: Path, tmp_path: Path, few_settings: None
+    pictures: Path, tmp_path: Path, few_settings: None, no_plots: None
 ) -> None:
     path, out = pictures / "a.png", tmp_path / "results"
     evaluate([path], out, codecs=["jpeg"])
@@ -384,6 +394,7 @@ def test_what_fails_is_named_and_the_rest_goes_on(
     pictures: Path,
     tmp_path: Path,
     few_settings: None,
+    no_plots: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -413,6 +424,7 @@ def test_a_setting_that_fails_does_not_take_the_others_along(
     pictures: Path,
     tmp_path: Path,
     few_settings: None,
+    no_plots: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -444,6 +456,7 @@ def test_without_a_picture_that_all_codecs_share_the_points_are_still_written(
     pictures: Path,
     tmp_path: Path,
     few_settings: None,
+    no_plots: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -501,7 +514,11 @@ class FragilePool:
 
 
 def test_a_codec_that_takes_its_process_down_is_named_and_the_rest_goes_on(
-    pictures: Path, tmp_path: Path, few_settings: None, monkeypatch: pytest.MonkeyPatch
+    pictures: Path,
+    tmp_path: Path,
+    few_settings: None,
+    no_plots: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     jpeg = ANCHORS["jpeg"]()
     monkeypatch.setitem(ANCHORS, "deadly", lambda: Contestant(**{**vars(jpeg), "name": "deadly"}))

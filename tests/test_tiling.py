@@ -16,6 +16,7 @@ from cwic.errors import BitstreamError, TargetError
 from cwic.families.flagship import family as flagship
 from cwic.families.flagship.coder import CodedLatents
 from cwic.families.flagship.family import Flagship, FlagshipAnalysis
+from cwic.families.protocol import TileStream
 from cwic.families.tiling import REDUCTIONS, Rectangle, Tiling
 
 
@@ -148,9 +149,10 @@ def test_a_region_takes_no_more_tiles_than_it_meets(tiled: Codec) -> None:
     payloads[-1] = b"\x00"
     assert last.length > 1
     part = Rectangle(0, 0, 128, 100)
-    assert family.decode(payloads, header.q, tiling, part).shape == (128, 100, 3)
+    stream = TileStream(payloads, header.q, tiling)
+    assert family.decode(stream, part).shape == (128, 100, 3)
     with pytest.raises(BitstreamError):
-        family.decode(payloads, header.q, tiling, tiling.picture)
+        family.decode(stream, tiling.picture)
 
 
 def test_regions_keep_the_alpha_of_their_pixels(tiled: Codec) -> None:
@@ -254,11 +256,13 @@ def test_a_preview_reads_the_first_group_of_latents_alone(tiled: Codec) -> None:
     tiling = family.tiling(128, 700, 128)
     header = cwic.read_header(data)
     payloads = [data[tile.offset : tile.offset + tile.length] for tile in header.tiles]
-    whole = family.decode(payloads, header.q, tiling, tiling.picture, 8)
+    stream = TileStream(payloads, header.q, tiling)
+    whole = family.decode(stream, tiling.picture, 8)
     assert whole.shape == (16, 88, 3)
     # Noise in place of the second half would be noticed by whoever read it.
     halves = [payload[: len(payload) // 2 // 4 * 4] for payload in payloads]
-    np.testing.assert_array_equal(family.decode(halves, header.q, tiling, tiling.picture, 8), whole)
+    of_halves = family.decode(stream._replace(payloads=halves), tiling.picture, 8)
+    np.testing.assert_array_equal(of_halves, whole)
 
 
 @pytest.mark.parametrize("reduce", [0, 3, 16, -1])

@@ -224,6 +224,7 @@ def test_a_shuffle_before_a_residual_block_is_followed_by_a_pooling(
     assert after == [["MaxPool"], ["MaxPool"], ["Transpose"]]
 
 
+@pytest.mark.slow
 def test_another_process_exports_the_same_model_from_a_checkpoint(
     tiny_network: "Cvpr2018Network",
     tiny_model: ModelFile,

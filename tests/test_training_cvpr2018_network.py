@@ -1,6 +1,7 @@
 """The `cvpr2018` network: shapes, and each proxy gradient against a loop from its formula."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from cwic.training.cvpr2018.binarizer import binarize  # noqa: E402
 from cwic.training.cvpr2018.importance_map import (  # noqa: E402
-    MASK_GRADIENTS,
+    MaskGradient,
     kept_channels,
     prefix_mask,
     quantize_levels,
@@ -67,7 +68,7 @@ def literal_mask_gradient(
 
 
 @pytest.mark.parametrize("form", ["released", "paper"])
-@pytest.mark.parametrize("name", MASK_GRADIENTS)
+@pytest.mark.parametrize("name", get_args(MaskGradient))
 @pytest.mark.parametrize(("n", "levels"), [(64, 16), (12, 4), (128, 32)])
 def test_the_mask_gradient_equals_its_formula(form: str, name: str, n: int, levels: int) -> None:
     rng = np.random.default_rng(7)

@@ -1,6 +1,7 @@
 """Runs of the flagship through the one trainer: recipes, stages, logs, packs."""
 
 import dataclasses
+import json
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from flagship_training import THREE_STAGES, TINY_TOML, recipe, rows, run  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 from cwic.errors import TrainingError  # noqa: E402
 from cwic.training.checkpoint import load_checkpoint, load_weights  # noqa: E402
@@ -19,7 +22,6 @@ from cwic.training.data import (  # noqa: E402
 )
 from cwic.training.families import FAMILIES  # noqa: E402
 from cwic.training.flagship.network import (  # noqa: E402
-    PRESETS,
     FlagshipConfig,
 )
 from cwic.training.flagship.objective import FlagshipStage  # noqa: E402
@@ -29,25 +31,19 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-@pytest.mark.parametrize(
-    ("name", "preset"),
-    [
-        ("cwic-psnr", "small"),
-        ("cwic-visual", "small"),
-        ("cwic-psnr-gpu", "large"),
-        ("cwic-visual-gpu", "large"),
-    ],
-)
-def test_the_published_recipes_are_the_presets_each_with_its_range_of_rates(
-    name: str, preset: str
-) -> None:
-    config = load_config(CONFIGS / f"{name}.toml", FAMILIES)
-    assert isinstance(config.network, FlagshipConfig)
-    rates = {"min_q": config.network.min_q, "max_q": config.network.max_q}
-    assert config.network == dataclasses.replace(PRESETS[preset], **rates)
-    assert isinstance(config.stages[-1], FlagshipStage)
-    assert config.stages[-1].hard
-    assert config.stages[-1].entropy_only
+@pytest.mark.parametrize("size", ["", "-gpu"])
+def test_the_recipes_of_a_size_share_a_network_each_with_its_range_of_rates(size: str) -> None:
+    of_psnr, of_visual = (
+        load_config(CONFIGS / f"cwic-{tune}{size}.toml", FAMILIES) for tune in ("psnr", "visual")
+    )
+    assert isinstance(of_psnr.network, FlagshipConfig)
+    assert isinstance(of_visual.network, FlagshipConfig)
+    rates = {"min_q": of_visual.network.min_q, "max_q": of_visual.network.max_q}
+    assert of_visual.network == dataclasses.replace(of_psnr.network, **rates)
+    for config in (of_psnr, of_visual):
+        assert isinstance(config.stages[-1], FlagshipStage)
+        assert config.stages[-1].hard
+        assert config.stages[-1].entropy_only
 
 
 @pytest.mark.parametrize(
@@ -173,6 +169,28 @@ def test_the_fast_stage_trains_the_light_synthesis_alone(
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     for row in rows(tmp_path / "run" / "validation.csv"):
         assert np.isfinite(float(row["fast_db"])) == (row["stage"] == "fast")
+
+
+def test_a_run_that_began_in_the_older_spelling_goes_on(
+    picture_folder: Path, tmp_path: Path
+) -> None:
+    one = '[[stages]]\nname = "one"\nsteps = 2\nbatch = 2\nlearning_rate = 2e-3\n'
+    two = one.replace("one", "two")
+    older = TINY_TOML.replace('"flagship"', '"cwic"')
+    run(recipe(tmp_path, one), picture_folder, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata["config"])
+    config["family"] = "cwic"
+    config["network"]["context_px"] = 3
+    save_file(load_file(path), path, metadata | {"config": json.dumps(config)})
+    assert load_weights(path)[0].family == "flagship"  # all that export reads
+    assert run(recipe(tmp_path, one + two, older), picture_folder, tmp_path / "run").step == 4
+    run(recipe(tmp_path, one + two), picture_folder, tmp_path / "new")
+    _, _, expected = load_weights(tmp_path / "new" / "checkpoint.safetensors")
+    for name, value in load_weights(path)[2].items():
+        assert torch.equal(value, expected[name]), name
 
 
 def test_a_run_starts_from_the_averaged_weights_of_another(

@@ -1,5 +1,9 @@
 """The flagship's network: exact scales, probabilities, centred maps, sizes."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -8,13 +12,17 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+
 from flagship_training import TINY  # noqa: E402
 
-from cwic.coding.arithmetic_coder import FREQUENCY_BITS  # noqa: E402
 from cwic.coding.exact_arithmetic import check_exact  # noqa: E402
+from cwic.coding.symbol_tables import FREQUENCY_BITS  # noqa: E402
 from cwic.families.flagship.coder import ESCAPE  # noqa: E402
+from cwic.families.flagship.grid import HYPER_PX, LATENT_PX  # noqa: E402
 from cwic.families.flagship.latents import MAX_SYMBOL  # noqa: E402
 from cwic.families.flagship.step_network import NUM_TABLES  # noqa: E402
+from cwic.training.config import load_config  # noqa: E402
+from cwic.training.families import FAMILIES  # noqa: E402
 from cwic.training.flagship.entropy import (  # noqa: E402
     HyperModel,
     LevelModel,
@@ -27,18 +35,19 @@ from cwic.training.flagship.entropy import (  # noqa: E402
 )
 from cwic.training.flagship.family import draw_noise, random_map  # noqa: E402
 from cwic.training.flagship.network import (  # noqa: E402
-    PRESETS,
     Cut,
+    FlagshipConfig,
     FlagshipNetwork,
     Noise,
     centred_levels,
-    kmacs_per_pixel,
 )
-from cwic.training.flagship.objective import (  # noqa: E402  # noqa: E402
+from cwic.training.flagship.objective import (  # noqa: E402
     shrunk_to_preview,
 )
-from cwic.training.integer_layers import IntegerWeights  # noqa: E402
+from cwic.training.integer_layers import IntegerConv2d, IntegerWeights  # noqa: E402
 from cwic.training.logistic import logistic_bits  # noqa: E402
+
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -123,7 +132,7 @@ def test_what_is_coded_later_changes_no_earlier_prediction(network: FlagshipNetw
 
     def run(latents: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
         with torch.no_grad():
-            decoded, _, bits = network._code_latents(latents, z, level, q, planes, None, 4, 4)
+            decoded, _, bits = network._code_latents(latents, z, level, q, planes, None, None)
         return decoded, bits
 
     decoded, bits = run(y)
@@ -447,6 +456,61 @@ def test_cells_beyond_the_picture_count_for_nothing(
     assert torch.isfinite(output.bits).all()
 
 
+class Macs(NamedTuple):
+    """Multiplications and additions of each part per picture pixel, in thousands."""
+
+    analysis: float
+    importance: float
+    hyper_analysis: float
+    mean: float  # each step of a checkerboard counted on its half of the positions
+    scale: float  # likewise
+    synthesis: float
+    fast: float  # in place of the synthesis, where time counts for more
+    preview: float  # in place of the synthesis, where a preview is all that is wanted
+
+    @property
+    def transforms(self) -> float:
+        """Analysis and synthesis."""
+        return self.analysis + self.synthesis
+
+
+def kmacs_per_pixel(config: FlagshipConfig) -> Macs:
+    """Count the convolutions of a network by running it once."""
+    network = FlagshipNetwork(config).eval()
+    counts = dict.fromkeys(Macs._fields, 0.0)
+    side = HYPER_PX
+    parts = {
+        "analysis": "analysis",
+        "importance_net": "importance",
+        "hyper_analysis": "hyper_analysis",
+        "mean_network": "mean",
+        "scale_network": "scale",
+        "synthesis": "synthesis",
+        "fast": "fast",
+        "preview": "preview",
+    }
+
+    def count(part: str, share: float) -> Callable[[torch.nn.Module, Any, "torch.Tensor"], None]:
+        def hook(module: torch.nn.Module, _: Any, output: "torch.Tensor") -> None:
+            assert isinstance(module, torch.nn.Conv2d | IntegerConv2d)
+            positions = output.shape[2] * output.shape[3]
+            counts[part] += share * module.weight.numel() * positions / side**2 / 1000
+
+        return hook
+
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.Conv2d | IntegerConv2d):
+            head, _, rest = name.partition(".")
+            # A step reads and writes one colour of the checkerboard, that is half of the terms.
+            halved = rest.startswith(("absorb_group.", "hidden.", "head."))
+            module.register_forward_hook(count(parts[head], 0.5 if halved else 1.0))
+    h = side // LATENT_PX
+    with torch.no_grad():
+        x, q, offset = torch.zeros(1, 3, side, side), torch.zeros(1), torch.zeros(1, 1, h, h)
+        network(x, q, offset, with_fast=True)
+    return Macs(**counts)
+
+
 def test_macs_are_those_counted_by_hand() -> None:
     macs = kmacs_per_pixel(TINY)
     by_hand = {
@@ -479,14 +543,20 @@ def test_macs_are_those_counted_by_hand() -> None:
     assert macs.transforms == macs.analysis + macs.synthesis
 
 
-@pytest.mark.parametrize(("preset", "low", "high"), [("small", 14, 20), ("large", 40, 60)])
-def test_the_presets_keep_their_budgets(preset: str, low: float, high: float) -> None:
-    macs = kmacs_per_pixel(PRESETS[preset])
+@pytest.mark.parametrize(
+    ("recipe", "low", "high"), [("cwic-psnr", 14, 20), ("cwic-psnr-gpu", 40, 60)]
+)
+def test_the_networks_of_the_recipes_keep_their_budgets(
+    recipe: str, low: float, high: float
+) -> None:
+    sizes = load_config(CONFIGS / f"{recipe}.toml", FAMILIES).network
+    assert isinstance(sizes, FlagshipConfig)
+    macs = kmacs_per_pixel(sizes)
     assert low <= macs.transforms <= high
     assert macs.scale <= 1.5
     assert macs.fast <= 10
     assert macs.fast <= macs.synthesis / 2
-    network = FlagshipNetwork(PRESETS[preset])
+    network = FlagshipNetwork(sizes)
     of_fast = sum(parameter.numel() for parameter in network.fast.parameters())
     assert of_fast <= 1_100_000
     assert sum(parameter.numel() for parameter in network.parameters()) - of_fast <= 8_500_000

@@ -105,7 +105,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_objective_is_one_graph(config: TrainConfig, number: int) -> None:
     # What reads a number back would break it in two; what draws would give another loss.
     _, drawn, objective = prepared(config, config.stages[number])

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import save_file  # noqa: E402
 
-from cwic import cli  # noqa: E402
+from cwic.cli import main as cli  # noqa: E402
 from cwic.training.checkpoint import (  # noqa: E402
     Progress,
     load_checkpoint,
@@ -32,7 +33,7 @@ from cwic.training.checkpoint import (  # noqa: E402
 from cwic.training.config import load_config  # noqa: E402
 from cwic.training.export import export_checkpoint  # noqa: E402
 from cwic.training.families import FAMILIES  # noqa: E402
-from cwic.training.trainer import train  # noqa: E402
+from cwic.training.trainer import _Trainer, train  # noqa: E402
 
 ENTROPY = ("code_context", "level_context")
 CHECKPOINT = "checkpoint.safetensors"
@@ -359,7 +360,35 @@ def start_long_run(config: Path, folder: Path, run_dir: Path) -> subprocess.Pope
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_sigterm_stops_in_good_order_and_sigkill_leaves_a_whole_checkpoint(
+def test_sigterm_stops_in_good_order(
+    write_config: WriteConfig,
+    picture_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seldom = write_config(stages=[STAGES[0] | {"steps": 10**6}], checkpoint_every=10**6)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    log = _Trainer._log
+
+    def stopped_at_the_third(trainer: _Trainer, name: str, *rest: Any) -> None:
+        log(trainer, name, *rest)
+        if trainer.progress.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(_Trainer, "_log", stopped_at_the_third)
+    try:
+        progress = run(seldom, picture_folder, tmp_path / "run")
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    stopped = load_checkpoint(tmp_path / "run" / CHECKPOINT)[1]
+    assert stopped.step == progress.step == 3
+    assert [row["step"] for row in log_rows(tmp_path / "run" / "log.csv")] == ["1", "2", "3"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_in_its_own_process_sigterm_stops_in_good_order_and_sigkill_leaves_a_whole_checkpoint(
     write_config: WriteConfig, picture_folder: Path, tmp_path: Path
 ) -> None:
     endless = [STAGES[0] | {"steps": 10**6}]
@@ -397,6 +426,7 @@ def test_sigterm_stops_in_good_order_and_sigkill_leaves_a_whole_checkpoint(
 # --- several processes ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_train_as_one_does(
     write_config: WriteConfig, picture_folder: Path, tmp_path: Path

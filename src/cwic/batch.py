@@ -26,12 +26,13 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cwic.errors import BitstreamError, CodecError, CodecWarning, ModelError, NotBuiltError
 from cwic.folder import Folder, folder_at
+from cwic.request import Request
 
 if TYPE_CHECKING:
     from cwic.bitstream import Header
@@ -51,15 +52,14 @@ _LOCAL_TRIES = 5
 
 @dataclass(frozen=True)
 class Encoding:
-    """Pictures become `.cwic` files; the fields are arguments of `cwic.encode`."""
+    """Pictures become `.cwic` files.
 
-    quality: float | None = None
-    bpp: float | None = None
-    target_bytes: int | None = None
-    psnr_db: float | None = None
-    strict: bool = False
-    lossless: str = "auto"
-    keep_metadata: bool = True
+    Attributes:
+        request: what is asked for of each.
+        model: name of a bundled model or path of a model file; None is the default.
+    """
+
+    request: Request = field(default_factory=Request)
     model: str | None = None
 
     @property
@@ -71,8 +71,8 @@ class Encoding:
         """A picture file to a `.cwic` file."""
         from cwic.codec import loaded
 
-        wishes = asdict(self)
-        return loaded(wishes.pop("model"), threads=1).encode(io.BytesIO(picture), **wishes)
+        codec = loaded(self.model, threads=1)
+        return codec.encode_request(io.BytesIO(picture), self.request).data
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from cwic.atomic_file import write_file
 from cwic.errors import CodecWarning, ImageError
 
 __all__ = [
+    "LUMA",
     "MAX_PIXELS",
     "Metadata",
     "Mode",
@@ -46,6 +47,9 @@ __all__ = [
 _Sample = TypeVar("_Sample", bound=np.generic)
 
 Source = str | os.PathLike[str] | BinaryIO | Image.Image | NDArray[Any]
+
+# Of R, G and B in grey.
+LUMA = (0.299, 0.587, 0.114)
 
 # The size at which Pillow's own protection refuses a file: twice its MAX_IMAGE_PIXELS.
 MAX_PIXELS = 2 * 89_478_485

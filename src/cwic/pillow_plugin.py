@@ -28,15 +28,16 @@ from cwic.bitstream import Kind
 from cwic.errors import BitstreamError, CodecError
 from cwic.families.tiling import REDUCTIONS
 from cwic.image import Metadata, Mode
+from cwic.request import Request
 
 __all__ = ["CwicImageFile", "register"]
 
 _FORMAT = "CWIC"
 _MIME = "image/x-cwic"
 
-# Options of `Image.save` that `cwic.encode` takes under the same name.
-_ENCODE_OPTIONS = frozenset(
-    "quality bpp target_bytes psnr_db roi roi_strength saliency model strict lossless".split()
+# Options of `Image.save` that are fields of a request.
+_REQUEST_OPTIONS = frozenset(
+    "quality bpp target_bytes psnr_db roi roi_strength saliency strict lossless".split()
 )
 _METADATA_OPTIONS = ("exif", "icc_profile", "xmp")
 
@@ -163,9 +164,13 @@ def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
         if isinstance(metadata.get("exif"), Image.Exif):
             metadata["exif"] = metadata["exif"].tobytes()
         image.info.update(metadata)
-    wishes = {name: options[name] for name in _ENCODE_OPTIONS & options.keys()}
+    asked = {name: options[name] for name in _REQUEST_OPTIONS & options.keys()}
+    request = Request(max_pixels=image.width * image.height, **asked)
+    # Not at the top: opening needs no networks.
+    from cwic.codec import loaded
+
     with _errors_of_pillow():
-        file.write(cwic.encode(image, max_pixels=image.width * image.height, **wishes))
+        file.write(loaded(options.get("model")).encode_request(image, request).data)
 
 
 @contextlib.contextmanager

@@ -20,11 +20,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from cwic import bitstream, model_file
-from cwic.codec import DEFAULT_QUALITY, LOSSLESS, Codec, loaded, loaded_for
+from cwic.codec import Codec, loaded, loaded_for
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed
 from cwic.image import encode_image, read_picture, to_pil
+from cwic.request import DEFAULT_QUALITY, LOSSLESS, Request
 from cwic.saliency import has_detector
 from cwic.view import overlay
 from cwic.whole import WholeReader
@@ -33,7 +34,7 @@ __all__ = [
     "DEFAULT_PORT",
     "MAX_UPLOAD_BYTES",
     "Coded",
-    "Wish",
+    "Controls",
     "coded",
     "frame",
     "opened",
@@ -71,7 +72,7 @@ _CANVAS_PX = 640
 _SHOWN_PX = 2048
 
 
-class Wish(NamedTuple):
+class Controls(NamedTuple):
     """What the controls say."""
 
     aim: str = _QUALITY
@@ -80,6 +81,19 @@ class Wish(NamedTuple):
     by_itself: bool = False  # saliency
     model: str | None = None
     lossless: str = LOSSLESS[0]
+
+    def request(self, roi: npt.NDArray[np.bool_] | None) -> Request:
+        """What they ask for, and more of it where a mask is True."""
+        size_bytes = round(1000 * self.amount) if self.aim == _SIZE else None
+        return Request(
+            quality=self.amount if self.aim == _QUALITY else None,
+            bpp=self.amount if self.aim == _BPP else None,
+            target_bytes=size_bytes,
+            roi=roi,
+            roi_strength=self.strength,
+            saliency=self.by_itself,
+            lossless=self.lossless,
+        )
 
 
 class Coded(NamedTuple):
@@ -93,21 +107,21 @@ class Coded(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def coded(path: str | os.PathLike[str], wish: Wish, mask: npt.NDArray[np.bool_] | None) -> Coded:
+def coded(
+    path: str | os.PathLike[str], controls: Controls, mask: npt.NDArray[np.bool_] | None
+) -> Coded:
     """A picture file as the controls ask for it.
 
     Args:
         path: of a picture.
-        wish: what the controls say.
+        controls: what they say.
         mask: True where it was painted; of any size. None: nowhere.
 
     Raises:
         CodecError: the picture cannot be read.
         ValueError: a number is out of range.
     """
-    targets = {_QUALITY: "quality", _BPP: "bpp", _SIZE: "target_bytes"}
-    amount: float = round(1000 * wish.amount) if wish.aim == _SIZE else wish.amount
-    codec = loaded(wish.model)
+    codec = loaded(controls.model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CodecWarning)
         picture = to_pil(read_picture(path))
@@ -115,14 +129,7 @@ def coded(path: str | os.PathLike[str], wish: Wish, mask: npt.NDArray[np.bool_] 
         if mask is not None and mask.any():
             roi = np.asarray(Image.fromarray(mask).resize(picture.size))
         start_s = time.perf_counter()
-        data = codec.encode(
-            picture,
-            roi=roi,
-            roi_strength=wish.strength,
-            saliency=wish.by_itself,
-            lossless=wish.lossless,
-            **{targets[wish.aim]: amount},  # type: ignore[arg-type]
-        )
+        data = codec.encode_request(picture, controls.request(roi)).data
         seconds = time.perf_counter() - start_s
     said = tuple(str(warning.message) for warning in caught)
     done = f"{Path(path).name} encoded in {seconds:.2f} s"
@@ -147,7 +154,7 @@ def _decoded(
     said: tuple[str, ...] = (),
 ) -> Coded:
     start_s = time.perf_counter()
-    decoded = codec.decode(data)
+    decoded, allocation = codec.inspect(data)
     seconds = time.perf_counter() - start_s
     bpp = 8 * len(data) / (decoded.width * decoded.height)
     how = f" by {codec.name}"
@@ -157,7 +164,7 @@ def _decoded(
         original,
         data,
         decoded,
-        overlay(decoded, codec.allocation(data)),
+        overlay(decoded, allocation),
         f"{done}, decoded in {seconds:.2f} s{how}: {decoded.width}x{decoded.height}, "
         f"**{len(data):,} B, {bpp:.3f} bits per pixel**",
         said,
@@ -295,8 +302,8 @@ def page(models: Sequence[str]) -> Any:
                     data = encode_image(found.decoded, "PNG")
                 else:
                     amount = {_QUALITY: quality, _BPP: bpp, _SIZE: size}[aim]
-                    wish = Wish(aim, amount, strength, by_itself, model, lossless)
-                    found = coded(path, wish, painted(editor))
+                    asked = Controls(aim, amount, strength, by_itself, model, lossless)
+                    found = coded(path, asked, painted(editor))
                     file, data = Path(folder, name).with_suffix(".cwic"), found.data
                 file.write_bytes(data)
                 for warning in found.warnings:

@@ -633,7 +633,8 @@ def _encode(options: argparse.Namespace) -> int:
 
 
 def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> None:
-    import cwic
+    from cwic.codec import loaded
+    from cwic.request import Request
 
     start_s = time.perf_counter()
     picture = _picture_of(source)
@@ -641,8 +642,7 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         from PIL import Image
 
         Image.MAX_IMAGE_PIXELS = options.max_pixels
-    data = cwic.encode(
-        picture,
+    request = Request(
         quality=options.quality,
         bpp=options.bpp,
         target_bytes=options.target_size,
@@ -650,25 +650,23 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         roi=options.roi,
         roi_strength=options.roi_strength,
         saliency=True if options.saliency else None,
-        model=options.model,
         strict=options.strict,
         lossless=options.lossless,
         keep_metadata=not options.strip,
         max_pixels=options.max_pixels,
     )
+    data, header, reached_db = loaded(options.model).encode_request(picture, request)
     _write(data, target)
     seconds = time.perf_counter() - start_s
-    header = _header(data)
     asked = ""
     if options.bpp is not None:
         asked = f" (asked {options.bpp:g})"
     elif options.target_size is not None:
         asked = f" (asked {options.target_size:,} B)"
-    elif options.psnr is not None and header.is_whole:
-        asked = f" (asked {options.psnr:g} dB)"
-    elif options.psnr is not None:
-        reached_db = _reached_psnr_db(picture, data, options)
+    elif reached_db is not None:
         asked = f", {reached_db:.2f} dB (asked {options.psnr:g})"
+    elif options.psnr is not None:
+        asked = f" (asked {options.psnr:g} dB)"
     _say_result(
         f"{_shown(source)} -> {_shown(target, 'stdout')} {len(data):,} B, "
         f"{_rate_bpp(data, header):.3f} bpp{asked}{_kept_whole(header)}",
@@ -677,23 +675,6 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
     )
     if options.verbose:
         _say(f"{_shown(source)}: {_made_by(header)}, {seconds:.2f} s")
-
-
-def _reached_psnr_db(picture: Any, data: bytes, options: argparse.Namespace) -> float:
-    """PSNR of a file against the picture it was made of, over R, G and B."""
-    from cwic.evaluation.compare import psnr_db
-    from cwic.image import MAX_PIXELS, read_picture
-
-    if isinstance(picture, io.BytesIO):
-        picture.seek(0)
-    decoded = _decoded(data, options.model, options.max_pixels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CodecWarning)  # said before
-        pictures = (
-            read_picture(source, max_pixels=options.max_pixels or MAX_PIXELS)
-            for source in (picture, decoded)
-        )
-        return psnr_db(*(picture.pixels for picture in pictures))
 
 
 def _header(data: bytes) -> "Header":
@@ -772,7 +753,7 @@ def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
             keep_metadata=False,
         )
     codec = loaded_for(data, options.model)
-    sheet = overlay(codec.decode(data), codec.allocation(data))
+    sheet = overlay(*codec.inspect(data))
     if target == _STDIO:
         _write(encode_image(sheet, "PNG"), target)
     else:
@@ -825,20 +806,21 @@ def _batch(options: argparse.Namespace) -> int:
     # Neither times nor bytes shall depend on -j.
     one_from_the_start()
     from cwic import batch
+    from cwic.request import Request
 
-    wishes = {
-        "quality": options.quality,
-        "bpp": options.bpp,
-        "target_bytes": options.target_size,
-        "psnr_db": options.psnr,
-        "strict": options.strict,
-        "lossless": options.lossless,
-        "keep_metadata": not options.strip,
-    }
+    request = Request(
+        quality=options.quality,
+        bpp=options.bpp,
+        target_bytes=options.target_size,
+        psnr_db=options.psnr,
+        strict=options.strict,
+        lossless=options.lossless,
+        keep_metadata=not options.strip,
+    )
     task: batch.Encoding | batch.Decoding
     if options.to == "cwic":
-        task = batch.Encoding(model=options.model, **wishes)
-    elif batch.Encoding(**wishes) != batch.Encoding():
+        task = batch.Encoding(request, options.model)
+    elif request != Request():
         _usage_error(options, f"--to {options.to} decodes, it takes no option of encoding")
     else:
         task = batch.Decoding(options.to, options.model)

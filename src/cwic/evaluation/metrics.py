@@ -17,15 +17,17 @@ from torch import Tensor
 
 from cwic.evaluation.borders import corner_ratio, edge_ratio
 from cwic.evaluation.perceptual import haarpsi
-from cwic.evaluation.quality import Quality, psnr_db
+from cwic.evaluation.quality import Quality
 from cwic.evaluation.ssimulacra2 import ssimulacra2
 from cwic.evaluation.structural_similarity import MS_SSIM_PX, SSIM_PX, ssim, ssim_and_ms_ssim
+from cwic.image import LUMA
+from cwic.psnr import psnr_db
 
 __all__ = ["grid_ratio", "line_gradients", "measure", "one_thread"]
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 
-_LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+_LUMA = torch.tensor(LUMA, dtype=torch.float64)
 _BLOCK_PX = 64
 _GRID_PX = 24
 
@@ -53,8 +55,8 @@ def measure(original: Pixels, decoded: Pixels) -> Quality:
     if side >= SSIM_PX:
         ssim_y = float(ssim(luma_a[:, None] / 255, luma_b[:, None] / 255))
     return Quality(
-        psnr_rgb_db=psnr_db(_mse(a, b)),
-        psnr_y_db=psnr_db(_mse(luma_a, luma_b)),
+        psnr_rgb_db=psnr_db(original, decoded),
+        psnr_y_db=psnr_db(luma_a[0].numpy(), luma_b[0].numpy()),
         ssim_rgb=ssim_rgb,
         ssim_y=ssim_y,
         ms_ssim_rgb=ms_ssim_rgb,
@@ -88,7 +90,8 @@ def line_gradients(x: Tensor) -> Tensor:
         (B, 8); entry p is of the lines between pixels 8 k + p - 1 and 8 k + p, so entry 0 is of
         every eighth line, where blocks of 8 meet.
     """
-    luma = 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2]  # (B, H, W)
+    red, green, blue = LUMA
+    luma = red * x[:, 0] + green * x[:, 1] + blue * x[:, 2]  # (B, H, W)
     total = x.new_zeros(len(x), 8)
     for y in (luma, luma.transpose(1, 2)):
         lines = (y[:, 1:] - y[:, :-1]).abs().mean(dim=2)  # (B, H - 1), line 1 first
@@ -111,11 +114,6 @@ def grid_ratio(reference: Tensor, decoded: Tensor) -> float:
 def _luma(x: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, H, W)."""
     return torch.einsum("bchw,c->bhw", x, _LUMA)
-
-
-def _mse(a: Tensor, b: Tensor) -> float:
-    """Of values in [0, 255], in units where that range is 1."""
-    return float((a - b).square().mean()) / 255**2
 
 
 def _whole_cells(x: Tensor) -> Tensor:

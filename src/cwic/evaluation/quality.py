@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["METRICS", "Metric", "Quality", "decibel", "psnr_db"]
+__all__ = ["METRICS", "Metric", "Quality", "decibel"]
 
 
 class Quality(NamedTuple):
@@ -37,11 +37,6 @@ class Metric(NamedTuple):
 def decibel(similarity: float) -> float:
     """-10 log10(1 - x): the scale on which MS-SSIM is compared."""
     return math.inf if similarity >= 1 else -10 * math.log10(1 - similarity)
-
-
-def psnr_db(mse: float) -> float:
-    """Of a mean squared error in units where the range of a pixel is 1; infinite for 0."""
-    return -10 * math.log10(mse) if mse else math.inf
 
 
 METRICS = (

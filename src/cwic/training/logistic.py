@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic.coding.arithmetic_coder import FREQUENCY_BITS
+from cwic.coding.symbol_tables import FREQUENCY_BITS
 
 LN2 = math.log(2)
 

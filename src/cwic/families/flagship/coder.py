@@ -24,15 +24,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cwic.coding.arithmetic_coder import (
-    FREQUENCY_TOTAL,
-    BitCoder,
-    BitCounter,
-    BitDecoder,
-    SymbolTables,
-)
+from cwic.coding.arithmetic_coder import BitCoder, BitCounter, BitDecoder
 from cwic.coding.blas_threads import one_blas_thread
 from cwic.coding.exact_arithmetic import ACTIVATION_BITS, MAX_INTEGER
+from cwic.coding.symbol_tables import FREQUENCY_TOTAL, SymbolTables
 from cwic.errors import BitstreamError, ModelError
 from cwic.families.flagship.grid import HYPER_LATENTS, Q_UNITS, Array, Cells, Checkerboard
 from cwic.families.flagship.latents import (

@@ -1,6 +1,5 @@
 """The `flagship` family: one content-weighted model for every rate."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,15 @@ from cwic.families.flagship.grid import LATENT_PX, PREVIEW_PX, cells_of
 from cwic.families.flagship.latents import SideInformation
 from cwic.families.flagship.levels import centred_levels
 from cwic.families.flagship.tiles import FULL, PREVIEW, TileTransforms, cells_in
-from cwic.families.protocol import Allocation, Offset, Pixels, RateRange, checked_numbers, shrunk
+from cwic.families.protocol import (
+    Allocation,
+    Emphasis,
+    Pixels,
+    RateRange,
+    TileStream,
+    checked_numbers,
+    shrunk,
+)
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
@@ -99,68 +106,67 @@ class Flagship:
             self, pixels, self.tiling(height, width, self.tile_px(height, width))
         )
 
-    def decode(
-        self,
-        payloads: Sequence[bytes],
-        q: int,
-        tiling: Tiling,
-        part: Rectangle,
-        reduce: int = 1,
-    ) -> Pixels:
+    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
         """A part of the picture; no more of a file is decoded than it takes."""
         is_preview = reduce == PREVIEW_PX and self.transforms.has_preview()
         view, num_groups = (PREVIEW, 1) if is_preview else (FULL, None)
 
         def decoded(number: int) -> CodedLatents:
-            return self._decode_tile(payloads, q, tiling, number, num_groups)
+            return self._decode_tile(stream, number, num_groups=num_groups)
 
-        self.transforms.prepare(tiling, view.graph)
-        pixels = self.transforms.synthesize(decoded, tiling, part, view)
+        self.transforms.prepare(stream.tiling, view.graph)
+        pixels = self.transforms.synthesize(decoded, stream.tiling, part, view)
         return pixels if is_preview else shrunk(pixels, reduce)
 
     def _decode_tile(
-        self,
-        payloads: Sequence[bytes],
-        q: int,
-        tiling: Tiling,
-        number: int,
-        num_groups: int | None = None,
+        self, stream: TileStream, number: int, *, num_groups: int | None = None
     ) -> CodedLatents:
-        tile = tiling.tiles[number]
+        tile = stream.tiling.tiles[number]
         return self.coder.decode(
-            payloads[number],
-            q,
+            stream.payloads[number],
+            stream.q,
             cells_of(tile.height, tile.width),
             num_groups=num_groups,
-            two_threads=self.transforms.two_threads(tiling),
+            two_threads=self.transforms.two_threads(stream.tiling),
         )
 
-    def symbols(
-        self, payloads: Sequence[bytes], q: int, tiling: Tiling
-    ) -> list[npt.NDArray[np.int32]]:
+    def symbols(self, stream: TileStream) -> list[npt.NDArray[np.int32]]:
         """Levels, hyper-latents and symbols of each tile, their padding included."""
         result = []
-        for number in range(len(tiling.tiles)):
-            coded = self._decode_tile(payloads, q, tiling, number)
+        for number in range(len(stream.tiling.tiles)):
+            coded = self._decode_tile(stream, number)
             parts = (coded.level, coded.hyper, coded.symbols)
             result.append(np.concatenate([part.ravel().astype(np.int32) for part in parts]))
         return result
 
-    def allocation(self, payloads: Sequence[bytes], q: int, tiling: Tiling) -> Allocation:
+    def allocation(self, stream: TileStream) -> Allocation:
         """Levels of the importance map, and bits a cell."""
-        cells = cells_of(tiling.picture.height, tiling.picture.width)
-        importance = np.zeros((cells.height, cells.width), np.float32)
-        bits = np.zeros((cells.height, cells.width))
+        result = _no_allocation(stream.tiling)
 
         def add(number: int) -> None:
-            tile = tiling.tiles[number]
-            own = cells_of(tile.height, tile.width)
-            coded = self._decode_tile(payloads, q, tiling, number)
-            importance[cells_in(tile)] = coded.level[: own.height, : own.width]
-            bits[cells_in(tile)] = self.coder.bits_of_cells(coded, own)
+            self._allocate(stream.tiling.tiles[number], self._decode_tile(stream, number), result)
 
-        self.transforms.for_each(tiling, add)
-        return Allocation(importance, bits, LATENT_PX)
+        self.transforms.for_each(stream.tiling, add)
+        return result
+
+    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
+        """The whole picture, and the same, noted down as the tiles are decoded."""
+        result = _no_allocation(stream.tiling)
+
+        def decoded(number: int) -> CodedLatents:
+            coded = self._decode_tile(stream, number)
+            self._allocate(stream.tiling.tiles[number], coded, result)
+            return coded
+
+        self.transforms.prepare(stream.tiling, FULL.graph)
+        tiling = stream.tiling
+        return self.transforms.synthesize(decoded, tiling, tiling.picture, FULL), result
+
+    def _allocate(self, tile: Rectangle, coded: CodedLatents, result: Allocation) -> None:
+        """Writes a tile's levels and bits into those of its picture."""
+        own = cells_of(tile.height, tile.width)
+        result.importance[cells_in(tile)] = coded.level[: own.height, : own.width]
+        result.bits[cells_in(tile)] = self.coder.bits_of_cells(coded, own)
 
 
 class FlagshipAnalysis:
@@ -191,11 +197,11 @@ class FlagshipAnalysis:
             return self._latents[number]
         return self.family.transforms.analyze(self._picture, self.tiling, number)[0]
 
-    def code(self, q: int, offset: Offset | None = None) -> "FlagshipCoded":
-        """The picture at a rate offset."""
+    def code(self, q: int, emphasis: Emphasis | None = None) -> "FlagshipCoded":
+        """The picture at a q."""
         importance = self.importance
-        if offset is not None:
-            importance = importance + _MASK_LEVELS * offset
+        if emphasis is not None:
+            importance = importance + _MASK_LEVELS * emphasis
         level, q = centred_levels(importance, q)
         return FlagshipCoded(self, q, level)
 
@@ -252,6 +258,13 @@ class FlagshipCoded:
         return self._of.family.transforms.synthesize(
             lambda number: self.tile(number)[1], tiling, tiling.picture
         )
+
+
+def _no_allocation(tiling: Tiling) -> Allocation:
+    """Of a picture of which nothing is read yet."""
+    cells = cells_of(tiling.picture.height, tiling.picture.width)
+    shape = (cells.height, cells.width)
+    return Allocation(np.zeros(shape, np.float32), np.zeros(shape), LATENT_PX)
 
 
 def _groups(model: ModelFile) -> tuple[int, ...]:

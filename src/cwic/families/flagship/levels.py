@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cwic.coding.arithmetic_coder import FREQUENCY_TOTAL, BitCoder, SymbolTables
+from cwic.coding.arithmetic_coder import BitCoder
+from cwic.coding.symbol_tables import FREQUENCY_TOTAL, SymbolTables
 from cwic.errors import BitstreamError
 from cwic.families.flagship.grid import Q_UNITS, Cells
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic.coding.arithmetic_coder import FREQUENCY_TOTAL
 from cwic.coding.exact_arithmetic import SUM_BITS
+from cwic.coding.symbol_tables import FREQUENCY_TOTAL
 from cwic.families.cvpr2018.coder import (
     LEVEL_TAPS,
     LOGIT_UNITS,
@@ -37,6 +37,10 @@ from cwic.training.logistic import LN2
 __all__ = ["CodeContext", "LevelContext", "information", "probability_table"]
 
 
+_SECOND_WIDTH = 24  # of a code's network
+_LEVEL_WIDTHS = (32, 16)  # of a level's network
+
+
 def _on_sum_grid(x: Tensor) -> Tensor:
     """Rounded as a bias is."""
     fine = 2.0**SUM_BITS
@@ -50,41 +54,34 @@ class CodeContext(nn.Module):
         self,
         code_channels: int,
         levels: int,
-        maps: int = 4,
-        reach: int = 2,
-        hidden: int = 48,
-        second: int = 24,
-        channel_delay: int | None = 0,
+        maps: int,
+        reach: int,
+        hidden: int,
+        channel_delay: int,
     ):
         """Sizes.
 
         Args:
             code_channels: n.
             levels: L.
-            maps: channels of the cube, the bit's own one among them; 0: no cube, only the bit's
-                channel and its cell's level.
+            maps: channels of the cube, the bit's own one among them.
             reach: cells on each side of the bit; the paper's 5 x 5 is 2.
             hidden: width of the first layer.
-            second: width of the second.
             channel_delay: d, see :func:`cwic.families.cvpr2018.coder.known_before`.
         """
         super().__init__()
         self.code_channels, self.levels = code_channels, levels
         self.maps = maps
-        self.two_passes = channel_delay == 0
         size = 2 * reach + 1
         if maps > 1:
             self.below = IntegerConv2d(maps - 1, hidden, size, bias=False)
-        if maps > 0:
-            self.own = IntegerConv2d(1, hidden, size, bias=False)
-            known = [known_before(channel_delay, maps - 1 - j, reach) for j in range(maps)]
-            self.register_buffer(
-                "known", torch.from_numpy(np.stack(known)).float(), persistent=False
-            )
+        self.own = IntegerConv2d(1, hidden, size, bias=False)
+        known = [known_before(channel_delay, maps - 1 - j, reach) for j in range(maps)]
+        self.register_buffer("known", torch.from_numpy(np.stack(known)).float(), persistent=False)
         # One bias for each channel and level: how likely a 1 is, cube aside.
         self.place = nn.Parameter(torch.zeros(code_channels * levels * hidden))
-        self.hidden = IntegerConv2d(hidden, second)
-        self.out = IntegerConv2d(second, 1)
+        self.hidden = IntegerConv2d(hidden, _SECOND_WIDTH)
+        self.out = IntegerConv2d(_SECOND_WIDTH, 1)
         with torch.no_grad():
             self.place.normal_(0, 0.1)
             self.out.weight.mul_(0.1)
@@ -96,7 +93,7 @@ class CodeContext(nn.Module):
             code: (B, n, h, w), values 0 and 1.
             kept: (B, 1, h, w) number of leading channels that a cell keeps.
             level: (B, 1, h, w) integers 0..L - 1.
-            channels: (K,) of the code, integer, whose bits are asked for.
+            channels: (K,) of the code, integer, whose bits are predicted.
 
         Returns:
             (B, K, h, w); what lies outside the mask means nothing.
@@ -114,13 +111,7 @@ class CodeContext(nn.Module):
             padded = nn.functional.pad(sign, (0, 0, 0, 0, self.maps - 1, 0))
             below = torch.stack([padded[:, channels + j] for j in range(self.maps - 1)], dim=2)
             x = x + self.below(below.reshape(batch * count, -1, height, width))
-        if self.maps > 0:
-            around = self.own(sign[:, channels].reshape(batch * count, 1, height, width))
-            if self.two_passes:
-                row = torch.arange(height, device=code.device)[:, None]
-                second_pass = (row + torch.arange(width, device=code.device)) % 2 == 1
-                around = torch.where(second_pass, around, 0.0)
-            x = x + around
+        x = x + self.own(sign[:, channels].reshape(batch * count, 1, height, width))
         logit: Tensor = self.out(integer_relu(self.hidden(integer_relu(x))))
         return OUTPUT_GAIN * logit.view(batch, count, height, width)
 
@@ -132,11 +123,10 @@ class CodeContext(nn.Module):
     @torch.no_grad()
     def _forget_unknown(self) -> None:
         """Weights of what is not coded yet stay zero, and are zero in the integers."""
-        if self.maps > 0:
-            known: Any = self.known
-            self.own.weight.mul_(known[-1:])
-            if self.maps > 1:
-                self.below.weight.mul_(known[:-1])
+        known: Any = self.known
+        self.own.weight.mul_(known[-1:])
+        if self.maps > 1:
+            self.below.weight.mul_(known[:-1])
 
 
 class LevelContext(nn.Module):
@@ -145,9 +135,10 @@ class LevelContext(nn.Module):
     A logit for each of the L - 1 decisions that its bits can come to: nodes of a binary heap.
     """
 
-    def __init__(self, levels: int, hidden: int = 32, second: int = 16):
+    def __init__(self, levels: int):
         super().__init__()
         self.levels = levels
+        hidden, second = _LEVEL_WIDTHS
         self.neighbours = IntegerConv2d(2, hidden, 5)
         self.hidden = IntegerConv2d(hidden, second)
         self.out = IntegerConv2d(second, levels - 1)
@@ -158,8 +149,8 @@ class LevelContext(nn.Module):
         with torch.no_grad():
             self.out.weight.mul_(0.1)
 
-    def outputs(self, level: Tensor) -> Tensor:
-        """(B, 1, h, w) integers -> (B, L - 1, h, w) logits."""
+    def _logits(self, level: Tensor) -> Tensor:
+        """(B, 1, h, w) integers -> (B, L - 1, h, w)."""
         taps: Any = self.known
         with torch.no_grad():
             self.neighbours.weight.mul_(taps)
@@ -171,7 +162,7 @@ class LevelContext(nn.Module):
 
     def forward(self, level: Tensor) -> Tensor:
         """(B, 1, h, w) integers -> (B, 1, h, w) bits that coding them takes."""
-        logits = self.outputs(level)
+        logits = self._logits(level)
         spent = torch.zeros_like(level)
         node = torch.ones_like(level, dtype=torch.long)
         for plane in reversed(range(self.levels.bit_length() - 1)):

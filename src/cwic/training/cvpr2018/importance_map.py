@@ -5,15 +5,13 @@ bit) and in the form of the authors' released model (a cell keeps one level more
 step function of the map, so its gradient is a choice; the three that exist are here by name.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 MaskGradient = Literal["window", "local", "global"]
 QuantizerForm = Literal["released", "paper"]
-
-MASK_GRADIENTS: tuple[MaskGradient, ...] = get_args(MaskGradient)
 
 # The released layer adds this before it rounds down, so that an exact multiple of 1 / L that
 # floating point left a hair below still counts as reached.

@@ -49,10 +49,10 @@ class Cvpr2018Config(NetworkConfig):
     importance_map: bool = True
     min_rate_offset: float = -3.0  # offsets on the map's logits that the network is trained for:
     max_rate_offset: float = 1.5  # quality 0 and 100 of the exported model; equal: one rate
-    context_maps: int = 4  # channels of the entropy coder's cube, the coded one included; 0: none
+    context_maps: int = 4  # channels of the entropy coder's cube, the coded one included
     context_reach: int = 2  # cells of the cube on each side; 2 is the paper's 5 x 5
     context_width: int = 48  # first layer of the entropy coder's network
-    channel_delay: int = 3  # order of coding, see CodeLayout; 0: two passes over each channel
+    channel_delay: int = 3  # order of coding, see CodeLayout
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 4:
@@ -72,14 +72,14 @@ class Cvpr2018Config(NetworkConfig):
                 f"rate offsets must lie in [-16, 16], "
                 f"found {self.min_rate_offset} and {self.max_rate_offset}"
             )
-        if not (0 <= self.context_maps <= 8 and 0 <= self.context_reach <= 2):
+        if not (1 <= self.context_maps <= 8 and 0 <= self.context_reach <= 2):
             raise ValueError(
-                f"context_maps must lie in [0, 8] and context_reach in [0, 2], "
+                f"context_maps must lie in [1, 8] and context_reach in [0, 2], "
                 f"found {self.context_maps} and {self.context_reach}"
             )
-        if not 0 <= self.channel_delay <= MAX_CHANNEL_DELAY:
+        if not 1 <= self.channel_delay <= MAX_CHANNEL_DELAY:
             raise ValueError(
-                f"channel_delay must lie in [0, {MAX_CHANNEL_DELAY}], found {self.channel_delay}"
+                f"channel_delay must lie in [1, {MAX_CHANNEL_DELAY}], found {self.channel_delay}"
             )
         if not self.min_rate_offset <= self.max_rate_offset:
             raise ValueError(
@@ -133,7 +133,7 @@ class Cvpr2018Network(nn.Module):
                 config.context_maps,
                 config.context_reach,
                 config.context_width,
-                channel_delay=config.channel_delay,
+                config.channel_delay,
             )
             self.level_context = LevelContext(config.levels)
 

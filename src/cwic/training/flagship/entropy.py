@@ -1,4 +1,4 @@
-r"""Entropy model of the `cwic` family: what a decoder can know of a symbol before it reads it.
+r"""Entropy model of the flagship: what a decoder can know of a symbol before it reads it.
 
 Latents are coded in groups of channels, each group in two passes over a checkerboard, so that
 2 x groups parallel steps do it all. Two networks of one shape walk these steps side by side:
@@ -12,15 +12,15 @@ rounded, so what a group adds is computed once. Also here: the distribution behi
 the static models of hyper-latents and levels. The wiring is left to :mod:`.flagship`.
 """
 
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic.coding.arithmetic_coder import FREQUENCY_BITS
 from cwic.coding.exact_arithmetic import ACTIVATION_BITS
+from cwic.coding.symbol_tables import FREQUENCY_BITS
 from cwic.families.flagship.coder import ESCAPE, RATE_CLASS_WIDTH, RATE_CLASSES
 from cwic.families.flagship.latents import MAX_SYMBOL
 from cwic.families.flagship.levels import LEVEL_CONTEXTS, LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL
@@ -31,7 +31,7 @@ from cwic.families.flagship.step_network import (
     TABLE_GAIN,
     TABLES_PER_OCTAVE,
 )
-from cwic.training.flagship.transforms import activate
+from cwic.training.flagship.transforms import CONDITION_CHANNELS, activate, conv
 from cwic.training.integer_layers import (
     IntegerConv2d,
     IntegerWeights,
@@ -105,36 +105,33 @@ class StepNetwork(nn.Module):
     prediction of step (g, pass) = head[g, pass](act(hidden[g, pass](act(state))))
     """
 
-    def __init__(
-        self,
-        layer: Any,
-        hyper_channels: int,
-        hyper_width: int,
-        plane_channels: int,
-        width: int,
-        groups: tuple[int, ...],
-    ):
+    plane_channels: ClassVar[int]  # of q and the levels
+
+    def __init__(self, hyper_channels: int, hyper_width: int, width: int, groups: tuple[int, ...]):
         """Sizes.
 
         Args:
-            layer: makes a convolution of (in, out, size).
             hyper_channels: of z.
             hyper_width: hidden channels at 1/64 and 1/32.
-            plane_channels: of what is told of q and the levels.
             width: of the state.
             groups: channels of each group of latents.
         """
         super().__init__()
+        layer = self.layer
         self.hyper_64 = layer(hyper_channels, hyper_width, 3)
         self.to_32 = layer(hyper_width, 4 * hyper_width, 1)
         self.hyper_32 = layer(hyper_width, hyper_width, 3)
         self.to_16 = layer(hyper_width, 4 * width, 1)
-        self.from_planes = layer(plane_channels, width, 1)
+        self.from_planes = layer(self.plane_channels, width, 1)
         self.absorb_group = nn.ModuleList(layer(channels, width, 3) for channels in groups)
         self.hidden = nn.ModuleList(layer(width, width, 1) for _ in range(2 * len(groups)))
         self.head = nn.ModuleList(
             layer(width, channels, 1) for channels in groups for _ in range(2)
         )
+
+    def layer(self, in_channels: int, out_channels: int, size: int) -> nn.Module:
+        """A convolution that keeps height and width."""
+        raise NotImplementedError
 
     def activate(self, x: Tensor) -> Tensor:
         """Between layers."""
@@ -172,20 +169,11 @@ class StepNetwork(nn.Module):
 class MeanNetwork(StepNetwork):
     """Means of latents, in latents' own units; `planes` are those of `condition`."""
 
-    def __init__(
-        self,
-        hyper_channels: int,
-        hyper_width: int,
-        plane_channels: int,
-        width: int,
-        groups: tuple[int, ...],
-    ):
-        """As of :class:`StepNetwork`."""
+    plane_channels = CONDITION_CHANNELS
 
-        def layer(in_channels: int, out_channels: int, size: int) -> nn.Conv2d:
-            return nn.Conv2d(in_channels, out_channels, size, padding=size // 2)
-
-        super().__init__(layer, hyper_channels, hyper_width, plane_channels, width, groups)
+    def layer(self, in_channels: int, out_channels: int, size: int) -> nn.Module:
+        """In floating point."""
+        return conv(in_channels, out_channels, size)
 
     def activate(self, x: Tensor) -> Tensor:
         """Leaky ReLU."""
@@ -199,15 +187,11 @@ class ScaleNetwork(StepNetwork):
     are magnitudes log2(1 + |symbol|) on the grid of activations.
     """
 
-    def __init__(
-        self,
-        hyper_channels: int,
-        hyper_width: int,
-        width: int,
-        groups: tuple[int, ...],
-    ):
-        """As of :class:`StepNetwork`."""
-        super().__init__(IntegerConv2d, hyper_channels, hyper_width, 2, width, groups)
+    plane_channels = 2
+
+    def layer(self, in_channels: int, out_channels: int, size: int) -> nn.Module:
+        """In integers."""
+        return IntegerConv2d(in_channels, out_channels, size)
 
     def activate(self, x: Tensor) -> Tensor:
         """Shift, round, ReLU, clip."""
@@ -218,8 +202,8 @@ class ScaleNetwork(StepNetwork):
 
         A step size of half the length doubles a symbol: that much is known without a network.
         """
-        told = (planes[:, :1] + planes[:, 1:]) * (TABLES_PER_OCTAVE / 4)
-        return TABLE_GAIN * self.predict(state, group, second) + told + MIDDLE_TABLE
+        of_step_size = (planes[:, :1] + planes[:, 1:]) * (TABLES_PER_OCTAVE / 4)
+        return TABLE_GAIN * self.predict(state, group, second) + of_step_size + MIDDLE_TABLE
 
     def quantized(self) -> dict[str, IntegerWeights]:
         """Every layer as integers, by its name. That all sums are exact is checked at run time.

@@ -118,6 +118,18 @@ def build_model(
     }
     if with_fast:
         graphs["fast"] = onnx_graph(SynthesisGraph(network, fast=True), latent_inputs, ["pixels"])
+    return model_file.build(
+        name,
+        FAMILY,
+        decoding={"groups": list(config.groups), "padding_px": LATENT_PX},
+        encoding=rate_range(config)._asdict(),
+        graphs=graphs,
+        arrays=coder_arrays(network),
+    )
+
+
+def coder_arrays(network: FlagshipNetwork) -> dict[str, npt.NDArray[Any]]:
+    """Tables and the two networks of the coding steps, as the runtime's coder takes them."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "symbol_tables": coding_tables().astype(np.int32),
         "hyper_tables": network.hyper_model.tables().astype(np.int32),
@@ -132,14 +144,7 @@ def build_model(
         weight, bias = convolution.weight.detach().numpy(), convolution.bias.detach().numpy()
         arrays[f"mean.{layer_name}.weight"] = weight.astype(np.float16)
         arrays[f"mean.{layer_name}.bias"] = bias.astype(np.float32)
-    return model_file.build(
-        name,
-        FAMILY,
-        decoding={"groups": list(config.groups), "padding_px": LATENT_PX},
-        encoding=rate_range(config)._asdict(),
-        graphs=graphs,
-        arrays=arrays,
-    )
+    return arrays
 
 
 def rate_range(config: FlagshipConfig) -> RateRange:

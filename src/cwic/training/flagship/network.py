@@ -14,16 +14,16 @@ levels are repeated beyond them, and symbols there are 0 and cost nothing. Leave
 :mod:`.flagship_transforms` and the probabilities to :mod:`.flagship_entropy`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from cwic.coding.exact_arithmetic import ACTIVATION_BITS
-from cwic.families.flagship.grid import HYPER_LATENTS, HYPER_PX, LATENT_PX, Q_UNITS
+from cwic.families.flagship.grid import HYPER_LATENTS, LATENT_PX, Q_UNITS
 from cwic.families.flagship.latents import MAX_SYMBOL
 from cwic.families.flagship.levels import MAX_LEVEL
 from cwic.families.flagship.step_network import MAX_HYPER
@@ -41,7 +41,6 @@ from cwic.training.flagship.entropy import (
     table_bits,
 )
 from cwic.training.flagship.transforms import (
-    CONDITION_CHANNELS,
     Analysis,
     EdgeBlock,
     HyperAnalysis,
@@ -49,25 +48,14 @@ from cwic.training.flagship.transforms import (
     Preview,
     ResidualBlock,
     Synthesis,
+    SynthesisSizes,
     condition,
 )
-from cwic.training.integer_layers import IntegerConv2d, round_half_up
+from cwic.training.integer_layers import round_half_up
 from cwic.training.logistic import logistic_bits
 
 # Gain on He's initialisation of the last layer of the analysis: latents start out a few steps wide.
 _LATENT_GAIN = 2.0
-
-
-@dataclass(frozen=True)
-class FastConfig:
-    """Sizes of the light synthesis: 9.3 kMAC a pixel."""
-
-    edge_channels: int = 32  # at 1/4 of the picture's size
-    edge_blocks: int = 1
-    width_8: int = 128  # channels at 1/8
-    width_16: int = 256  # channels at 1/16
-    blocks_8: int = 5
-    blocks_16: int = 2
 
 
 @dataclass(frozen=True)
@@ -92,7 +80,7 @@ class FlagshipConfig(NetworkConfig):
     scale_width: int = 96  # state of the scale network, which is evaluated in integers
     analysis_sees_q: bool = False  # True: a search for a size must rerun the analysis
     importance_map: bool = True
-    fast: FastConfig = field(default_factory=FastConfig)
+    fast: SynthesisSizes = field(default_factory=SynthesisSizes)  # of the light synthesis
     min_q: float = -11.0  # quarter octaves of the step size that the network is trained for:
     max_q: float = 10.0  # quality 0 and quality 100
 
@@ -123,27 +111,17 @@ class FlagshipConfig(NetworkConfig):
         """M."""
         return sum(self.groups)
 
-
-# What the configurations under configs/ are made of.
-PRESETS = {
-    "small": FlagshipConfig(
-        groups=(16, 32, 48, 96, 128),
-        detail_channels=128,
-        fast=FastConfig(edge_channels=24, width_8=96, width_16=160, blocks_8=3),
-    ),
-    "large": FlagshipConfig(
-        edge_channels=48,
-        width_8=192,
-        width_16=320,
-        analysis_blocks_8=5,
-        synthesis_blocks_8=8,
-        groups=(32, 32, 64, 128, 128),
-        detail_channels=128,
-        hyper_width=96,
-        mean_width=192,
-        scale_width=88,
-    ),
-}
+    @property
+    def synthesis(self) -> SynthesisSizes:
+        """Of the full synthesis."""
+        return SynthesisSizes(
+            self.edge_channels,
+            self.edge_blocks,
+            self.width_8,
+            self.width_16,
+            self.synthesis_blocks_8,
+            self.synthesis_blocks_16,
+        )
 
 
 class Noise(NamedTuple):
@@ -198,7 +176,7 @@ class Coded(NamedTuple):
     """What the coder makes of latents."""
 
     decoded: Tensor  # (B, M, h, w)
-    prior: Tensor  # (B, mean width, h, w), what the synthesis is told of the hyper-latents
+    prior: Tensor  # (B, mean width, h, w), features of the hyper-latents for the synthesis
     latent_bits: Tensor  # (B,)
     hyper_bits: Tensor  # (B,)
     level_bits: Tensor  # (B,)
@@ -208,7 +186,7 @@ class FlagshipOutput(NamedTuple):
     """What one pass gives."""
 
     reconstruction: Tensor  # (B, 3, H, W), nominally [-0.5, 0.5]
-    fast: Tensor | None  # (B, 3, H, W), likewise, of the light synthesis where it was asked for
+    fast: Tensor | None  # (B, 3, H, W), likewise, of the light synthesis; None without it
     preview: Tensor  # (B, 3, H / 8, W / 8), likewise
     level: Tensor  # (B, 1, h, w) float holding integers -8..8
     q: Tensor  # (B,) of the header, in quarter octaves, multiples of 1 / 64
@@ -268,41 +246,12 @@ class FlagshipNetwork(nn.Module):
         self.hyper_analysis = HyperAnalysis(latents, 2 * config.hyper_width, config.hyper_channels)
         self.hyper_model = HyperModel(config.hyper_channels)
         self.level_model = LevelModel()
-        self.mean_network = MeanNetwork(
-            config.hyper_channels,
-            config.hyper_width,
-            CONDITION_CHANNELS,
-            config.mean_width,
-            config.groups,
-        )
-        self.scale_network = ScaleNetwork(
-            config.hyper_channels,
-            config.hyper_width,
-            config.scale_width,
-            config.groups,
-        )
-        self.synthesis = Synthesis(
-            config.edge_channels,
-            config.edge_blocks,
-            config.width_8,
-            config.width_16,
-            config.synthesis_blocks_8,
-            config.synthesis_blocks_16,
-            latents,
-            config.detail_channels,
-            config.mean_width,
-        )
-        self.fast = Synthesis(
-            config.fast.edge_channels,
-            config.fast.edge_blocks,
-            config.fast.width_8,
-            config.fast.width_16,
-            config.fast.blocks_8,
-            config.fast.blocks_16,
-            latents,
-            config.detail_channels,
-            config.mean_width,
-        )
+        context = (config.hyper_channels, config.hyper_width)
+        self.mean_network = MeanNetwork(*context, config.mean_width, config.groups)
+        self.scale_network = ScaleNetwork(*context, config.scale_width, config.groups)
+        entering = (latents, config.detail_channels, config.mean_width)
+        self.synthesis = Synthesis(config.synthesis, *entering)
+        self.fast = Synthesis(config.fast, *entering)
         self.preview = Preview(config.groups[0], config.mean_width)
         magnitudes = torch.from_numpy(magnitude_table()).float() / 2**ACTIVATION_BITS
         self.register_buffer("magnitudes", magnitudes, persistent=False)
@@ -416,21 +365,23 @@ class FlagshipNetwork(nn.Module):
         planes = condition(q, level)
         z_soft = self.hyper_analysis(y, planes)
         z = round_half_up(z_soft.clamp(-MAX_HYPER, MAX_HYPER))
-        own_noise = None
+        part_noise = None
         if self.training and not hard:
             assert noise is not None
-            own_noise = noise.part(part, (y.shape[2], y.shape[3]))
-            hyper_bits = self.hyper_model(z_soft + own_noise.hyper, q)
+            part_noise = noise.part(part, (y.shape[2], y.shape[3]))
+            hyper_bits = self.hyper_model(z_soft + part_noise.hyper, q)
         else:
             hyper_bits = self.hyper_model(z, q)
-        decoded, prior, latent_bits = self._code_latents(
-            y, z, level, q, planes, own_noise, height, width
-        )
-        inside = (slice(None), slice(None), slice(height), slice(width))
+        inside = None
+        if (height, width) != y.shape[2:]:
+            inside = torch.zeros(y.shape[2:], dtype=torch.bool, device=y.device)
+            inside[:height, :width] = True
+        decoded, prior, latent_bits = self._code_latents(y, z, level, q, planes, part_noise, inside)
+        own = (slice(None), slice(None), slice(height), slice(width))
         return Coded(
-            decoded[inside],
-            prior[inside],
-            latent_bits[inside].sum(dim=(1, 2, 3)),
+            decoded[own],
+            prior[own],
+            latent_bits[own].sum(dim=(1, 2, 3)),
             hyper_bits.sum(dim=(1, 2, 3)),
             level_bits.sum(dim=(1, 2, 3)),
         )
@@ -443,39 +394,37 @@ class FlagshipNetwork(nn.Module):
         q: Tensor,
         planes: Tensor,
         noise: Noise | None,
-        own_height: int,
-        own_width: int,
+        inside: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Decoded latents (B, M, h, w), the synthesis' prior features, bits (B, M, h, w).
 
-        Cells beyond the own ones have symbol 0; their bits are not to be counted.
+        `inside` (h, w) marks the picture's own cells; None: all are. The others have symbol 0, and
+        their bits are not to be counted.
         """
         height, width = y.shape[2:]
         row = torch.arange(height, device=y.device)[:, None]
         column = torch.arange(width, device=y.device)
         first = (row + column) % 2 == 0
-        own_cells = (row < own_height) & (column < own_width)
-        all_own = (own_height, own_width) == (height, width)
         gain = torch.exp2((q[:, None, None, None] + level) / 4)
-        told = torch.cat([level, q[:, None, None, None].expand_as(level)], dim=1)
+        scale_planes = torch.cat([level, q[:, None, None, None].expand_as(level)], dim=1)
         mean_state = self.mean_network.begin(z, planes)
-        scale_state = self.scale_network.begin(z, told)
+        scale_state = self.scale_network.begin(z, scale_planes)
         prior = self.mean_network.activate(mean_state)
         all_decoded, all_bits = [], []
         ends = list(accumulate(self.config.groups))
         for group, end in enumerate(ends):
             own = y[:, end - self.config.groups[group] : end]
-            own_noise = None
+            group_noise = None
             if noise is not None:
-                own_noise = noise.latents[:, end - self.config.groups[group] : end]
+                group_noise = noise.latents[:, end - self.config.groups[group] : end]
             of_pass = []
             for second in (0, 1):
                 mean = self.mean_network.predict(mean_state, group, second).float()
-                table = self.scale_network.table(scale_state, told, group, second)
+                table = self.scale_network.table(scale_state, scale_planes, group, second)
                 exact = (own - mean) * gain
                 symbol = round_half_up(exact)
-                if not all_own:
-                    symbol = torch.where(own_cells, symbol, 0.0)
+                if inside is not None:
+                    symbol = torch.where(inside, symbol, 0.0)
                 here = first if second == 0 else ~first
                 decoded = torch.where(here, mean + symbol / gain, 0.0)
                 of_pass.append((decoded, exact, symbol, table))
@@ -490,7 +439,7 @@ class FlagshipNetwork(nn.Module):
                 torch.where(first, one, other)
                 for one, other in zip(before[1:], after[1:], strict=True)
             )
-            all_bits.append(self._bits(exact, symbol, table, own_noise))
+            all_bits.append(self._bits(exact, symbol, table, group_noise))
         return torch.cat(all_decoded, dim=1), prior, torch.cat(all_bits, dim=1)
 
     def _bits(self, exact: Tensor, symbol: Tensor, table: Tensor, noise: Tensor | None) -> Tensor:
@@ -501,58 +450,3 @@ class FlagshipNetwork(nn.Module):
         if noise is None:
             return logistic_bits(symbol, inverse_scale(rounded_table(table)))
         return logistic_bits(exact + noise, inverse_scale(bounded_table(table)))
-
-
-class Macs(NamedTuple):
-    """Multiplications and additions of each part per picture pixel, in thousands."""
-
-    analysis: float
-    importance: float
-    hyper_analysis: float
-    mean: float  # each step of a checkerboard counted on its half of the positions
-    scale: float  # likewise
-    synthesis: float
-    fast: float  # in place of the synthesis, where time counts for more
-    preview: float  # in place of the synthesis, where a preview is all that is wanted
-
-    @property
-    def transforms(self) -> float:
-        """Analysis and synthesis."""
-        return self.analysis + self.synthesis
-
-
-def kmacs_per_pixel(config: FlagshipConfig) -> Macs:
-    """Count the convolutions of a network by running it once."""
-    network = FlagshipNetwork(config).eval()
-    counts = dict.fromkeys(Macs._fields, 0.0)
-    side = HYPER_PX
-    parts = {
-        "analysis": "analysis",
-        "importance_net": "importance",
-        "hyper_analysis": "hyper_analysis",
-        "mean_network": "mean",
-        "scale_network": "scale",
-        "synthesis": "synthesis",
-        "fast": "fast",
-        "preview": "preview",
-    }
-
-    def count(part: str, share: float) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, _: Any, output: Tensor) -> None:
-            assert isinstance(module, nn.Conv2d | IntegerConv2d)
-            positions = output.shape[2] * output.shape[3]
-            counts[part] += share * module.weight.numel() * positions / side**2 / 1000
-
-        return hook
-
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | IntegerConv2d):
-            head, _, rest = name.partition(".")
-            # A step reads and writes one colour of the checkerboard, that is half of the terms.
-            halved = rest.startswith(("absorb_group.", "hidden.", "head."))
-            module.register_forward_hook(count(parts[head], 0.5 if halved else 1.0))
-    h = side // LATENT_PX
-    with torch.no_grad():
-        x, q, offset = torch.zeros(1, 3, side, side), torch.zeros(1), torch.zeros(1, 1, h, h)
-        network(x, q, offset, with_fast=True)
-    return Macs(**counts)

@@ -5,41 +5,22 @@ a model without a map leaves out, keeps the values that it has, and so does the 
 where a model has none.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cwic import model_file
-from cwic.coding.arithmetic_coder import FREQUENCY_TOTAL
-from cwic.errors import TrainingError
+from cwic.coding.symbol_tables import FREQUENCY_TOTAL
 from cwic.families.flagship.family import FAMILY
-from cwic.families.flagship.grid import Q_UNITS
 from cwic.families.flagship.levels import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL
 from cwic.families.flagship.step_network import MAX_HYPER
-from cwic.families.protocol import RateRange
 from cwic.training.flagship.entropy import LOG_SCALES, STATISTICS_GAIN
-from cwic.training.flagship.network import PRESETS, FlagshipConfig, FlagshipNetwork
+from cwic.training.flagship.network import FlagshipNetwork
 from cwic.training.logistic import logistic_bits
 from cwic.training.restore import fitted, load_model, stored_weights
 
 _FIT_STEPS = 400
-
-
-def preset_of(model: model_file.ModelFile) -> FlagshipConfig:
-    """Sizes of a bundled flagship, known by its groups of latents, and its range of q.
-
-    Raises:
-        TrainingError: no preset has them.
-    """
-    groups = tuple(model.decoding.get("groups", ()))
-    for config in PRESETS.values():
-        if config.groups == groups:
-            rates = RateRange(**model.encoding)
-            return replace(config, min_q=rates.min_q / Q_UNITS, max_q=rates.max_q / Q_UNITS)
-    raise TrainingError(f"{model.name}: expected groups of latents as of a preset, found {groups}")
 
 
 def restored_weights(path: Path, network: FlagshipNetwork) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Transforms of the `cwic` family: picture -> latents at 1/16, and back.
+"""Transforms of the flagship: picture -> latents at 1/16, and back.
 
 Nearly all the work is done at 1/8 and 1/16. Between the picture and 1/8 lie a few channels at 1/4
 and convolutions that overlap on both sides of every boundary: a transform that cuts the picture
@@ -9,6 +9,9 @@ here too.
 
 Shapes: (h, w) = (H / 16, W / 16) is the size of the latents, M their channels.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +42,7 @@ def activate(x: Tensor) -> Tensor:
 
 
 def condition(q: Tensor, level: Tensor) -> Tensor:
-    """What the networks are told of the step size, as planes beside their other inputs.
+    """The step size as planes that enter the networks beside their other inputs.
 
     A plane that enters with the first layer of a residual network acts as a bias of every block,
     at no cost.
@@ -106,6 +109,10 @@ class EdgeBlock(nn.Module):
         return x + y
 
 
+def _blocks(kind: Callable[[int], nn.Module], channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(kind(channels) for _ in range(count)))
+
+
 def _full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """A layer outside autocast: bfloat16 has no room for latents of many steps."""
     with torch.autocast(x.device.type, enabled=False):
@@ -144,9 +151,9 @@ class Analysis(nn.Module):
         self.edge = conv(3, edge_channels, 2 * EDGE_PX, EDGE_PX)
         self.to_8 = conv(edge_channels, width_8, 4, 2)
         self.from_q = conv(CONDITION_CHANNELS, width_8, 1) if sees_q else None
-        self.blocks_8 = nn.Sequential(*(ResidualBlock(width_8) for _ in range(blocks_8)))
+        self.blocks_8 = _blocks(ResidualBlock, width_8, blocks_8)
         self.to_16 = conv(width_8, width_16, 3, 2)
-        self.blocks_16 = nn.Sequential(*(ResidualBlock(width_16) for _ in range(blocks_16)))
+        self.blocks_16 = _blocks(ResidualBlock, width_16, blocks_16)
         self.to_latents = conv(width_16, latent_channels - detail_channels, 1)
         self.to_details = conv(width_8, detail_channels, 2, 2) if detail_channels else None
 
@@ -221,17 +228,24 @@ class Preview(nn.Module):
         return nn.functional.pixel_shuffle(_full_precision(self.last, features), 2)
 
 
+@dataclass(frozen=True)
+class SynthesisSizes:
+    """Channels and blocks of a synthesis."""
+
+    edge_channels: int = 32  # at 1/4 of the picture's size
+    edge_blocks: int = 1  # blocks of two 3x3 convolutions there
+    width_8: int = 128  # channels at 1/8
+    width_16: int = 256  # channels at 1/16
+    blocks_8: int = 5  # residual blocks at 1/8
+    blocks_16: int = 2  # residual blocks at 1/16
+
+
 class Synthesis(nn.Module):
     """Decoded latents -> picture."""
 
     def __init__(
         self,
-        edge_channels: int,
-        edge_blocks: int,
-        width_8: int,
-        width_16: int,
-        blocks_8: int,
-        blocks_16: int,
+        sizes: SynthesisSizes,
         latent_channels: int,
         detail_channels: int,
         prior_channels: int,
@@ -239,28 +253,24 @@ class Synthesis(nn.Module):
         """Sizes.
 
         Args:
-            edge_channels: at 1/4 of the picture's size.
-            edge_blocks: blocks of two 3x3 convolutions there.
-            width_8: channels at 1/8.
-            width_16: channels at 1/16.
-            blocks_8: residual blocks at 1/8.
-            blocks_16: residual blocks at 1/16.
+            sizes: of what lies between the latents and the picture.
             latent_channels: M.
             detail_channels: how many of them, the last ones, enter at 1/8.
-            prior_channels: of what the entropy model knows without the latents.
+            prior_channels: of the features of the hyper-latents.
         """
         super().__init__()
         self.detail_channels = detail_channels
+        width_8, width_16 = sizes.width_8, sizes.width_16
         entering = latent_channels - detail_channels + prior_channels + CONDITION_CHANNELS
         self.enter = conv(entering, width_16, 1)
         self.enter_8 = conv(detail_channels, 4 * width_8, 1) if detail_channels else None
-        self.blocks_16 = nn.Sequential(*(ResidualBlock(width_16) for _ in range(blocks_16)))
+        self.blocks_16 = _blocks(ResidualBlock, width_16, sizes.blocks_16)
         self.to_8 = conv(width_16, 4 * width_8, 1)
-        self.blocks_8 = nn.Sequential(*(ResidualBlock(width_8) for _ in range(blocks_8)))
-        self.to_4 = conv(width_8, 4 * edge_channels, 1)
-        self.edge_blocks = nn.Sequential(*(EdgeBlock(edge_channels) for _ in range(edge_blocks)))
+        self.blocks_8 = _blocks(ResidualBlock, width_8, sizes.blocks_8)
+        self.to_4 = conv(width_8, 4 * sizes.edge_channels, 1)
+        self.edge_blocks = _blocks(EdgeBlock, sizes.edge_channels, sizes.edge_blocks)
         # 3x3 at 1/4, then a shuffle: a lapped transform with windows of 12 at steps of 4.
-        self.edge = conv(edge_channels, 3 * EDGE_PX**2, 3)
+        self.edge = conv(sizes.edge_channels, 3 * EDGE_PX**2, 3)
 
     def forward(self, decoded: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
         """The picture.

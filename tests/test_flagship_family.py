@@ -22,6 +22,7 @@ from cwic.families.flagship.grid import LATENT_PX, Cells, Checkerboard, cells_of
 from cwic.families.flagship.latents import SideInformation, condition
 from cwic.families.flagship.levels import MAX_LEVEL, centred_levels
 from cwic.families.flagship.step_network import MAX_HYPER
+from cwic.families.protocol import TileStream
 
 if TYPE_CHECKING:
     from cwic.training.flagship.network import FlagshipNetwork
@@ -189,7 +190,7 @@ def test_torch_and_the_runtime_show_the_same_preview(
     analyzed = family.analyze(pixels)
     coded = analyzed.code(200)
     payload = coded.payloads()
-    found = family.decode(payload, coded.q, tiling, tiling.picture, 8)
+    found = family.decode(TileStream(payload, coded.q, tiling), tiling.picture, 8)
     with torch.no_grad():
         latents = coded.tile(0)[1]
         cells = cells_of(height, width)
@@ -367,12 +368,12 @@ def test_one_thread_and_two_give_the_same_bytes_and_the_same_pixels(
     assert not alone.transforms.two_threads(tiling)
     coded, coded_by_two = (family.analyze(pixels).code(100) for family in (alone, two))
     assert coded.payloads() == coded_by_two.payloads()
-    part = tiling.picture
-    decoded = [family.decode(coded.payloads(), coded.q, tiling, part) for family in (alone, two)]
+    stream = TileStream(coded.payloads(), coded.q, tiling)
+    decoded = [family.decode(stream, tiling.picture) for family in (alone, two)]
     np.testing.assert_array_equal(*decoded)
     np.testing.assert_array_equal(decoded[0], coded_by_two.pixels())
     with pytest.raises(BitstreamError):
-        two.decode([b"\xff" * 40], coded.q, tiling, part)
+        two.decode(stream._replace(payloads=[b"\xff" * 40]), tiling.picture)
 
 
 def test_levels_keep_the_mean_that_was_asked_for() -> None:
@@ -401,7 +402,8 @@ def test_what_the_encoder_expects_is_what_the_decoder_shows(family: Flagship) ->
     coded = family.analyze(pixels).code(77)
     assert isinstance(coded, FlagshipCoded)
     tiling = family.tiling(*pixels.shape[:2], None)
-    shown = family.decode(coded.payloads(), coded.q, tiling, tiling.picture)
+    stream = TileStream(coded.payloads(), coded.q, tiling)
+    shown = family.decode(stream, tiling.picture)
     np.testing.assert_array_equal(shown, coded.pixels())
     assert shown.shape == pixels.shape
 
@@ -417,16 +419,25 @@ def test_sizes_that_were_asked_for_are_met(tiny_flagship_codec: Codec) -> None:
     assert len(tiny_flagship_codec.encode(pixels, target_bytes=wanted, strict=True)) <= wanted
 
 
-def test_a_model_without_its_own_map_takes_masks(tiny_flagship_network: "FlagshipNetwork") -> None:
-    from cwic.training.flagship.export import build_model
+def test_a_model_without_its_own_map_takes_masks(
+    tiny_flagship_network: "FlagshipNetwork", tiny_flagship_path: Path
+) -> None:
+    import torch
 
-    family = Flagship(build_model(tiny_flagship_network, "flat", with_map=False), threads=1)
+    from cwic.training.flagship.export import AnalysisGraph
+    from cwic.training.onnx_graph import Input, onnx_graph
+
+    model = model_file.load(tiny_flagship_path)
+    pixels = Input("pixels", torch.zeros(1, 64, 128, 3, dtype=torch.uint8), (1, 2))
+    flat = AnalysisGraph(tiny_flagship_network, with_map=False)
+    graphs = model.graphs | {"analysis": onnx_graph(flat, [pixels], ["latents", "importance"])}
+    family = Flagship(dataclasses.replace(model, graphs=graphs), threads=1)
     pixels = seeded_picture(14)
     analysis = family.analyze(pixels)
     assert not analysis.code(0).level.any()
-    offset = np.zeros(analysis.importance.shape, np.float32)
-    offset[:, 0] = 1
-    assert analysis.code(0, offset).level[:, 0].min() > 2
+    emphasis = np.zeros(analysis.importance.shape, np.float32)
+    emphasis[:, 0] = 1
+    assert analysis.code(0, emphasis).level[:, 0].min() > 2
 
 
 # --- damaged models -------------------------------------------------------------------------------
