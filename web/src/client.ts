@@ -22,12 +22,12 @@ let maxWorkers = 1;
 let lastId = 0;
 
 /** A worker, and who waits for its answers. */
-interface Helper {
+interface Pooled {
   worker: Worker;
   waiting: Map<number, (reply: Reply) => void>;
 }
 
-let helpers: Helper[] = [];
+let pool: Pooled[] = [];
 
 export interface Settings {
   /** The folder of `cwic models --web`, if it is not `models/` beside this program. */
@@ -128,27 +128,27 @@ function ask(
   });
 }
 
-function leastBusy(): Helper {
-  helpers.sort((a, b) => a.waiting.size - b.waiting.size);
-  const [first] = helpers;
-  if (first && (first.waiting.size === 0 || helpers.length >= maxWorkers)) return first;
-  const started = startHelper();
-  helpers.push(started);
+function leastBusy(): Pooled {
+  pool.sort((a, b) => a.waiting.size - b.waiting.size);
+  const [first] = pool;
+  if (first && (first.waiting.size === 0 || pool.length >= maxWorkers)) return first;
+  const started = startWorker();
+  pool.push(started);
   return started;
 }
 
-function startHelper(): Helper {
+function startWorker(): Pooled {
   const worker = new Worker(workerUrl, { type: "module" });
-  const helper: Helper = { worker, waiting: new Map() };
-  worker.onmessage = ({ data }: MessageEvent<Reply>) => helper.waiting.get(data.id)?.(data);
+  const started: Pooled = { worker, waiting: new Map() };
+  worker.onmessage = ({ data }: MessageEvent<Reply>) => started.waiting.get(data.id)?.(data);
   worker.onerror = (event) => {
     event.preventDefault();
     worker.terminate();
-    helpers = helpers.filter((other) => other !== helper);
+    pool = pool.filter((other) => other !== started);
     const message = `the decoder's worker failed: ${event.message ?? "it cannot be loaded"}`;
-    for (const [id, done] of helper.waiting) done({ id, error: { name: "CodecError", message } });
+    for (const [id, done] of started.waiting) done({ id, error: { name: "CodecError", message } });
   };
-  return helper;
+  return started;
 }
 
 function imageData({ data, width, height }: Pixels): ImageData {
