@@ -10,7 +10,8 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
 from cwic.families.protocol import Allocation, Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
-from cwic.image import MAX_PIXELS, Picture, Source, read_picture
+from cwic.image import MAX_PIXELS, Picture, Source, read_picture, without_hidden_colours
 from cwic.picture_file import alpha_of, pack_picture, shown
 from cwic.rate_control import Answer, Candidate, at_psnr, at_same_size, at_size
 from cwic.request import DEFAULT_QUALITY, Request
@@ -75,6 +76,14 @@ class Codec:
             raise ModelError(f"model {model.name}: expected min_q <= max_q, found {rates}")
         self.name = model.name
         self.identity = model.identity
+        self._source = model.path or model
+        self._threads = threads
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By name or path: sessions cannot be copied, and a model is megabytes.
+        if isinstance(self._source, model_file.ModelFile):
+            return partial(Codec, threads=self._threads), (self._source,)
+        return _loaded_again, (_name_or_path(self._source), self.identity, self._threads)
 
     @classmethod
     def load(
@@ -142,6 +151,8 @@ class Codec:
         """
         max_pixels = request.max_pixels or MAX_PIXELS
         picture = read_picture(image, keep_metadata=request.keep_metadata, max_pixels=max_pixels)
+        if request.lossless != "always":
+            picture = without_hidden_colours(picture)
         emphasis = emphasis_of(
             picture.pixels,
             self._family.cell_px,
@@ -297,3 +308,23 @@ def loaded_for(
     if model is None:
         model = str(model_file.find_identity(header.identity))
     return loaded(model, threads, for_decoding=True)
+
+
+def _name_or_path(path: Path) -> str:
+    """What a model file is loaded by: its name if it is bundled, wherever the package lies."""
+    bundled = [info.name for info in model_file.bundled_models() if info.path == path]
+    return bundled[0] if bundled else str(path.absolute())
+
+
+def _loaded_again(name_or_path: str, identity: bytes, threads: int | None) -> Codec:
+    """What a pickled codec was.
+
+    Raises:
+        ModelError: the model is not here, or is another one by now.
+    """
+    codec = loaded(name_or_path, threads)
+    if codec.identity != identity:
+        raise ModelError(
+            f"{name_or_path}: expected model {identity.hex()}, found {codec.identity.hex()}"
+        )
+    return codec

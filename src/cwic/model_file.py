@@ -14,7 +14,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class ModelFile:
     graphs: Mapping[str, bytes]  # ONNX, by name; "analysis" and "synthesis" among them
     arrays: dict[str, Array]
     identity: bytes  # 8 bytes
+    path: Path | None = None  # where it was loaded from
 
 
 def build(
@@ -160,7 +161,7 @@ def load(path: Path, *, for_decoding: bool = False) -> ModelFile:
             f"{path}: damaged: expected identity {manifest['identity']}, "
             f"found {model.identity.hex()}"
         )
-    return model
+    return replace(model, path=path)
 
 
 def read_info(path: Path) -> ModelInfo:

@@ -1,4 +1,4 @@
-"""What was asked for of one picture: the only place where such wishes are checked.
+"""What was asked for of one picture: the only place where that is checked.
 
 Imports nothing heavy. What a request means is left to `rate_control` (size and PSNR), the families
 (quality), `saliency` (masks) and `choice` (lossless).

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic.engine import new_session
+from cwic.engine import Session
 from cwic.errors import CodecWarning, ImageError, ModelError, NotBuiltError
 from cwic.families.protocol import Emphasis
 from cwic.image import Source, pad_to_multiple, read_picture
@@ -165,10 +165,10 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
     except ValueError as error:
         raise ModelError(f"{name}: {error}") from error
     try:
-        session = new_session(graph)
+        session = Session(graph)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise ModelError(f"{name}: no graph that can be run: {error}") from error
-    inputs = session.get_inputs()
+    inputs = session.inputs
     shape = inputs[0].shape if inputs else []
     fits = (
         len(inputs) == 1
@@ -190,7 +190,7 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
         resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
         planes = np.ascontiguousarray(resized.transpose(2, 0, 1)[None]) / 255
         try:
-            found = np.asarray(session.run(None, {inputs[0].name: planes})[0], np.float32)
+            found = np.asarray(session.run(planes)[0], np.float32)
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             reason = " ".join(str(error).split())[:200]
             raise ModelError(

@@ -201,6 +201,36 @@ def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
     )
 
 
+class _Inputs(NamedTuple):
+    """What a person sets on the page: the parts of Gradio, or what they hold."""
+
+    dropped: Any
+    editor: Any
+    aim: Any
+    quality: Any
+    bpp: Any
+    size: Any
+    strength: Any
+    by_itself: Any
+    model: Any
+    lossless: Any
+    against: Any
+
+    def controls(self) -> Controls:
+        """What they hold, in short."""
+        amount = {_QUALITY: self.quality, _BPP: self.bpp, _SIZE: self.size}[self.aim]
+        return Controls(self.aim, amount, self.strength, self.by_itself, self.model, self.lossless)
+
+
+class _Outputs(NamedTuple):
+    """What the page shows."""
+
+    said: Any
+    shown: Any
+    bits: Any
+    download: Any
+
+
 def page(models: Sequence[str]) -> Any:
     """The page, a Gradio `Blocks`.
 
@@ -208,7 +238,6 @@ def page(models: Sequence[str]) -> Any:
         models: to choose from, names or paths; the first is chosen.
     """
     gr = _gradio()
-    others = [(codec.label, codec.name) for codec in installed()]
     # Uploads and results are forgotten after an hour.
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
@@ -216,120 +245,129 @@ def page(models: Sequence[str]) -> Any:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
-                aim = gr.Radio([_QUALITY, _BPP, _SIZE], value=_QUALITY, label="ask for")
-                quality = gr.Slider(
-                    0, 100, DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality"
-                )
-                bpp = gr.Slider(0.05, 2, 0.5, step=0.01, label=_BPP, visible=False)
-                size = gr.Number(50, label=_SIZE, minimum=0.1, visible=False)
-                with gr.Accordion("where it matters (the size stays)", open=True):
-                    editor = gr.ImageEditor(
-                        label="paint here",
-                        type="pil",
-                        sources=(),
-                        transforms=(),
-                        layers=False,
-                        brush=gr.Brush(
-                            default_size=40, colors=["rgb(255, 60, 60)"], color_mode="fixed"
-                        ),
-                        elem_id="editor",
-                    )
-                    strength = gr.Slider(0, 4, 1, step=0.1, label="strength")
-                    by_itself = gr.Checkbox(
-                        label="find it by itself", visible=has_detector(), value=False
-                    )
-                model = gr.Dropdown(list(models), value=models[0], label="model")
-                lossless = gr.Radio(
-                    list(LOSSLESS), value=LOSSLESS[0], label="keep it whole, with nothing lost"
-                )
-                against = gr.CheckboxGroup(
-                    others,
-                    value=[name for _, name in others if name in _COMPARED_AT_FIRST],
-                    label="compare with, at the same size",
-                )
-                again = gr.Button("encode", variant="primary")
+                inputs, again = _inputs(gr, models)
             with gr.Column(scale=3):
-                said = gr.Markdown(_BEGIN, elem_id="report")
-                shown = gr.HTML(elem_id="shown")
-                download = gr.DownloadButton("download", visible=False, elem_id="download")
-                bits = gr.Image(
-                    label="importance map, and where the bits went",
-                    format="png",
-                    interactive=False,
-                    visible=False,
-                    elem_id="map",
-                )
-        outputs = [said, shown, bits, download]
-        controls = [dropped, editor, aim, quality, bpp, size, strength, by_itself, model]
-        controls += [lossless, against]
+                outputs = _outputs(gr)
 
         def show_amount(aim: str) -> list[Any]:
             return [gr.update(visible=aim == name) for name in (_QUALITY, _BPP, _SIZE)]
 
-        def start(path: str | None) -> Any:
-            """A canvas of what was dropped."""
-            if path is None or _is_file(path):
-                return None
-            with _said():
-                picture = to_pil(read_picture(path)).convert("RGB")
-            picture.thumbnail((_CANVAS_PX, _CANVAS_PX))
-            return {"background": picture, "layers": [], "composite": None}
-
-        def work(
-            path: str | None,
-            editor: dict[str, Any] | None,
-            aim: str,
-            quality: float,
-            bpp: float,
-            size: float,
-            strength: float,
-            by_itself: bool,
-            model: str,
-            lossless: str,
-            against: list[str],
-        ) -> Iterator[list[Any]]:
-            if path is None:
-                nothing = gr.update(visible=False)
-                yield [_BEGIN, "", nothing, nothing]
-                return
-            name = Path(path).name
-            # Gradio copies what is given for a download before it asks for more.
-            with _said(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
-                if _is_file(path):
-                    found = opened(path)
-                    file = Path(folder, name).with_suffix(".png")
-                    data = encode_image(found.decoded, "PNG")
-                else:
-                    amount = {_QUALITY: quality, _BPP: bpp, _SIZE: size}[aim]
-                    asked = Controls(aim, amount, strength, by_itself, model, lossless)
-                    found = coded(path, asked, painted(editor))
-                    file, data = Path(folder, name).with_suffix(".cwic"), found.data
-                file.write_bytes(data)
-                for warning in found.warnings:
-                    gr.Warning(warning)
-                yield [
-                    found.summary,
-                    frame(name, found, ()),
-                    gr.update(value=found.map, visible=True),
-                    gr.update(value=str(file), visible=True, label=f"download {file.name}"),
-                ]
-                if against and found.original is not None:
-                    yield [gr.skip(), frame(name, found, against), gr.skip(), gr.skip()]
-
-        aim.change(show_amount, aim, [quality, bpp, size])
+        inputs.aim.change(show_amount, inputs.aim, [inputs.quality, inputs.bpp, inputs.size])
         does: dict[str, Any] = {
-            "fn": work,
-            "inputs": controls,
-            "outputs": outputs,
-            "show_progress_on": shown,
+            "fn": _work,
+            "inputs": list(inputs),
+            "outputs": list(outputs),
+            "show_progress_on": outputs.shown,
         }
-        dropped.upload(start, dropped, editor).then(**does)
-        dropped.clear(**does)
+        inputs.dropped.upload(_canvas, inputs.dropped, inputs.editor).then(**does)
+        inputs.dropped.clear(**does)
         again.click(**does)
-        for slider in (quality, bpp, strength):
+        for slider in (inputs.quality, inputs.bpp, inputs.strength):
             slider.release(**does)
     return blocks
+
+
+def _inputs(gr: Any, models: Sequence[str]) -> tuple[_Inputs, Any]:
+    """The left column, and its button."""
+    others = [(codec.label, codec.name) for codec in installed()]
+    dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
+    aim = gr.Radio([_QUALITY, _BPP, _SIZE], value=_QUALITY, label="ask for")
+    quality = gr.Slider(0, 100, DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality")
+    bpp = gr.Slider(0.05, 2, 0.5, step=0.01, label=_BPP, visible=False)
+    size = gr.Number(50, label=_SIZE, minimum=0.1, visible=False)
+    with gr.Accordion("where it matters (the size stays)", open=True):
+        editor = gr.ImageEditor(
+            label="paint here",
+            type="pil",
+            sources=(),
+            transforms=(),
+            layers=False,
+            brush=gr.Brush(default_size=40, colors=["rgb(255, 60, 60)"], color_mode="fixed"),
+            elem_id="editor",
+        )
+        strength = gr.Slider(0, 4, 1, step=0.1, label="strength")
+        by_itself = gr.Checkbox(label="find it by itself", visible=has_detector(), value=False)
+    model = gr.Dropdown(list(models), value=models[0], label="model")
+    lossless = gr.Radio(list(LOSSLESS), value=LOSSLESS[0], label="keep it whole, with nothing lost")
+    against = gr.CheckboxGroup(
+        others,
+        value=[name for _, name in others if name in _COMPARED_AT_FIRST],
+        label="compare with, at the same size",
+    )
+    again = gr.Button("encode", variant="primary")
+    return (
+        _Inputs(
+            dropped=dropped,
+            editor=editor,
+            aim=aim,
+            quality=quality,
+            bpp=bpp,
+            size=size,
+            strength=strength,
+            by_itself=by_itself,
+            model=model,
+            lossless=lossless,
+            against=against,
+        ),
+        again,
+    )
+
+
+def _outputs(gr: Any) -> _Outputs:
+    """The right column."""
+    return _Outputs(
+        said=gr.Markdown(_BEGIN, elem_id="report"),
+        shown=gr.HTML(elem_id="shown"),
+        download=gr.DownloadButton("download", visible=False, elem_id="download"),
+        bits=gr.Image(
+            label="importance map, and where the bits went",
+            format="png",
+            interactive=False,
+            visible=False,
+            elem_id="map",
+        ),
+    )
+
+
+def _canvas(path: str | None) -> Any:
+    """What was dropped, to be painted on."""
+    if path is None or _is_file(path):
+        return None
+    with _said():
+        picture = to_pil(read_picture(path)).convert("RGB")
+    picture.thumbnail((_CANVAS_PX, _CANVAS_PX))
+    return {"background": picture, "layers": [], "composite": None}
+
+
+def _work(*held: Any) -> Iterator[list[Any]]:
+    """What the outputs show of what the inputs hold: our file first, then beside others."""
+    gr = _gradio()
+    inputs = _Inputs(*held)
+    if inputs.dropped is None:
+        nothing = gr.update(visible=False)
+        yield [_BEGIN, "", nothing, nothing]
+        return
+    path, name = inputs.dropped, Path(inputs.dropped).name
+    # Gradio copies what is given for a download before it asks for more.
+    with _said(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
+        if _is_file(path):
+            found = opened(path)
+            file = Path(folder, name).with_suffix(".png")
+            data = encode_image(found.decoded, "PNG")
+        else:
+            found = coded(path, inputs.controls(), painted(inputs.editor))
+            file, data = Path(folder, name).with_suffix(".cwic"), found.data
+        file.write_bytes(data)
+        for warning in found.warnings:
+            gr.Warning(warning)
+        yield [
+            found.summary,
+            frame(name, found, ()),
+            gr.update(value=found.map, visible=True),
+            gr.update(value=str(file), visible=True, label=f"download {file.name}"),
+        ]
+        if inputs.against and found.original is not None:
+            yield [gr.skip(), frame(name, found, inputs.against), gr.skip(), gr.skip()]
 
 
 def serve(
