@@ -69,6 +69,25 @@ describe("in Chromium", { skip: missing }, () => {
     });
   }
 
+  test("several workers give the same pictures, and one that cannot start an error", async () => {
+    const found = await page.evaluate(async (files) => {
+      const cwic = await import("./cwic.js?several");
+      cwic.configure({ workers: 3, models: "models/" });
+      const all = await Promise.all(files.map(async (file) => {
+        const data = await (await fetch(file)).arrayBuffer();
+        const expected = await window.cwic.decode(data);
+        const pixels = await cwic.decode(data);
+        return pixels.data.every((sample, i) => sample === expected.data[i]);
+      }));
+      const broken = await import("./cwic.js?broken");
+      broken.configure({ worker: "nothing.js" });
+      const error = await broken.decode(new Uint8Array(8)).catch((caught) => caught.name);
+      return { all, error };
+    }, names.map((name) => `${name}.cwic`));
+    assert.ok(found.all.length >= 7 && found.all.every(Boolean));
+    assert.equal(found.error, "CodecError");
+  });
+
   test("a PNG file is the picture with its transparency", async () => {
     const file = await page.evaluate(async () => {
       const data = await (await fetch("cwic-alpha.cwic")).arrayBuffer();
