@@ -1,4 +1,4 @@
-"""What the chunks of a PNG file say of its samples comes with the picture, or a warning says not."""
+"""What the chunks of a PNG file say of its samples comes with the picture, or a warning does."""
 
 import io
 import struct
