@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["METRICS", "Metric", "Quality", "decibel", "psnr_db"]
+__all__ = ["METRICS", "Metric", "Quality", "decibel"]
 
 
 class Quality(NamedTuple):
