@@ -105,7 +105,7 @@ def tiny_codec(tiny_model_path: Path) -> Codec:
 
 @pytest.fixture(scope="session")
 def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
-    """A seeded network of the `cwic` family that nobody trained, but lively in every part."""
+    """A seeded network of the `flagship` family that nobody trained, but lively in every part."""
     import torch
 
     from cwic.training.flagship.network import FastConfig, FlagshipConfig, FlagshipNetwork

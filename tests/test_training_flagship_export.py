@@ -95,9 +95,9 @@ def test_a_model_of_other_sizes_of_another_family_or_with_holes_is_refused(
     model_file.save(export_cvpr2018.build_model(tiny_network, "untrained"), untrained)
     with pytest.raises(TrainingError, match=r"expected weights of .* found none"):
         restored_weights(untrained, tiny_network)
-    with pytest.raises(TrainingError, match="expected a model of family cwic, found cvpr2018"):
+    with pytest.raises(TrainingError, match="expected a model of family flagship, found cvpr2018"):
         restored_weights(tiny_model_path, tiny_flagship_network)
-    with pytest.raises(TrainingError, match="expected a model of family cvpr2018, found cwic"):
+    with pytest.raises(TrainingError, match="expected a model of family cvpr2018, found flagship"):
         restored_weights(tiny_flagship_path, tiny_network)
     network = with_biases(tiny_flagship_network)
     model_file.save(export_flagship.build_model(network, "right"), tmp_path / "right.cwicmodel")

@@ -1,4 +1,4 @@
-r"""Entropy model of the `cwic` family: what a decoder can know of a symbol before it reads it.
+r"""Entropy model of the `flagship` family: what a decoder can know of a symbol before it reads it.
 
 Latents are coded in groups of channels, each group in two passes over a checkerboard, so that
 2 x groups parallel steps do it all. Two networks of one shape walk these steps side by side:

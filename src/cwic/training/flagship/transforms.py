@@ -1,4 +1,4 @@
-"""Transforms of the `cwic` family: picture -> latents at 1/16, and back.
+"""Transforms of the `flagship` family: picture -> latents at 1/16, and back.
 
 Nearly all the work is done at 1/8 and 1/16. Between the picture and 1/8 lie a few channels at 1/4
 and convolutions that overlap on both sides of every boundary: a transform that cuts the picture
