@@ -25,7 +25,7 @@ from cwic.families.protocol import (
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
-FAMILY = "cwic"
+FAMILY = "flagship"
 
 # Larger pictures are coded in tiles of this side, whose latents are predicted from no other tile.
 MAX_UNDIVIDED_PIXELS = 2**22
