@@ -114,7 +114,7 @@ class Flagship:
         def decoded(number: int) -> CodedLatents:
             return self._decode_tile(payloads, q, tiling, number, num_groups)
 
-        self.transforms.prepare(tiling, view.graph)
+        self.transforms.prepare(tiling, view)
         pixels = self.transforms.synthesize(decoded, tiling, part, view)
         return pixels if is_preview else shrunk(pixels, reduce)
 
@@ -175,7 +175,6 @@ class FlagshipAnalysis:
         self.importance = np.empty((cells.height, cells.width), np.float32)
         self._latents: dict[int, npt.NDArray[np.float32]] = {}
         keeps = height * width <= _MAX_KEPT_PIXELS
-        family.transforms.prepare(tiling, "hyper_analysis")
 
         def analyze(number: int) -> None:
             latents, importance = family.transforms.analyze(picture, tiling, number)
