@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
 GOLDEN = Path(__file__).resolve().parent / "data" / "golden"
-MODEL = GOLDEN / "cwic.cwicmodel"
+MODEL = GOLDEN / "flagship.cwicmodel"
 
 # Encodes on two threads of ONNX Runtime, then says which sockets are open.
 USE = f"""

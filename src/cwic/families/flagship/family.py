@@ -114,7 +114,7 @@ class Flagship:
         def decoded(number: int) -> CodedLatents:
             return self._decode_tile(stream, number, num_groups=num_groups)
 
-        self.transforms.prepare(stream.tiling, view.graph)
+        self.transforms.prepare(stream.tiling, view)
         pixels = self.transforms.synthesize(decoded, stream.tiling, part, view)
         return pixels if is_preview else shrunk(pixels, reduce)
 
@@ -158,7 +158,7 @@ class Flagship:
             self._allocate(stream.tiling.tiles[number], coded, result)
             return coded
 
-        self.transforms.prepare(stream.tiling, FULL.graph)
+        self.transforms.prepare(stream.tiling, FULL)
         tiling = stream.tiling
         return self.transforms.synthesize(decoded, tiling, tiling.picture, FULL), result
 
@@ -181,7 +181,6 @@ class FlagshipAnalysis:
         self.importance = np.empty((cells.height, cells.width), np.float32)
         self._latents: dict[int, npt.NDArray[np.float32]] = {}
         keeps = height * width <= _MAX_KEPT_PIXELS
-        family.transforms.prepare(tiling, "hyper_analysis")
 
         def analyze(number: int) -> None:
             latents, importance = family.transforms.analyze(picture, tiling, number)
