@@ -18,6 +18,7 @@ from PIL import Image
 
 from cwic import bitstream, model_file
 from cwic.alpha_plane import pack_alpha, unpack_alpha
+from cwic.defaults import DEFAULT_QUALITY, LOSSLESS, MAX_PIXELS, MAX_ROI_STRENGTH
 from cwic.errors import (
     CodecWarning,
     ModelError,
@@ -29,7 +30,6 @@ from cwic.families.flagship import family as flagship
 from cwic.families.protocol import Allocation, Analyzed, Family, Offset, shrunk
 from cwic.families.tiling import Tiling, part_of
 from cwic.image import (
-    MAX_PIXELS,
     Metadata,
     Mode,
     Picture,
@@ -57,8 +57,6 @@ _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
     flagship.FAMILY: flagship.Flagship,
 }
 
-DEFAULT_QUALITY = 50.0
-
 # How close a size or a PSNR must come to count as what was asked for.
 _SIZE_TOLERANCE = 0.005
 _PSNR_TOLERANCE_DB = 0.05
@@ -66,16 +64,12 @@ _PSNR_TOLERANCE_DB = 0.05
 # What a mask may change the size by where only a quality was asked for.
 _SAME_SIZE_TOLERANCE = 0.003
 
-# A mask that varies by less is none; the strongest one.
+# A mask that varies by less is none.
 _EVEN = 1e-3
-_MAX_STRENGTH = 4.0
 
 # Nearest results this far off are worth a warning.
 _SIZE_WARNING = 0.05
 _PSNR_WARNING_DB = 0.25
-
-# What `lossless` may be.
-LOSSLESS = ("auto", "never", "always")
 
 # Where a quality is asked for, nothing lost is worth a quarter more.
 _WHOLE_MAY_BE_LARGER = 1.25
@@ -187,8 +181,10 @@ class Codec:
             TargetError: `strict` and the target cannot be met.
             ValueError: an argument out of range, or more than one target.
         """
-        if not (math.isfinite(roi_strength) and 0 <= roi_strength <= _MAX_STRENGTH):
-            raise ValueError(f"roi_strength: expected 0 to {_MAX_STRENGTH}, found {roi_strength}")
+        if not (math.isfinite(roi_strength) and 0 <= roi_strength <= MAX_ROI_STRENGTH):
+            raise ValueError(
+                f"roi_strength: expected 0 to {MAX_ROI_STRENGTH}, found {roi_strength}"
+            )
         _check_targets(quality=quality, bpp=bpp, target_bytes=target_bytes, psnr_db=psnr_db)
         if lossless not in LOSSLESS:
             raise ValueError(f"lossless: expected one of {LOSSLESS}, found {lossless!r}")

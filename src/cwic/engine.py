@@ -12,7 +12,7 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime
 
-from cwic.errors import CodecError, ModelError
+from cwic.errors import CodecError, ModelError, reason
 from cwic.model_file import ModelFile
 
 # A command's standard error belongs to the command.
@@ -66,11 +66,10 @@ class Engine:
                 None, dict(zip(names, inputs, strict=True))
             )
         except Exception as error:  # ONNX Runtime's exceptions share no public base
-            reason = " ".join(str(error).split())[:200]
             shapes = ", ".join(str(value.shape) for value in inputs)
             raise CodecError(
                 f"model {self._name}: {graph} of an array of shape {shapes} failed, "
-                f"for want of memory perhaps: {reason}"
+                f"for want of memory perhaps: {reason(error)[:200]}"
             ) from error
         return result
 

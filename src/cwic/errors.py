@@ -11,8 +11,8 @@
 
     CodecWarning (a UserWarning)    the result is usable, but is not quite what was asked for
 
-A message names what was found and what was expected. Where and when each one is raised is left to
-the modules that raise it.
+A message names what was found and what was expected; `reason` makes a line of any exception. Where
+and when each one is raised is left to the modules that raise it.
 """
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "TargetError",
     "TrainingError",
     "UnknownModelError",
+    "reason",
 ]
 
 
@@ -65,3 +66,16 @@ class NotBuiltError(CodecError):
 
 class CodecWarning(UserWarning):
     """The result is usable but differs from what was asked for: nearest size, 8 of 16 bits, ..."""
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, as one line that stands at the end of a message.
+
+    Errors of the system are in the system's words, without number and file name: the message names
+    the file. An exception without text is named by its class. The line may be long: libraries put
+    whole paragraphs into their exceptions.
+    """
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from cwic.atomic_file import remove_leftovers, write_file
-from cwic.errors import CodecError, NotBuiltError
+from cwic.errors import CodecError, NotBuiltError, reason
 
 __all__ = ["Folder", "LocalFolder", "UrlFolder", "folder_at"]
 
@@ -218,6 +218,4 @@ def _codec_errors(name: str) -> Iterator[None]:
     except (CodecError, OSError):
         raise
     except Exception as error:
-        raise CodecError(
-            f"{name}: {' '.join(str(error).split()) or type(error).__name__}"
-        ) from error
+        raise CodecError(f"{name}: {reason(error)}") from error

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from cwic.atomic_file import write_file
-from cwic.errors import CodecWarning, ImageError
+from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
+from cwic.errors import CodecWarning, ImageError, reason
 
 __all__ = [
-    "MAX_PIXELS",
     "Metadata",
     "Mode",
     "Picture",
@@ -46,11 +46,6 @@ __all__ = [
 _Sample = TypeVar("_Sample", bound=np.generic)
 
 Source = str | os.PathLike[str] | BinaryIO | Image.Image | NDArray[Any]
-
-# The size at which Pillow's own protection refuses a file: twice its MAX_IMAGE_PIXELS.
-MAX_PIXELS = 2 * 89_478_485
-# A longer block would not be read back: it is over the default limit of the container.
-_MAX_METADATA_BYTES = 16 * 2**20
 
 
 class Mode(IntEnum):
@@ -282,7 +277,7 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
     try:
         return _save(image, known, options)
     except Exception as error:  # Pillow's plugins raise nearly anything
-        failure = ImageError(f"cannot encode {known.name}: {_reason(error)}")
+        failure = ImageError(f"cannot encode {known.name}: {reason(error)}")
         failure.__cause__ = error
     if options.pop("exif", None) is None:
         raise failure
@@ -339,7 +334,7 @@ class _Format(NamedTuple):
     """For Pillow's `save`."""
     has_alpha: bool
     has_metadata: bool
-    max_block_bytes: int = _MAX_METADATA_BYTES
+    max_block_bytes: int = MAX_METADATA_BYTES
     """Of one EXIF or XMP block."""
 
 
@@ -415,10 +410,6 @@ def _name_of(source: Source) -> str:
     return name if isinstance(name, str) else "picture"
 
 
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
 @contextlib.contextmanager
 def _naming_failures(name: str) -> Iterator[None]:
     """Turns whatever is raised inside into an `ImageError` about `name`."""
@@ -431,7 +422,7 @@ def _naming_failures(name: str) -> Iterator[None]:
     except Exception as error:
         # The readers of damaged files raise OSError, SyntaxError, ValueError, struct.error,
         # ZeroDivisionError, DecompressionBombError and more; Pillow lists them nowhere.
-        raise ImageError(f"cannot read {name}: {_reason(error)}") from error
+        raise ImageError(f"cannot read {name}: {reason(error)}") from error
 
 
 def _open_path(path: str | os.PathLike[str]) -> BinaryIO:
@@ -441,7 +432,7 @@ def _open_path(path: str | os.PathLike[str]) -> BinaryIO:
     except FileNotFoundError as error:
         raise ImageError(f"no such file: {name}") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise ImageError(f"cannot read {name}: {_reason(error)}") from error
+        raise ImageError(f"cannot read {name}: {reason(error)}") from error
 
 
 def _from_file(file: BinaryIO, keep_metadata: bool, max_pixels: int, notes: list[str]) -> Picture:
@@ -532,7 +523,7 @@ def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
                 outputMode="RGB",
             )
         except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-            notes.append(f"its CMYK profile cannot be used: {_reason(error)}")
+            notes.append(f"its CMYK profile cannot be used: {reason(error)}")
         else:
             assert converted is not None  # only `inPlace=True` returns nothing
             return converted
@@ -630,7 +621,7 @@ def _metadata(image: Image.Image, notes: list[str]) -> tuple[Metadata, int]:
             exif = _exif_of_tags(tags)
     except Exception as error:  # the picture is worth more than the description of its camera
         exif = None
-        notes.append(f"its damaged EXIF block is left out: {_reason(error)}")
+        notes.append(f"its damaged EXIF block is left out: {reason(error)}")
     return (
         Metadata(
             _usable("ICC profile", icc, notes),
@@ -645,7 +636,8 @@ def _usable(name: str, block: object, notes: list[str]) -> bytes | None:
     """A block of metadata that is there and can be kept."""
     if not isinstance(block, bytes) or not block:
         return None
-    if len(block) > _MAX_METADATA_BYTES:
+    # A longer block would not be read back from a .cwic file.
+    if len(block) > MAX_METADATA_BYTES:
         notes.append(f"its {name} of {len(block)} bytes is left out")
         return None
     return block

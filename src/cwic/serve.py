@@ -20,7 +20,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from cwic import bitstream, model_file
-from cwic.codec import DEFAULT_QUALITY, LOSSLESS, Codec, loaded, loaded_for
+from cwic.codec import Codec, loaded, loaded_for
+from cwic.defaults import DEFAULT_QUALITY, LOSSLESS
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed

@@ -668,8 +668,9 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
 
 def _reached_psnr_db(picture: Any, data: bytes, options: argparse.Namespace) -> float:
     """PSNR of a file against the picture it was made of, over R, G and B."""
+    from cwic.defaults import MAX_PIXELS
     from cwic.evaluation.compare import psnr_db
-    from cwic.image import MAX_PIXELS, read_picture
+    from cwic.image import read_picture
 
     if isinstance(picture, io.BytesIO):
         picture.seek(0)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cwic.errors import CodecError, NotBuiltError
+from cwic.errors import CodecError, NotBuiltError, reason
 
 __all__ = [
     "FeatureDistance",
@@ -290,7 +290,7 @@ class FeatureDistance(nn.Module):
             wanted = {name: found[name].float() for name in network.state_dict()}
             network.load_state_dict(wanted)
         except OSError as error:
-            raise CodecError(f"{trunk}: cannot be read: {error.strerror or error}") from error
+            raise CodecError(f"{trunk}: cannot be read: {reason(error)}") from error
         except (
             pickle.UnpicklingError,
             EOFError,
@@ -300,8 +300,8 @@ class FeatureDistance(nn.Module):
             AttributeError,
             IndexError,
         ) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CodecError(f"{trunk}: expected weights of SqueezeNet v1.1: {reason}") from error
+            why = reason(error)[:200]
+            raise CodecError(f"{trunk}: expected weights of SqueezeNet v1.1: {why}") from error
         return cls(network, bundled_weights() if weights is None else weights)
 
     def differences(self, reference: Tensor, decoded: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from cwic.errors import TrainingError
+from cwic.errors import TrainingError, reason
 from cwic.training.data import DataConfig
 from cwic.training.model.flagship import PICTURE_MULTIPLE, FlagshipConfig
 from cwic.training.model.network import Cvpr2018Config
@@ -194,7 +194,7 @@ def load_config(path: Path) -> TrainConfig:
         with path.open("rb") as file:
             table = tomllib.load(file)
     except OSError as error:
-        raise TrainingError(f"{path}: cannot read the configuration: {error.strerror}") from error
+        raise TrainingError(f"{path}: cannot read the configuration: {reason(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path}: expected TOML, found {error}") from error
     return config_from_table(table, str(path))

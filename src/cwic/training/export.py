@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from cwic import model_file
-from cwic.errors import TrainingError
+from cwic.errors import TrainingError, reason
 from cwic.training import export_cvpr2018, export_flagship
 from cwic.training.checkpoint import load_weights
 from cwic.training.model.flagship import FlagshipNetwork
@@ -47,8 +47,8 @@ def export_checkpoint(
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise TrainingError(f"{checkpoint}: does not fit its network: {reason}") from error
+        why = reason(error)
+        raise TrainingError(f"{checkpoint}: does not fit its network: {why}") from error
     if isinstance(network, Cvpr2018Network):
         model = export_cvpr2018.build_model(network, name)
     else:
