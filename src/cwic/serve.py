@@ -1,8 +1,8 @@
 """The local page of `cwic serve`: drop a picture, ask for a size, paint where it matters, compare.
 
-Owns what stands on the page and what its controls do. What a file is, a comparison or a map of the
-bits is left to `Codec`, :mod:`cwic.evaluation.compare` and :mod:`cwic.view`, the server to Gradio.
-Nothing on the page is loaded from elsewhere, and nothing is sent elsewhere.
+Owns the layout of the page and what its controls do. Files are left to `Codec`, comparisons to
+:mod:`cwic.evaluation.compare`, maps of the bits to :mod:`cwic.view`, and the server to Gradio. The
+page loads nothing from elsewhere and sends nothing elsewhere.
 """
 
 import os
@@ -21,8 +21,15 @@ from PIL import Image
 
 from cwic import bitstream, model_file
 from cwic.codec import Codec, loaded, loaded_for
-from cwic.defaults import DEFAULT_QUALITY, LOSSLESS
-from cwic.errors import CodecError, CodecWarning, NotBuiltError
+from cwic.defaults import (
+    CODEC_SUFFIX,
+    DEFAULT_QUALITY,
+    LOSSLESS,
+    MAX_ROI_STRENGTH,
+    MAX_UPLOAD_BYTES,
+    PORT,
+)
+from cwic.errors import CodecError, CodecWarning, NotBuiltError, reason
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed
 from cwic.image import encode_image, read_picture, to_pil
@@ -30,85 +37,83 @@ from cwic.saliency import has_detector
 from cwic.view import overlay
 from cwic.whole import WholeReader
 
-__all__ = [
-    "DEFAULT_PORT",
-    "MAX_UPLOAD_BYTES",
-    "Coded",
-    "Wish",
-    "coded",
-    "frame",
-    "opened",
-    "page",
-    "painted",
-    "serve",
-]
-
-DEFAULT_PORT = 7860
-MAX_UPLOAD_BYTES = 100 * 10**6
+__all__ = ["Coded", "Settings", "coded", "frame", "opened", "page", "painted", "serve"]
 
 TITLE = "cwic: pictures small, and good where it matters"
 
 _BEGIN = """
 ### Drop a picture to begin
 
-- It is encoded and shown beside other codecs at the same size. Move the quality, or ask for a size.
-- Paint over what matters and press *encode*: bits move there, the size stays.
-- Download the `.cwic` file. Dropped here, it becomes a picture again.
+- The page encodes it and compares it with other codecs at the same size. Choose quality or size.
+- Paint over what matters and press *encode*: bits move there, and the size stays.
+- Download the `.cwic` file. Drop it here to turn it into a picture again.
 
-All of it happens on the machine that serves this page.
+Everything happens on the machine that serves this page.
 """
 
-# What can be asked for, as it stands on the page.
+# What a person can choose a target for, as the page names it, and the argument of `encode`.
 _QUALITY, _BPP, _SIZE = "quality", "bits per pixel", "size in kB"
+_TARGETS = {_QUALITY: "quality", _BPP: "bpp", _SIZE: "target_bytes"}
 
-# Above and below the body of a page in a frame, and a little more, lest a bar to scroll appear.
+# Above and below the body of a page in a frame, and a little more, so that no scroll bar appears.
 _FRAME_MARGINS_PX = 72
 
+# Selected when the page opens.
 _COMPARED_AT_FIRST = ("jpeg", "webp", "avif")
 
-# A picture to paint on needs no more.
+# Longest side of the picture to paint on.
 _CANVAS_PX = 640
-# Larger pictures are compared by their middle, for the browser's sake.
+# The page shows the middle of larger pictures, which a browser could not handle.
 _SHOWN_PX = 2048
 
 
-class Wish(NamedTuple):
-    """What the controls say."""
+class Settings(NamedTuple):
+    """What the controls of the page are set to."""
 
-    aim: str = _QUALITY
-    amount: float = DEFAULT_QUALITY  # of the quality, of bits per pixel or of kB
-    strength: float = 1.0  # of what was painted
-    by_itself: bool = False  # saliency
+    target: str = _QUALITY
+    amount: float = DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
+    strength: float = 1.0  # how much the painted mask counts
+    find_saliency: bool = False
     model: str | None = None
     lossless: str = LOSSLESS[0]
 
+    def request(self) -> dict[str, Any]:
+        """The arguments of `Codec.encode`, without the mask."""
+        amount = round(1000 * self.amount) if self.target == _SIZE else self.amount
+        return {
+            _TARGETS[self.target]: amount,
+            "roi_strength": self.strength,
+            "saliency": self.find_saliency,
+            "lossless": self.lossless,
+        }
+
 
 class Coded(NamedTuple):
-    """What came of it, or what a file holds."""
+    """A `.cwic` file and all that the page shows of it."""
 
-    original: Image.Image | None  # RGB; None if all there is is the file
+    original: Image.Image | None  # RGB; None if the file was opened and not made here
     data: bytes  # the .cwic file
     decoded: Image.Image
     map: Image.Image  # where the bits went
-    summary: str  # one line
+    summary: str  # one line of Markdown
     warnings: tuple[str, ...] = ()
 
 
-def coded(path: str | os.PathLike[str], wish: Wish, mask: npt.NDArray[np.bool_] | None) -> Coded:
-    """A picture file as the controls ask for it.
+def coded(
+    path: str | os.PathLike[str], settings: Settings, mask: npt.NDArray[np.bool_] | None
+) -> Coded:
+    """Encodes a picture file.
 
     Args:
         path: of a picture.
-        wish: what the controls say.
-        mask: True where it was painted; of any size. None: nowhere.
+        settings: how to encode it.
+        mask: (h, w) of any size, True where the person painted; None for nowhere.
 
     Raises:
         CodecError: the picture cannot be read.
         ValueError: a number is out of range.
     """
-    targets = {_QUALITY: "quality", _BPP: "bpp", _SIZE: "target_bytes"}
-    amount: float = round(1000 * wish.amount) if wish.aim == _SIZE else wish.amount
-    codec = loaded(wish.model)
+    codec = loaded(settings.model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CodecWarning)
         picture = to_pil(read_picture(path))
@@ -116,22 +121,17 @@ def coded(path: str | os.PathLike[str], wish: Wish, mask: npt.NDArray[np.bool_] 
         if mask is not None and mask.any():
             roi = np.asarray(Image.fromarray(mask).resize(picture.size))
         start_s = time.perf_counter()
-        data = codec.encode(
-            picture,
-            roi=roi,
-            roi_strength=wish.strength,
-            saliency=wish.by_itself,
-            lossless=wish.lossless,
-            **{targets[wish.aim]: amount},  # type: ignore[arg-type]
-        )
+        data = codec.encode(picture, roi=roi, **settings.request())
         seconds = time.perf_counter() - start_s
-    said = tuple(str(warning.message) for warning in caught)
     done = f"{Path(path).name} encoded in {seconds:.2f} s"
-    return _decoded(codec, data, done, picture.convert("RGB"), said)
+    return _decoded(codec, data, done)._replace(
+        original=picture.convert("RGB"),
+        warnings=tuple(str(warning.message) for warning in caught),
+    )
 
 
 def opened(path: str | os.PathLike[str]) -> Coded:
-    """A .cwic file.
+    """Opens a `.cwic` file.
 
     Raises:
         CodecError: it is damaged, or of a model that is not here.
@@ -140,33 +140,23 @@ def opened(path: str | os.PathLike[str]) -> Coded:
     return _decoded(loaded_for(data), data, Path(path).name)
 
 
-def _decoded(
-    codec: Codec | WholeReader,
-    data: bytes,
-    done: str,
-    original: Image.Image | None = None,
-    said: tuple[str, ...] = (),
-) -> Coded:
+def _decoded(codec: Codec | WholeReader, data: bytes, done: str) -> Coded:
+    """Decodes a file; `done` begins the summary."""
     start_s = time.perf_counter()
     decoded = codec.decode(data)
     seconds = time.perf_counter() - start_s
     bpp = 8 * len(data) / (decoded.width * decoded.height)
-    how = f" by {codec.name}"
-    if bitstream.read_header(data).is_whole:
-        how = ", kept whole"
-    return Coded(
-        original,
-        data,
-        decoded,
-        overlay(decoded, codec.allocation(data)),
+    is_whole = bitstream.read_header(data).is_whole
+    how = ", kept whole" if is_whole else f" by {codec.name}"
+    summary = (
         f"{done}, decoded in {seconds:.2f} s{how}: {decoded.width}x{decoded.height}, "
-        f"**{len(data):,} B, {bpp:.3f} bits per pixel**",
-        said,
+        f"**{len(data):,} B, {bpp:.3f} bits per pixel**"
     )
+    return Coded(None, data, decoded, overlay(decoded, codec.allocation(data)), summary)
 
 
 def painted(editor: dict[str, Any] | None) -> npt.NDArray[np.bool_] | None:
-    """Where an image editor's layers were painted: (h, w), or None for nowhere."""
+    """Where the layers of an image editor are painted: (h, w), or None for nowhere."""
     mask = None
     for layer in (editor or {}).get("layers") or ():
         own = np.asarray(layer.convert("RGBA"))[..., 3] > 0
@@ -175,9 +165,14 @@ def painted(editor: dict[str, Any] | None) -> npt.NDArray[np.bool_] | None:
 
 
 def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
-    """HTML of the comparison with the original and other codecs; of a file alone, its picture.
+    """HTML of a frame with the comparison, or with the picture alone if there is no original.
 
-    In a frame, because a comparison brings a script along.
+    It is a frame because the page of a comparison has a script of its own.
+
+    Args:
+        name: title of the comparison, plain text.
+        found: what to show.
+        codecs: names of the other codecs.
     """
     if found.original is None:
         decoded = found.decoded.convert("RGB")
@@ -199,152 +194,186 @@ def page(models: Sequence[str]) -> Any:
     """The page, a Gradio `Blocks`.
 
     Args:
-        models: to choose from, names or paths; the first is chosen.
+        models: names or paths to choose from; the first is selected.
     """
     gr = _gradio()
-    others = [(codec.label, codec.name) for codec in installed()]
-    # Uploads and results are forgotten after an hour.
+    # Gradio deletes uploads and results after an hour.
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
     ) as blocks:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
-                aim = gr.Radio([_QUALITY, _BPP, _SIZE], value=_QUALITY, label="ask for")
-                quality = gr.Slider(
-                    0, 100, DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality"
-                )
-                bpp = gr.Slider(0.05, 2, 0.5, step=0.01, label=_BPP, visible=False)
-                size = gr.Number(50, label=_SIZE, minimum=0.1, visible=False)
-                with gr.Accordion("where it matters (the size stays)", open=True):
-                    editor = gr.ImageEditor(
-                        label="paint here",
-                        type="pil",
-                        sources=(),
-                        transforms=(),
-                        layers=False,
-                        brush=gr.Brush(
-                            default_size=40, colors=["rgb(255, 60, 60)"], color_mode="fixed"
-                        ),
-                        elem_id="editor",
-                    )
-                    strength = gr.Slider(0, 4, 1, step=0.1, label="strength")
-                    by_itself = gr.Checkbox(
-                        label="find it by itself", visible=has_detector(), value=False
-                    )
-                model = gr.Dropdown(list(models), value=models[0], label="model")
-                lossless = gr.Radio(
-                    list(LOSSLESS), value=LOSSLESS[0], label="keep it whole, with nothing lost"
-                )
-                against = gr.CheckboxGroup(
-                    others,
-                    value=[name for _, name in others if name in _COMPARED_AT_FIRST],
-                    label="compare with, at the same size",
-                )
+                controls = _controls(gr, models)
                 again = gr.Button("encode", variant="primary")
             with gr.Column(scale=3):
-                said = gr.Markdown(_BEGIN, elem_id="report")
-                shown = gr.HTML(elem_id="shown")
-                download = gr.DownloadButton("download", visible=False, elem_id="download")
-                bits = gr.Image(
-                    label="importance map, and where the bits went",
-                    format="png",
-                    interactive=False,
-                    visible=False,
-                    elem_id="map",
-                )
-        outputs = [said, shown, bits, download]
-        controls = [dropped, editor, aim, quality, bpp, size, strength, by_itself, model]
-        controls += [lossless, against]
-
-        def show_amount(aim: str) -> list[Any]:
-            return [gr.update(visible=aim == name) for name in (_QUALITY, _BPP, _SIZE)]
-
-        def start(path: str | None) -> Any:
-            """A canvas of what was dropped."""
-            if path is None or _is_file(path):
-                return None
-            with _said():
-                picture = to_pil(read_picture(path)).convert("RGB")
-            picture.thumbnail((_CANVAS_PX, _CANVAS_PX))
-            return {"background": picture, "layers": [], "composite": None}
-
-        def work(
-            path: str | None,
-            editor: dict[str, Any] | None,
-            aim: str,
-            quality: float,
-            bpp: float,
-            size: float,
-            strength: float,
-            by_itself: bool,
-            model: str,
-            lossless: str,
-            against: list[str],
-        ) -> Iterator[list[Any]]:
-            if path is None:
-                nothing = gr.update(visible=False)
-                yield [_BEGIN, "", nothing, nothing]
-                return
-            name = Path(path).name
-            # Gradio copies what is given for a download before it asks for more.
-            with _said(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
-                if _is_file(path):
-                    found = opened(path)
-                    file = Path(folder, name).with_suffix(".png")
-                    data = encode_image(found.decoded, "PNG")
-                else:
-                    amount = {_QUALITY: quality, _BPP: bpp, _SIZE: size}[aim]
-                    wish = Wish(aim, amount, strength, by_itself, model, lossless)
-                    found = coded(path, wish, painted(editor))
-                    file, data = Path(folder, name).with_suffix(".cwic"), found.data
-                file.write_bytes(data)
-                for warning in found.warnings:
-                    gr.Warning(warning)
-                yield [
-                    found.summary,
-                    frame(name, found, ()),
-                    gr.update(value=found.map, visible=True),
-                    gr.update(value=str(file), visible=True, label=f"download {file.name}"),
-                ]
-                if against and found.original is not None:
-                    yield [gr.skip(), frame(name, found, against), gr.skip(), gr.skip()]
-
-        aim.change(show_amount, aim, [quality, bpp, size])
-        does: dict[str, Any] = {
-            "fn": work,
-            "inputs": controls,
+                outputs = _outputs(gr)
+        amounts = [controls.quality, controls.bpp, controls.size_kb]
+        controls.target.change(_visible_amounts, controls.target, amounts)
+        update: dict[str, Any] = {
+            "fn": _results,
+            "inputs": list(controls),
             "outputs": outputs,
-            "show_progress_on": shown,
+            "show_progress_on": outputs[1],
         }
-        dropped.upload(start, dropped, editor).then(**does)
-        dropped.clear(**does)
-        again.click(**does)
-        for slider in (quality, bpp, strength):
-            slider.release(**does)
+        controls.dropped.upload(_canvas, controls.dropped, controls.editor).then(**update)
+        controls.dropped.clear(**update)
+        again.click(**update)
+        for slider in (controls.quality, controls.bpp, controls.strength):
+            slider.release(**update)
     return blocks
+
+
+class _Controls(NamedTuple):
+    """Components that a person sets, or their values."""
+
+    dropped: Any
+    editor: Any
+    target: Any
+    quality: Any
+    bpp: Any
+    size_kb: Any
+    strength: Any
+    find_saliency: Any
+    model: Any
+    lossless: Any
+    codecs: Any
+
+
+def _controls(gr: Any, models: Sequence[str]) -> _Controls:
+    """The left column, from top to bottom."""
+    others = [(codec.label, codec.name) for codec in installed()]
+    dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
+    target = gr.Radio(list(_TARGETS), value=_QUALITY, label="choose")
+    quality = gr.Slider(0, 100, DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality")
+    bpp = gr.Slider(0.05, 2, 0.5, step=0.01, label=_BPP, visible=False)
+    size_kb = gr.Number(50, label=_SIZE, minimum=0.1, visible=False)
+    with gr.Accordion("what matters (the size stays)", open=True):
+        brush = gr.Brush(default_size=40, colors=["rgb(255, 60, 60)"], color_mode="fixed")
+        editor = gr.ImageEditor(
+            label="paint here",
+            type="pil",
+            sources=(),
+            transforms=(),
+            layers=False,
+            brush=brush,
+            elem_id="editor",
+        )
+        strength = gr.Slider(0, MAX_ROI_STRENGTH, 1, step=0.1, label="strength")
+        find_saliency = gr.Checkbox(
+            label="find it automatically", visible=has_detector(), value=False
+        )
+    model = gr.Dropdown(list(models), value=models[0], label="model")
+    lossless = gr.Radio(
+        list(LOSSLESS), value=LOSSLESS[0], label="keep the picture whole, without any loss"
+    )
+    codecs = gr.CheckboxGroup(
+        others,
+        value=[name for _, name in others if name in _COMPARED_AT_FIRST],
+        label="compare with, at the same size",
+    )
+    return _Controls(
+        *(dropped, editor, target, quality, bpp, size_kb),
+        *(strength, find_saliency, model, lossless, codecs),
+    )
+
+
+def _outputs(gr: Any) -> list[Any]:
+    """The right column: report, frame, map and download."""
+    report_text = gr.Markdown(_BEGIN, elem_id="report")
+    comparison = gr.HTML(elem_id="shown")
+    download = gr.DownloadButton("download", visible=False, elem_id="download")
+    bits = gr.Image(
+        label="importance map, and where the bits went",
+        format="png",
+        interactive=False,
+        visible=False,
+        elem_id="map",
+    )
+    return [report_text, comparison, bits, download]
+
+
+def _visible_amounts(target: str) -> list[Any]:
+    """Shows the control for the amount of the target, and hides the others."""
+    return [_gradio().update(visible=target == name) for name in _TARGETS]
+
+
+def _canvas(path: str | None) -> Any:
+    """The picture to paint on; None for a `.cwic` file."""
+    if path is None or _is_codec_file(path):
+        return None
+    with _errors_of_page():
+        picture = to_pil(read_picture(path)).convert("RGB")
+    picture.thumbnail((_CANVAS_PX, _CANVAS_PX))
+    return {"background": picture, "layers": [], "composite": None}
+
+
+def _results(*values: Any) -> Iterator[list[Any]]:
+    """What `_outputs` show, first without other codecs, which take longer.
+
+    Args:
+        values: of `_Controls`.
+    """
+    gr = _gradio()
+    controls = _Controls(*values)
+    if controls.dropped is None:
+        nothing = gr.update(visible=False)
+        yield [_BEGIN, "", nothing, nothing]
+        return
+    name = Path(controls.dropped).name
+    # Gradio copies the file for the download before it asks for the next results.
+    with _errors_of_page(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
+        if _is_codec_file(controls.dropped):
+            found = opened(controls.dropped)
+            file = Path(folder, name).with_suffix(".png")
+            data = encode_image(found.decoded, "PNG")
+        else:
+            found = coded(controls.dropped, _settings(controls), painted(controls.editor))
+            file, data = Path(folder, name).with_suffix(CODEC_SUFFIX), found.data
+        file.write_bytes(data)
+        for warning in found.warnings:
+            gr.Warning(warning)
+        yield [
+            found.summary,
+            frame(name, found, ()),
+            gr.update(value=found.map, visible=True),
+            gr.update(value=str(file), visible=True, label=f"download {file.name}"),
+        ]
+        if controls.codecs and found.original is not None:
+            yield [gr.skip(), frame(name, found, controls.codecs), gr.skip(), gr.skip()]
+
+
+def _settings(controls: _Controls) -> Settings:
+    amounts = {_QUALITY: controls.quality, _BPP: controls.bpp, _SIZE: controls.size_kb}
+    return Settings(
+        controls.target,
+        amounts[controls.target],
+        controls.strength,
+        controls.find_saliency,
+        controls.model,
+        controls.lossless,
+    )
 
 
 def serve(
     host: str = "127.0.0.1",
-    port: int = DEFAULT_PORT,
+    port: int = PORT,
     *,
     max_upload_bytes: int = MAX_UPLOAD_BYTES,
     model: str | None = None,
-    say: Callable[[str], None] = lambda address: None,
+    announce: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serves the page until it is interrupted.
 
     Args:
         host: address to listen on; anyone who reaches it can use the page.
-        port: to listen on.
-        max_upload_bytes: larger files are refused.
-        model: that is chosen at first, a name or a path; None: the default model.
-        say: is told the page's address once it is there.
+        port: number of the port to listen on.
+        max_upload_bytes: the page refuses larger files.
+        model: name or path of the model that is selected at first; None: the default model.
+        announce: called with the address of the page as soon as it is served.
 
     Raises:
-        CodecError: the port is not to be had, or Gradio is not installed.
+        CodecError: the port is not available, or Gradio is not installed.
         ModelError: there is no such model.
     """
     gr = _gradio()
@@ -368,25 +397,24 @@ def serve(
         )
     except OSError as error:
         raise CodecError(
-            f"port {port} of {host} is not to be had: {' '.join(str(error).split())}; --port "
-            "names another"
+            f"port {port} of {host} is not available: {reason(error)}; --port selects another"
         ) from error
-    say(str(address))
+    announce(str(address))
     blocks.block_thread()
 
 
-def _is_file(path: str) -> bool:
+def _is_codec_file(path: str) -> bool:
     with open(path, "rb") as file:
         return file.read(len(bitstream.MAGIC)) == bitstream.MAGIC
 
 
 @contextmanager
-def _said() -> Iterator[None]:
-    """Errors as the page says them."""
+def _errors_of_page() -> Iterator[None]:
+    """Turns errors into messages on the page."""
     try:
         yield
     except (CodecError, OSError, ValueError, MemoryError) as error:
-        raise _gradio().Error(str(error) or type(error).__name__, duration=None) from error
+        raise _gradio().Error(reason(error), duration=None) from error
 
 
 def _gradio() -> Any:
