@@ -5,7 +5,6 @@ once.
 """
 
 import argparse
-import importlib.util
 import io
 import json
 import sys
@@ -29,7 +28,6 @@ from cwic.cli.files import (
     write,
 )
 from cwic.cli.messages import print_error, print_line, print_note
-from cwic.coding.blas_threads import one_from_the_start
 from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, MAX_PIXELS, PICTURE_SUFFIXES
 from cwic.errors import CodecError, CodecWarning, NotBuiltError, TrainingError
 
@@ -49,7 +47,7 @@ _PRINTED_FAILURES = 20
 
 def encode(options: argparse.Namespace) -> int:
     """Pictures to `.cwic` files."""
-    one_from_the_start()
+    _one_blas_thread()
     return for_each_file(options, _encode_file, PICTURE_SUFFIXES, CODEC_SUFFIX)
 
 
@@ -98,7 +96,7 @@ def _psnr_db(picture: Any, data: bytes, options: argparse.Namespace) -> float:
 
 def decode(options: argparse.Namespace) -> int:
     """`.cwic` files to pictures."""
-    one_from_the_start()
+    _one_blas_thread()
     suffixes = frozenset({CODEC_SUFFIX})
     return for_each_file(options, _decode_file, suffixes, f".{options.to or 'png'}")
 
@@ -166,6 +164,13 @@ def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> No
     comparison = compared(display_name(source), picture, data, _decoded(data, options))
     write(compared_page(comparison).encode(), target)
     _print_result(source, target, f"at {_size_and_rate(data, _header(data))}", options)
+
+
+def _one_blas_thread() -> None:
+    """Keeps numpy, which is loaded after this, from starting threads that would be in the way."""
+    from cwic.coding.blas_threads import one_from_the_start
+
+    one_from_the_start()
 
 
 def _print_result(source: Path, target: Path, facts: str, options: argparse.Namespace) -> None:
@@ -292,7 +297,7 @@ def models(options: argparse.Namespace) -> int:
 def batch(options: argparse.Namespace) -> int:
     """A tree of pictures to a tree of `.cwic` files, or back."""
     # Neither times nor bytes shall depend on -j.
-    one_from_the_start()
+    _one_blas_thread()
     from cwic.batch import Decoding, Encoding, Workers, run
 
     task: Encoding | Decoding = Decoding(options.to, options.model)
@@ -330,7 +335,7 @@ def evaluate(options: argparse.Namespace) -> int:
             paths += [source / name for name, _ in files_of_folder(source, PICTURE_SUFFIXES)]
         else:
             paths.append(source)
-    one_from_the_start()
+    _one_blas_thread()
     with _extra(
         "evaluate", ("torch", "pytorch_msssim", "scipy", "ssimulacra2", "matplotlib"), NotBuiltError
     ):
@@ -442,9 +447,11 @@ def completion(options: argparse.Namespace) -> int:
 @contextmanager
 def _extra(name: str, modules: Sequence[str], kind: type[CodecError]) -> Iterator[None]:
     """Turns a missing module into an error that names the extra to install."""
+    from importlib.util import find_spec
+
     hint = f"this needs the extra {name!r}, found no {{}}: pip install 'cwic[{name}]'"
     for module in modules:
-        if importlib.util.find_spec(module) is None:
+        if find_spec(module) is None:
             raise kind(hint.format(module))
     try:
         yield
