@@ -242,13 +242,13 @@ def run(
         hint = "; it has .cwic files, which --to png turns into pictures" if has_coded else ""
         raise nothing_found(job.source, task.source_suffixes, hint)
     job.target.remove_leftovers()
-    outcomes += _watched(job, pairs, workers or Workers(), show_progress)
+    outcomes += _outcomes(job, pairs, workers or Workers(), show_progress)
     outcomes.sort(key=lambda outcome: outcome.source)
     job.target.write(TABLE_NAME, _table(outcomes))
     return Summary(tuple(outcomes), time.monotonic() - start_s, job.target.shown(TABLE_NAME))
 
 
-def _watched(
+def _outcomes(
     job: "_Job", pairs: Sequence[tuple[str, str]], workers: Workers, show_progress: bool
 ) -> Iterator[Outcome]:
     """The outcomes as they come in, with a progress bar; notes of files become warnings."""

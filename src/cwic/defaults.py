@@ -26,13 +26,13 @@ MAX_PIXELS = 2 * 89_478_485
 # Of one inflated ICC, EXIF or XMP block.
 MAX_METADATA_BYTES = 16 * 2**20
 
-# 0 to 100; used where nothing else is asked for.
+# In 0..100; used where neither a quality nor another target is given.
 DEFAULT_QUALITY = 50.0
 
 # Choices of `lossless`, the default first.
 LOSSLESS = ("auto", "never", "always")
 
-# How much a region of interest may count; 1 is the default.
+# The largest strength of a region of interest; 1 is the default.
 MAX_ROI_STRENGTH = 4.0
 
 # Pixels on each side that become one when a picture is decoded smaller.
@@ -55,5 +55,5 @@ PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")
 PORT = 7860
 MAX_UPLOAD_BYTES = 100 * 10**6
 
-# Picture sets that `cwic data fetch` knows; `evaluation.datasets` says where they lie.
+# Picture sets that `cwic data fetch` knows; their addresses are in `evaluation.datasets`.
 DATASET_NAMES = ("kodak", "div2k-valid", "div2k-train", "clic")

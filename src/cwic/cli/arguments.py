@@ -153,10 +153,11 @@ def _switch(flags: str, summary: str, action: str = "store_true", **settings: An
     return _Option(flags.split(), {"action": action, "help": summary, **settings})
 
 
-class _Verb(NamedTuple):
-    summary: str
-    options: tuple[_Option, ...]
-    examples: str  # at the end of the help; a test runs them through the parser
+class _Verb:
+    """A verb; its examples stand at the end of its help, and a test runs them."""
+
+    def __init__(self, summary: str, *options: _Option, examples: str):
+        self.summary, self.options, self.examples = summary, options, examples
 
 
 _PICTURE = _value("input", "PICTURE", input_path, "a file, a folder or -")
@@ -168,11 +169,11 @@ _QUALITY = _value(
 )
 _BPP = _value("--bpp", "X", _positive, "bits of the file per pixel")
 _TARGET_SIZE = _value(
-    "--target-size", "SIZE", size_bytes, "40kB, 1.5MB, 40KiB or bytes", dest="target_bytes"
+    "--target-size", "SIZE", size_bytes, "file size: 40kB, 1.5MB, 40KiB, ...", dest="target_bytes"
 )
 _PSNR = _value("--psnr", "DB", _positive, "PSNR of the picture in dB", dest="psnr_db")
 _RATE = (_QUALITY, _BPP, _TARGET_SIZE, _PSNR)  # at most one of them
-_STRICT = _switch("--strict", "never make a larger file, or a worse picture: fail instead")
+_STRICT = _switch("--strict", "fail instead of exceeding the size or missing the PSNR")
 _LOSSLESS = _choice(
     "--lossless",
     defaults.LOSSLESS,
@@ -187,7 +188,9 @@ _ROI_STRENGTH = _value(
     "how much the mask counts (default: 1)",
     default=1.0,
 )
-_SALIENCY = _switch("--saliency", "more bits where the eye looks", action="store_const", const=True)
+_SALIENCY = _switch(
+    "--saliency", "give more bits to what eyes look at", action="store_const", const=True
+)
 _STRIP = _switch("--strip", "drop ICC, EXIF and XMP", action="store_false", dest="keep_metadata")
 _MODEL = _value("--model", "NAME|PATH", None, "a name from cwic models, or a model file")
 _MAX_PIXELS = _value(
@@ -201,13 +204,11 @@ _VERBOSE = _switch("-v --verbose", "print more")
 _VERBS = {
     "encode": _Verb(
         "turn a picture into a .cwic file",
-        (
-            _PICTURE,
-            _OUTPUT.but("the .cwic file, a folder for the files of a folder, or - for stdout"),
-            *(_FORCE, *_RATE, _STRICT, _ROI, _ROI_STRENGTH, _SALIENCY, _LOSSLESS, _STRIP, _MODEL),
-            _MAX_PIXELS,
-        ),
-        """
+        _PICTURE,
+        _OUTPUT.but("the .cwic file, a folder for the files of a folder, or - for stdout"),
+        *(_FORCE, *_RATE, _STRICT, _ROI, _ROI_STRENGTH, _SALIENCY, _LOSSLESS, _STRIP, _MODEL),
+        _MAX_PIXELS,
+        examples="""
   cwic encode photo.png                        makes photo.cwic at quality 50
   cwic encode photo.png -o small.cwic --bpp 0.3
   cwic encode photo.png --target-size 40kB -f  overwrites photo.cwic
@@ -216,23 +217,21 @@ _VERBS = {
     ),
     "decode": _Verb(
         "turn a .cwic file into a picture",
-        (
-            _FILE,
-            _OUTPUT.but("the picture; its extension selects the format (default: .png)"),
-            _FORCE,
-            _MODEL.but("the model file, if cwic models does not list the model"),
-            _choice("--to", PICTURE_FORMATS, "format for folders and stdout"),
-            _value("--region", "X,Y,W,H", _region, "decode a part of the picture, in pixels"),
-            _choice(
-                "--reduce",
-                defaults.REDUCTIONS,
-                "make each side so many times smaller; 8 is a quick preview",
-                type=int,
-                default=1,
-            ),
-            _MAX_PIXELS,
+        _FILE,
+        _OUTPUT.but("the picture; its extension selects the format (default: .png)"),
+        _FORCE,
+        _MODEL.but("the model file, if cwic models does not list the model"),
+        _choice("--to", PICTURE_FORMATS, "format for folders and stdout"),
+        _value("--region", "X,Y,W,H", _region, "decode a part of the picture, in pixels"),
+        _choice(
+            "--reduce",
+            defaults.REDUCTIONS,
+            "make each side so many times smaller; 8 is a quick preview",
+            type=int,
+            default=1,
         ),
-        """
+        _MAX_PIXELS,
+        examples="""
   cwic decode photo.cwic                       makes photo.png
   cwic decode photo.cwic -o photo.webp         the extension selects the format
   cwic decode photo.cwic --region 0,0,640,480  decodes only what it needs
@@ -242,42 +241,36 @@ _VERBS = {
     ),
     "view": _Verb(
         "show where the bits of a picture go",
-        (
-            _PICTURE.but("a picture, a .cwic file, a folder or -"),
-            _OUTPUT.but("the picture to make (default: NAME.map.png), a folder, or -"),
-            *(_FORCE, _QUALITY, _BPP, _LOSSLESS, _ROI, _SALIENCY, _MODEL),
-        ),
-        """
+        _PICTURE.but("a picture, a .cwic file, a folder or -"),
+        _OUTPUT.but("the picture to make (default: NAME.map.png), a folder, or -"),
+        *(_FORCE, _QUALITY, _BPP, _LOSSLESS, _ROI, _SALIENCY, _MODEL),
+        examples="""
   cwic view photo.png                          makes photo.map.png, at quality 50
   cwic view photo.cwic -o map.png""",
     ),
     "compare": _Verb(
         "make a page of a picture by cwic and by other codecs",
-        (
-            _PICTURE,
-            _OUTPUT.but("the page to make (default: NAME.html), a folder, or -"),
-            *(_FORCE, *_RATE, _STRICT, _LOSSLESS, _ROI, _SALIENCY, _MODEL),
-        ),
-        """
+        _PICTURE,
+        _OUTPUT.but("the page to make (default: NAME.html), a folder, or -"),
+        *(_FORCE, *_RATE, _STRICT, _LOSSLESS, _ROI, _SALIENCY, _MODEL),
+        examples="""
   cwic compare photo.png --bpp 0.25            makes photo.html; open it in a browser""",
     ),
     "batch": _Verb(
         "encode or decode a folder and all folders in it",
-        (
-            _value("input", "IN", location, "a folder, or a URL like s3://..."),
-            _value("output", "OUT", location, "a folder for the results"),
-            _choice(
-                "--to",
-                (CODEC_FORMAT, *PICTURE_FORMATS),
-                "what to make: cwic (the default) encodes, a picture format decodes",
-                default=CODEC_FORMAT,
-            ),
-            *(*_RATE, _STRICT, _LOSSLESS, _STRIP, _MODEL),
-            _JOBS.but("number of workers (default: one for each processor)"),
-            _value("--ray", "local|ADDRESS", None, "use a Ray cluster; needs the extra 'ray'"),
-            _FORCE.but("make existing results again"),
+        _value("input", "IN", location, "a folder, or a URL like s3://..."),
+        _value("output", "OUT", location, "a folder for the results"),
+        _choice(
+            "--to",
+            (CODEC_FORMAT, *PICTURE_FORMATS),
+            "what to make: cwic (the default) encodes, a picture format decodes",
+            default=CODEC_FORMAT,
         ),
-        """
+        *(*_RATE, _STRICT, _LOSSLESS, _STRIP, _MODEL),
+        _JOBS.but("number of workers (default: one for each processor)"),
+        _value("--ray", "local|ADDRESS", None, "use a Ray cluster; needs the extra 'ray'"),
+        _FORCE.but("make existing results again"),
+        examples="""
   cwic batch photos/ files/ -q 60              subfolders too; repeat it to continue
   cwic batch files/ pictures/ --to webp        turns the files into pictures again
   cwic batch photos/ files/ -j 2               uses two processes, and less memory
@@ -285,87 +278,82 @@ _VERBS = {
     ),
     "serve": _Verb(
         "serve a web page that encodes and compares; needs the extra 'demo'",
-        (
-            _value(
-                "--host", "ADDRESS", None, "default: 127.0.0.1, this machine", default="127.0.0.1"
-            ),
-            _value("--port", "N", _port, f"default: {defaults.PORT}", default=defaults.PORT),
-            _value(
-                "--max-upload",
-                "SIZE",
-                size_bytes,
-                f"refuse larger files (default: {defaults.MAX_UPLOAD_BYTES // 10**6}MB)",
-                default=defaults.MAX_UPLOAD_BYTES,
-            ),
-            _MODEL.but("the model that the page selects at first"),
+        _value(
+            "--host",
+            "ADDRESS",
+            None,
+            "address (default: 127.0.0.1, this machine)",
+            default="127.0.0.1",
         ),
-        """
+        _value("--port", "N", _port, f"port (default: {defaults.PORT})", default=defaults.PORT),
+        _value(
+            "--max-upload",
+            "SIZE",
+            size_bytes,
+            f"refuse larger files (default: {defaults.MAX_UPLOAD_BYTES // 10**6}MB)",
+            default=defaults.MAX_UPLOAD_BYTES,
+        ),
+        _MODEL.but("the model that the page selects at first"),
+        examples="""
   cwic serve                                   open http://127.0.0.1:7860 in a browser
   cwic serve --port 8000 --max-upload 20MB""",
     ),
     "info": _Verb(
         "print what a .cwic file holds, without decoding it",
-        (_FILE.but("a .cwic file, or -"), _JSON),
-        "\n  cwic info photo.cwic\n  cwic info photo.cwic --json",
+        _FILE.but("a .cwic file, or -"),
+        _JSON,
+        examples="\n  cwic info photo.cwic\n  cwic info photo.cwic --json",
     ),
-    "models": _Verb("list the models that come with cwic", (_JSON,), "\n  cwic models"),
+    "models": _Verb("list the models that come with cwic", _JSON, examples="\n  cwic models"),
     "train": _Verb(
         "train a model; needs the extra 'train'",
-        (
-            _value("config", "CONFIG.toml", Path, "the training recipe"),
-            _value("--data", "FOLDER", Path, "folders of pictures", nargs="+", required=True),
-            _value("--out", "FOLDER", Path, "a new run, or one to continue", required=True),
-            _value("--init-from", "FILE", Path, "a checkpoint or model with the first weights"),
-            _value("--max-seconds", "S", _positive, "save and stop after this time"),
-            _value("--threads", "N", _count, "number of processor threads"),
-            _value("--device", "NAME", None, "device to train on: cpu, cuda, ..."),
-        ),
-        """
+        _value("config", "CONFIG.toml", Path, "the training recipe"),
+        _value("--data", "FOLDER", Path, "folders of pictures", nargs="+", required=True),
+        _value("--out", "FOLDER", Path, "a folder for the run, new or to continue", required=True),
+        _value("--init-from", "FILE", Path, "a checkpoint or model file to start from"),
+        _value("--max-seconds", "S", _positive, "save and stop after this time"),
+        _value("--threads", "N", _count, "number of processor threads"),
+        _value("--device", "NAME", None, "device to train on: cpu, cuda, ..."),
+        examples="""
   cwic train configs/cvpr2018.toml --data photos/ --out run
   cwic train configs/cvpr2018.toml --data photos/ --out run --max-seconds 3600""",
     ),
     "export": _Verb(
         "turn a checkpoint into a model file; needs the extra 'train'",
-        (
-            _value("checkpoint", "CHECKPOINT", Path, "a file of a training run"),
-            _OUTPUT.but("the model file to make", required=True),
-            _FORCE,
-        ),
-        "\n  cwic export run/best.safetensors -o mine.cwicmodel",
+        _value("checkpoint", "CHECKPOINT", Path, "a file of a training run"),
+        _OUTPUT.but("the model file to make", required=True),
+        _FORCE,
+        examples="\n  cwic export run/best.safetensors -o mine.cwicmodel",
     ),
     "data": _Verb(
         "download a public set of pictures; needs the extra 'evaluate'",
-        (
-            _choice("action", ("fetch",), "fetch downloads the set"),
-            _choice("name", defaults.DATASET_NAMES, "name of the set"),
-            _OUTPUT.but("a folder for the files (default: the set's name)", metavar="FOLDER"),
-        ),
-        """
+        _choice("action", ("fetch",), "fetch downloads the set"),
+        _choice("name", defaults.DATASET_NAMES, "name of the set"),
+        _OUTPUT.but("a folder for the files (default: the set's name)", metavar="FOLDER"),
+        examples="""
   cwic data fetch kodak                        fills the folder kodak/; repeat it to continue""",
     ),
     "completion": _Verb(
         "print a script with which a shell completes cwic commands",
-        (_choice("shell", ("bash", "zsh", "fish"), "the shell"),),
-        """
+        _choice("shell", ("bash", "zsh", "fish"), "the shell"),
+        examples="""
   cwic completion bash > ~/.local/share/bash-completion/completions/cwic
   cwic completion zsh > ~/.zfunc/_cwic         in a folder of your $fpath
   cwic completion fish > ~/.config/fish/completions/cwic.fish""",
     ),
     "evaluate": _Verb(
         "measure models and other codecs; needs the extra 'evaluate'",
-        (
-            _value("inputs", "IMAGES", input_path, "pictures, or folders of them", nargs="+"),
-            _value(
-                "--codecs",
-                "NAME",
-                None,
-                "jpeg, jpeg2000, webp, avif, jpegxl, heic, cwic:MODEL (default: all installed)",
-                nargs="+",
-            ),
-            _value("--out", "FOLDER", Path, "a new evaluation, or one to continue", required=True),
-            _JOBS.but("number of processes (default: 1)", default=1),
+        _value("inputs", "IMAGES", input_path, "pictures, or folders of them", nargs="+"),
+        _value(
+            "--codecs",
+            "NAME",
+            None,
+            "jpeg, jpeg2000, webp, avif, jpegxl, heic, cwic:MODEL (default: all installed)",
+            nargs="+",
         ),
-        """
+        _value("--out", "FOLDER", Path, "a folder for the results", required=True),
+        _JOBS.but("number of processes (default: 1)", default=1),
+        examples="""
   cwic evaluate kodak/ --out results/ -j 2
   cwic evaluate photo.png --codecs cwic:cvpr2018 jpeg avif --out results/""",
     ),

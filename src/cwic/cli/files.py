@@ -25,66 +25,34 @@ from cwic.errors import (
     reason,
 )
 
-__all__ = [
-    "STDIO",
-    "check_target",
-    "display_name",
-    "files_of_folder",
-    "for_each_file",
-    "naming",
-    "picture_source",
-    "read",
-    "write",
-]
+__all__ = ["STDIO", "check_target", "display_name", "for_each", "of_folder", "read", "write"]
 
 STDIO = Path("-")
 
+_Act = Callable[[Path, Path, argparse.Namespace], None]
 
-def for_each_file(
-    options: argparse.Namespace,
-    act: Callable[[Path, Path, argparse.Namespace], None],
-    suffixes: frozenset[str],
-    result_suffix: str,
+
+def for_each(
+    options: argparse.Namespace, act: _Act, suffixes: frozenset[str], result_suffix: str
 ) -> int:
     """Acts on the input that the options name, or on each fitting file of a folder.
 
     Args:
         options: with `input`, `output` and `force`.
         act: makes a result; called with source, target and options.
-        suffixes: of the files to take from a folder.
-        result_suffix: of results that the options do not name.
+        suffixes: suffixes of the files to take from a folder.
+        result_suffix: suffix of results that the options do not name.
 
     Returns:
         The exit code: 1 if a file of the folder failed.
     """
     source: Path = options.input
-    if source != STDIO and source.is_dir():
-        return _for_each_of_folder(options, act, suffixes, result_suffix)
-    target = _target(source, options.output, result_suffix)
-    check_target(target, options.force, source)
-    with naming(source):
-        act(source, target, options)
-    return 0
-
-
-def _target(source: Path, output: str | None, result_suffix: str) -> Path:
-    """Where the result of one file goes."""
-    own_name = Path(display_name(source)).with_suffix(result_suffix).name
-    if output is None:
-        return STDIO if source == STDIO else source.with_name(own_name)
-    if output.endswith(("/", os.sep)) or Path(output).is_dir():
-        return Path(output) / own_name
-    return Path(output)
-
-
-def _for_each_of_folder(
-    options: argparse.Namespace,
-    act: Callable[[Path, Path, argparse.Namespace], None],
-    suffixes: frozenset[str],
-    result_suffix: str,
-) -> int:
+    if source == STDIO or not source.is_dir():
+        target = _target(source, options.output, result_suffix)
+        _act_checked(act, source, target, options)
+        return 0
     target = Path(options.output)
-    pairs = files_of_folder(options.input, suffixes, result_suffix)
+    pairs = of_folder(source, suffixes, result_suffix)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -93,11 +61,8 @@ def _for_each_of_folder(
         raise CodecError(f"{target}: cannot create this folder: {reason(error)}") from error
     failed = []
     for name, result in pairs:
-        one_source, one_target = options.input / name, target / result
         try:
-            check_target(one_target, options.force, one_source)
-            with naming(one_source):
-                act(one_source, one_target, options)
+            _act_checked(act, source / name, target / result, options)
         except (CodecError, OSError, MemoryError) as error:
             if isinstance(error, ModelError | NotBuiltError | BrokenPipeError):
                 raise  # it would be the same for each file
@@ -108,7 +73,22 @@ def _for_each_of_folder(
     return 1 if failed else 0
 
 
-def files_of_folder(
+def _target(source: Path, output: str | None, result_suffix: str) -> Path:
+    """Where the result of one file goes."""
+    own_name = Path(display_name(source)).with_suffix(result_suffix).name
+    if output is None:
+        return STDIO if source == STDIO else source.with_name(own_name)
+    is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
+    return Path(output) / own_name if is_folder else Path(output)
+
+
+def _act_checked(act: _Act, source: Path, target: Path, options: argparse.Namespace) -> None:
+    check_target(target, options.force, source)
+    with naming(source):
+        act(source, target, options)
+
+
+def of_folder(
     folder: Path, suffixes: frozenset[str], result_suffix: str = ""
 ) -> list[tuple[str, str]]:
     """The fitting files of a folder, without its subfolders, each with the name of its result."""
@@ -124,13 +104,8 @@ def files_of_folder(
 def check_target(target: Path, force: bool, source: Path) -> None:
     """Refuses, before any work is done, a result that cannot be written or would destroy a file.
 
-    Args:
-        target: where the result is to go.
-        force: whether it may replace a file.
-        source: what it is made from, which it never replaces.
-
     Raises:
-        CodecError: the result must not or cannot be written there.
+        CodecError: the target cannot be written, is the source, or exists and `force` is not given.
     """
     if target == STDIO:
         if sys.stdout.isatty():

@@ -10,26 +10,15 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cwic.cli import files, messages
 from cwic.cli.arguments import build_parser, input_path, location, request_of
-from cwic.cli.files import (
-    STDIO,
-    check_target,
-    display_name,
-    files_of_folder,
-    for_each_file,
-    naming,
-    picture_source,
-    read,
-    write,
-)
-from cwic.cli.messages import print_error, print_line, print_note
-from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, MAX_PIXELS, PICTURE_SUFFIXES
-from cwic.errors import CodecError, CodecWarning, NotBuiltError, TrainingError
+from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, MAX_PIXELS, PICTURE_FORMATS, PICTURE_SUFFIXES
+from cwic.errors import CodecWarning, NotBuiltError
 
 if TYPE_CHECKING:
     from cwic.bitstream import Header
@@ -38,30 +27,33 @@ __all__ = ["VERBS"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-# So many failures of a batch are printed; its table has all.
+# What each extra brings; looked for before any work is done.
+_EXTRAS = {
+    "train": ("torch",),
+    "evaluate": ("torch", "pytorch_msssim", "scipy", "ssimulacra2", "matplotlib"),
+    "completion": ("shtab",),
+}
+
+# At most so many failures of a batch are printed; its table has all of them.
 _PRINTED_FAILURES = 20
 
 
 # --- one file, or the files of one folder ---------------------------------------------------------
 
 
-def encode(options: argparse.Namespace) -> int:
-    """Pictures to `.cwic` files."""
+def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
+    """A picture to a `.cwic` file."""
     _one_blas_thread()
-    return for_each_file(options, _encode_file, PICTURE_SUFFIXES, CODEC_SUFFIX)
-
-
-def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     import cwic
 
     start_s = time.perf_counter()
-    picture = picture_source(source)
+    picture = files.picture_source(source)
     if options.max_pixels is not None:
         from PIL import Image
 
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     data = cwic.encode(picture, model=options.model, **request_of(options))
-    write(data, target)
+    files.write(data, target)
     seconds = time.perf_counter() - start_s
     header = _header(data)
     goal = ""
@@ -73,8 +65,7 @@ def _encode_file(source: Path, target: Path, options: argparse.Namespace) -> Non
         reached = "" if header.is_whole else f", {_psnr_db(picture, data, options):.2f} dB"
         goal = f"{reached} (target {options.psnr_db:g} dB)"
     _print_result(source, target, _size_and_rate(data, header, goal), options)
-    if options.verbose:
-        print_note(f"{display_name(source)}: {_made_by(header)}, {seconds:.2f} s")
+    _print_details(source, header, seconds, options)
 
 
 def _psnr_db(picture: Any, data: bytes, options: argparse.Namespace) -> float:
@@ -94,25 +85,19 @@ def _psnr_db(picture: Any, data: bytes, options: argparse.Namespace) -> float:
         return psnr_db(*(picture.pixels for picture in pictures))
 
 
-def decode(options: argparse.Namespace) -> int:
-    """`.cwic` files to pictures."""
+def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
+    """A `.cwic` file to a picture."""
     _one_blas_thread()
-    suffixes = frozenset({CODEC_SUFFIX})
-    return for_each_file(options, _decode_file, suffixes, f".{options.to or 'png'}")
-
-
-def _decode_file(source: Path, target: Path, options: argparse.Namespace) -> None:
     from cwic.image import encode_image
 
     start_s = time.perf_counter()
-    data = read(source)
+    data = files.read(source)
     picture = _decoded(data, options, region=options.region, reduce=options.reduce)
-    file_format = options.to or ("png" if target == STDIO else target.suffix)
-    write(encode_image(picture, file_format), target)
+    file_format = options.to or (PICTURE_FORMATS[0] if target == files.STDIO else target.suffix)
+    files.write(encode_image(picture, file_format), target)
     seconds = time.perf_counter() - start_s
     _print_result(source, target, f"{picture.width}x{picture.height}", options)
-    if options.verbose:
-        print_note(f"{display_name(source)}: {_made_by(_header(data))}, {seconds:.2f} s")
+    _print_details(source, _header(data), seconds, options)
 
 
 def _decoded(data: bytes, options: argparse.Namespace, **part: Any) -> Any:
@@ -126,43 +111,35 @@ def _decoded(data: bytes, options: argparse.Namespace, **part: Any) -> Any:
     return codec.decode(data, limits=limits, **part)
 
 
-def view(options: argparse.Namespace) -> int:
-    """Pictures or `.cwic` files to pictures of where the bits go."""
-    return for_each_file(options, _view_file, PICTURE_SUFFIXES | {CODEC_SUFFIX}, ".map.png")
-
-
-def _view_file(source: Path, target: Path, options: argparse.Namespace) -> None:
+def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
+    """A picture or a `.cwic` file to a picture of where the bits go."""
     import cwic
     from cwic.codec import loaded_for
     from cwic.image import encode_image
     from cwic.view import overlay
 
     if source.suffix.lower() == CODEC_SUFFIX:
-        data = read(source)
+        data = files.read(source)
     else:
         request = request_of(options)
-        picture = picture_source(source)
+        picture = files.picture_source(source)
         data = cwic.encode(picture, model=options.model, keep_metadata=False, **request)
     codec = loaded_for(data, options.model)
     sheet = overlay(codec.decode(data), codec.allocation(data))
-    write(encode_image(sheet, "PNG" if target == STDIO else target.suffix), target)
+    files.write(encode_image(sheet, "PNG" if target == files.STDIO else target.suffix), target)
     _print_result(source, target, f"of {_size_and_rate(data, _header(data))}", options)
 
 
-def compare(options: argparse.Namespace) -> int:
-    """Pictures to pages that compare codecs."""
-    return for_each_file(options, _compare_file, PICTURE_SUFFIXES, ".html")
-
-
-def _compare_file(source: Path, target: Path, options: argparse.Namespace) -> None:
+def _compare(source: Path, target: Path, options: argparse.Namespace) -> None:
+    """A picture to a page that compares codecs."""
     import cwic
     from cwic.evaluation.compare import compared, compared_page
     from cwic.image import read_picture, to_pil
 
-    picture = to_pil(read_picture(picture_source(source), keep_metadata=False)).convert("RGB")
+    picture = to_pil(read_picture(files.picture_source(source), keep_metadata=False)).convert("RGB")
     data = cwic.encode(picture, model=options.model, **request_of(options))
-    comparison = compared(display_name(source), picture, data, _decoded(data, options))
-    write(compared_page(comparison).encode(), target)
+    comparison = compared(files.display_name(source), picture, data, _decoded(data, options))
+    files.write(compared_page(comparison).encode(), target)
     _print_result(source, target, f"at {_size_and_rate(data, _header(data))}", options)
 
 
@@ -175,21 +152,30 @@ def _one_blas_thread() -> None:
 
 def _print_result(source: Path, target: Path, facts: str, options: argparse.Namespace) -> None:
     if not options.quiet:
-        names = f"{display_name(source)} -> {display_name(target, 'stdout')}"
-        print_line(f"{names} {facts}", sys.stderr if target == STDIO else sys.stdout)
+        names = f"{files.display_name(source)} -> {files.display_name(target, 'stdout')}"
+        messages.print_line(f"{names} {facts}", sys.stderr if target == files.STDIO else sys.stdout)
+
+
+def _print_details(
+    source: Path, header: "Header", seconds: float, options: argparse.Namespace
+) -> None:
+    if options.verbose:
+        model = f"model {_bundled_name(header) or header.identity.hex()}, q {header.q}"
+        made_by = "kept whole" if header.is_whole else model
+        messages.print_note(f"{files.display_name(source)}: {made_by}, {seconds:.2f} s")
 
 
 # --- facts of a file ------------------------------------------------------------------------------
 
 
-def info(options: argparse.Namespace) -> int:
-    """What the header of a `.cwic` file says."""
+def _info(options: argparse.Namespace) -> int:
+    """The facts of a `.cwic` file, from its header alone."""
     from cwic.bitstream import check_length
     from cwic.image import Mode
 
     source: Path = options.input
-    data = read(source)
-    with naming(source):
+    data = files.read(source)
+    with files.naming(source):
         header = _header(data)
         check_length(header, len(data))
     sections: dict[str, int] = {}
@@ -198,7 +184,7 @@ def info(options: argparse.Namespace) -> int:
         sections[kind] = sections.get(kind, 0) + section.length
     mode = Mode(header.mode)
     facts: dict[str, Any] = {
-        "file": display_name(source),
+        "file": files.display_name(source),
         "bytes": len(data),
         "bpp": round(8 * len(data) / header.pixels, 6),
         "width": header.width,
@@ -255,33 +241,26 @@ def _bundled_name(header: "Header") -> str | None:
     return names[0] if names else None
 
 
-def _made_by(header: "Header") -> str:
-    if header.is_whole:
-        return "kept whole"
-    return f"model {_bundled_name(header) or header.identity.hex()}, q {header.q}"
-
-
-def models(options: argparse.Namespace) -> int:
+def _models(options: argparse.Namespace) -> int:
     """The models that come with the package."""
     from cwic.model_file import bundled_models
 
-    found = bundled_models()
+    facts = [
+        {
+            "name": model.name,
+            "family": model.family,
+            "identity": model.identity.hex(),
+            "bytes": model.size_bytes,
+            "path": str(model.path),
+            "default": model.is_default,
+        }
+        for model in bundled_models()
+    ]
     if options.json:
-        facts = [
-            {
-                "name": model.name,
-                "family": model.family,
-                "identity": model.identity.hex(),
-                "bytes": model.size_bytes,
-                "path": str(model.path),
-                "default": model.is_default,
-            }
-            for model in found
-        ]
         print(json.dumps(facts, indent=2))
         return 0
     rows = [("name", "family", "identity", "size", "")]
-    for model in found:
+    for model in bundled_models():
         size, default = f"{model.size_bytes / 1e6:.1f} MB", "default" if model.is_default else ""
         rows.append((model.name, model.family, model.identity.hex(), size, default))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -294,7 +273,7 @@ def models(options: argparse.Namespace) -> int:
 # --- many files -----------------------------------------------------------------------------------
 
 
-def batch(options: argparse.Namespace) -> int:
+def _batch(options: argparse.Namespace) -> int:
     """A tree of pictures to a tree of `.cwic` files, or back."""
     # Neither times nor bytes shall depend on -j.
     _one_blas_thread()
@@ -313,13 +292,15 @@ def batch(options: argparse.Namespace) -> int:
     )
     failed = summary.failed
     for outcome in failed[:_PRINTED_FAILURES]:
-        print_error(f"{outcome.source}: {outcome.error}")
+        messages.print_error(f"{outcome.source}: {outcome.error}")
     if failed:
-        print_error(f"{len(failed)} of {len(summary.outcomes)} failed, listed in {summary.table}")
+        messages.print_error(
+            f"{len(failed)} of {len(summary.outcomes)} failed, listed in {summary.table}"
+        )
     skipped = f", {summary.num_skipped} existed already (-f makes them again)"
     whole = f", {summary.num_whole} kept whole" if summary.num_whole else ""
     if not options.quiet:
-        print_line(
+        messages.print_line(
             f"{options.input} -> {options.output} {summary.num_done} done"
             f"{skipped if summary.num_skipped else ''}{whole}, {len(failed)} failed, "
             f"{summary.input_bytes:,} B -> {summary.output_bytes:,} B, {summary.seconds:.1f} s"
@@ -327,21 +308,19 @@ def batch(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def evaluate(options: argparse.Namespace) -> int:
+def _evaluate(options: argparse.Namespace) -> int:
     """Measurements of codecs on pictures."""
     paths: list[Path] = []
     for source in options.inputs:
         if source.is_dir():
-            paths += [source / name for name, _ in files_of_folder(source, PICTURE_SUFFIXES)]
+            paths += [source / name for name, _ in files.of_folder(source, PICTURE_SUFFIXES)]
         else:
             paths.append(source)
     _one_blas_thread()
-    with _extra(
-        "evaluate", ("torch", "pytorch_msssim", "scipy", "ssimulacra2", "matplotlib"), NotBuiltError
-    ):
-        from cwic.evaluation.benchmark import evaluate as evaluate_codecs
+    with _extra("evaluate"):
+        from cwic.evaluation.benchmark import evaluate
 
-        result = evaluate_codecs(
+        result = evaluate(
             paths,
             options.out,
             codecs=options.codecs,
@@ -350,46 +329,46 @@ def evaluate(options: argparse.Namespace) -> int:
             show_progress=not options.quiet,
         )
     for failure in result.failures:
-        print_error(str(failure))
+        messages.print_error(str(failure))
     if not options.quiet:
-        print_line(
+        messages.print_line(
             f"{options.out / 'report.html'}: {result.measured} points measured, "
             f"{result.reused} from before, {len(result.failures)} failures"
         )
     return 1 if result.failures else 0
 
 
-def data(options: argparse.Namespace) -> int:
+def _data(options: argparse.Namespace) -> int:
     """A public set of pictures, downloaded."""
     from cwic.evaluation.datasets import DATASETS, fetch
 
     dataset = DATASETS[options.name]
     folder = Path(options.output or options.name)
-    say: Callable[[str], None] = (lambda text: None) if options.quiet else print_note
+    say: Callable[[str], None] = (lambda text: None) if options.quiet else messages.print_note
     say(f"{options.name}: {dataset.about}; {dataset.licence}")
     if not dataset.is_tried:
         say(f"{options.name}: this project has not tried the address")
-    files = fetch(dataset, folder, say=say, show_progress=not options.quiet)
+    pictures = fetch(dataset, folder, say=say, show_progress=not options.quiet)
     if not options.quiet:
-        print_line(f"{folder} {len(files)} pictures")
+        messages.print_line(f"{folder} {len(pictures)} pictures")
     return 0
 
 
 # --- the page, models of one's own, the shell -----------------------------------------------------
 
 
-def serve(options: argparse.Namespace) -> int:
+def _serve(options: argparse.Namespace) -> int:
     """The local page, until it is interrupted."""
-    from cwic.serve import serve as serve_page
+    from cwic.serve import serve
 
     def announce(address: str) -> None:
         if not options.quiet:
-            print_line(f"{address} (Ctrl-C ends it)")
+            messages.print_line(f"{address} (Ctrl-C ends it)")
             sys.stdout.flush()
         if options.host not in _LOOPBACK:
-            print_note(f"warning: whoever reaches {options.host} can use this page")
+            messages.print_note(f"warning: whoever reaches {options.host} can use this page")
 
-    serve_page(
+    serve(
         options.host,
         options.port,
         max_upload_bytes=options.max_upload,
@@ -399,12 +378,12 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def train(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace) -> int:
     """A training run, from its beginning or from where it was."""
-    with _extra("train", ("torch",), TrainingError):
-        from cwic.training.trainer import train as train_model
+    with _extra("train"):
+        from cwic.training.trainer import train
 
-        train_model(
+        train(
             options.config,
             data=options.data,
             run_dir=options.out,
@@ -417,11 +396,11 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
-def export(options: argparse.Namespace) -> int:
+def _export(options: argparse.Namespace) -> int:
     """A checkpoint to a model file."""
     target = Path(options.output)
-    check_target(target, options.force, options.checkpoint)
-    with _extra("train", ("torch",), TrainingError):
+    files.check_target(target, options.force, options.checkpoint)
+    with _extra("train"):
         from cwic.training.export import export_checkpoint
 
         model = export_checkpoint(options.checkpoint, target)
@@ -430,9 +409,9 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-def completion(options: argparse.Namespace) -> int:
+def _completion(options: argparse.Namespace) -> int:
     """A script for a shell."""
-    with _extra("completion", ("shtab",), NotBuiltError):
+    with _extra("completion"):
         import shtab
     parser = build_parser()
     verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
@@ -445,23 +424,38 @@ def completion(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _extra(name: str, modules: Sequence[str], kind: type[CodecError]) -> Iterator[None]:
+def _extra(name: str) -> Iterator[None]:
     """Turns a missing module into an error that names the extra to install."""
     from importlib.util import find_spec
 
     hint = f"this needs the extra {name!r}, found no {{}}: pip install 'cwic[{name}]'"
-    for module in modules:
+    for module in _EXTRAS[name]:
         if find_spec(module) is None:
-            raise kind(hint.format(module))
+            raise NotBuiltError(hint.format(module))
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "cwic":
             raise
-        raise kind(hint.format(error.name)) from error
+        raise NotBuiltError(hint.format(error.name)) from error
 
 
-_ALL = (encode, decode, view, compare, info, models, batch, evaluate, data, serve, train, export)
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
-    verb.__name__: verb for verb in (*_ALL, completion)
+    "encode": lambda options: files.for_each(options, _encode, PICTURE_SUFFIXES, CODEC_SUFFIX),
+    "decode": lambda options: files.for_each(
+        options, _decode, frozenset({CODEC_SUFFIX}), f".{options.to or PICTURE_FORMATS[0]}"
+    ),
+    "view": lambda options: files.for_each(
+        options, _view, PICTURE_SUFFIXES | {CODEC_SUFFIX}, ".map.png"
+    ),
+    "compare": lambda options: files.for_each(options, _compare, PICTURE_SUFFIXES, ".html"),
+    "info": _info,
+    "models": _models,
+    "batch": _batch,
+    "evaluate": _evaluate,
+    "data": _data,
+    "serve": _serve,
+    "train": _train,
+    "export": _export,
+    "completion": _completion,
 }
