@@ -20,7 +20,7 @@ pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 pytest.importorskip("ssimulacra2")
 
-from cwic import cli  # noqa: E402
+from cwic.cli import main as cli  # noqa: E402
 from cwic.errors import CodecError, NotBuiltError  # noqa: E402
 from cwic.evaluation import anchors, report  # noqa: E402
 from cwic.evaluation.anchors import ANCHORS, Contestant, contestant  # noqa: E402

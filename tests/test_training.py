@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import save_file  # noqa: E402
 
-from cwic import cli  # noqa: E402
+from cwic.cli import main as cli  # noqa: E402
 from cwic.training.checkpoint import (  # noqa: E402
     Progress,
     load_checkpoint,
