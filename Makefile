@@ -4,23 +4,27 @@
 PYTHON ?= python3
 SOURCES := $(shell find src -type f -not -path '*/__pycache__/*')
 
-.PHONY: help demo test results clean
+.PHONY: help demo test web results clean
 
 help:
 	@echo 'make demo   set up .venv (no torch), encode and decode the sample pictures'
 	@echo 'make test   set up .venv-dev, run every check and the tests'
+	@echo 'make web    build the decoder for browsers into web/dist; needs Node 20.12 or newer'
 	@echo 'make results KODAK=FOLDER   measure every number and plot of README and docs again'
 	@echo '             EVERYDAY=FOLDER   and those of pictures of every kind'
-	@echo '             TRAIN=FOLDER   and train the small networks of the questions again'
-	@echo '             NETS=FOLDER   with it, and ask networks what is left for them in the files'
+	@echo '             NETS=FOLDER TRAIN=FOLDER   and what networks see in the files'
 	@echo '             COMPRESSAI=PYTHON   and beside CompressAI, in an environment of its own'
 	@echo 'make clean  remove both environments and what the tools left behind'
 
 demo: .venv/stamp
 	.venv/bin/python examples/demo.py
 
-test: .venv-dev/stamp
+# Where there is Node, the decoder for browsers is built and tested too.
+test: .venv-dev/stamp $(if $(shell command -v npm),web)
 	PATH="$(CURDIR)/.venv-dev/bin:$$PATH" scripts/check
+
+web: web/node_modules/.package-lock.json
+	cd web && npm run build
 
 results: .venv-dev/stamp
 	.venv-dev/bin/python scripts/results "$(KODAK)" \
@@ -40,7 +44,12 @@ results: .venv-dev/stamp
 		-c constraints.txt -e '.[dev]'
 	touch $@
 
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	cd web && npm ci --no-fund
+	touch $@
+
 clean:
 	rm -rf .venv .venv-dev build dist demo.png
+	rm -rf web/node_modules web/build web/dist
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests examples -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,11 +1,10 @@
 """Questions of the CVPR 2018 paper that the bundled models answer; each prints Markdown.
 
     python benchmarks/questions.py rate KODAK       # does the map's sum stand for the size?
-    python benchmarks/questions.py coding KODAK     # what entropy coding of code and map brings
     python benchmarks/questions.py bits KODAK       # where the bits go, and a picture of it
     python benchmarks/questions.py low KODAK        # SSIM and artefacts at a low rate; a picture
 
-Those that need networks trained for them are in `small_networks.py`.
+Those that needed networks trained for them are in `studies/`.
 """
 
 import argparse
@@ -17,12 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from adaptive_coding import MEDIUM, SMALL, bits_of_code, bits_of_map
 from PIL import Image
 from sheets import Tile, save_sheet
 
 from cwic import Codec, model_file
-from cwic.coding.arithmetic_coder import BitCounter
 from cwic.evaluation.anchors import contestant
 from cwic.evaluation.compare import of_size
 from cwic.evaluation.metrics import measure
@@ -44,17 +41,11 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Spent(NamedTuple):
-    """Bits of one picture at one quality by each way of coding."""
+    """Bits of one picture at one quality."""
 
     pixels: int
     kept: float  # bits of the code, uncoded
-    raw_map: float  # likewise
-    code: float  # by the model's networks
-    map: float
-    code_by_channel: float  # by adaptive coders
-    code_small: float
-    code_medium: float
-    map_adaptive: float
+    coded: float  # bits of code and map, by the model's networks
 
 
 def spent(model: cvpr2018.Cvpr2018, pixels: Pixels, quality: float) -> Spent:
@@ -63,19 +54,9 @@ def spent(model: cvpr2018.Cvpr2018, pixels: Pixels, quality: float) -> Spent:
     padded = pad_to_multiple(pixels, cvpr2018.CELL_PX)
     analysis = cvpr2018.analyze(model.engine, padded)
     picture = cvpr2018.code_of_picture(analysis, model.rates.of_quality(quality), layout)
-    of_map = BitCounter()
-    model.coder.code_map(of_map, picture.level.copy())
-    code, kept = picture.code[None], layout.kept(picture.level)[None]
+    kept = layout.kept(picture.level)
     return Spent(
-        pixels.shape[0] * pixels.shape[1],
-        float(kept.sum()),
-        picture.level.size * float(np.log2(layout.levels)),
-        model.coder.counted(picture).bits - of_map.bits,
-        of_map.bits,
-        bits_of_code(code, kept, ()),
-        bits_of_code(code, kept, SMALL),
-        bits_of_code(code, kept, MEDIUM),
-        bits_of_map(picture.level[None].astype(np.int64), layout.levels),
+        pixels.shape[0] * pixels.shape[1], float(kept.sum()), model.coder.counted(picture).bits
     )
 
 
@@ -96,50 +77,13 @@ def rate(pictures: Sequence[tuple[str, Pixels]]) -> None:
     for quality in QUALITIES:
         found = [spent(model, pixels, quality) for _, pixels in pictures]
         kept = np.array([s.kept / s.pixels for s in found])
-        coded = np.array([(s.code + s.map) / s.pixels for s in found])
+        coded = np.array([s.coded / s.pixels for s in found])
         share = coded / kept
         correlation = np.corrcoef(np.log(kept), np.log(coded))[0, 1]
         print(
             f"| {quality} | {kept.mean():.3f} | {coded.mean():.3f} | {share.mean():.3f} | "
             f"{share.min():.3f} | {share.max():.3f} | {correlation:.4f} |"
         )
-
-
-def coding(pictures: Sequence[tuple[str, Pixels]]) -> None:
-    """Entropy coding of the code, of the map, of both, by smaller and larger contexts."""
-    model, name = _paper_model()
-    print(
-        f"{name}, {len(pictures)} pictures, bits per pixel. Adaptive: an ideal binary coder that "
-        "starts anew in each picture; its small context are the bits left and above, the medium "
-        "one also the two corners above and the same cell in the two channels below.\n"
-    )
-    rows: dict[str, list[float]] = {}
-    for quality in QUALITIES[::2]:
-        found = [spent(model, pixels, quality) for _, pixels in pictures]
-
-        def mean(values: Iterable[float], found: list[Spent] = found) -> float:
-            return float(np.mean([v / s.pixels for v, s in zip(values, found, strict=True)]))
-
-        ways = {
-            "neither coded": [s.kept + s.raw_map for s in found],
-            "map coded by the network": [s.kept + s.map for s in found],
-            "code coded by the network": [s.code + s.raw_map for s in found],
-            "both adaptive, code by channel": [s.code_by_channel + s.map_adaptive for s in found],
-            "both adaptive, small context": [s.code_small + s.map_adaptive for s in found],
-            "both adaptive, medium context": [s.code_medium + s.map_adaptive for s in found],
-            "both by the networks (4x5x5 cube)": [s.code + s.map for s in found],
-            "of which map, raw": [s.raw_map for s in found],
-            "of which map, adaptive": [s.map_adaptive for s in found],
-            "of which map, network": [s.map for s in found],
-        }
-        for way, values in ways.items():
-            rows.setdefault(way, []).append(mean(values))
-    print("| | " + " | ".join(f"quality {quality}" for quality in QUALITIES[::2]) + " |")
-    print("|---|" + "---|" * len(QUALITIES[::2]))
-    for way, values in rows.items():
-        shares = (value / rows["neither coded"][column] for column, value in enumerate(values))
-        cells = (f"{v:.4f} ({s:.1%})" for v, s in zip(values, shares, strict=True))
-        print(f"| {way} | {' | '.join(cells)} |")
 
 
 def bits(pictures: Sequence[tuple[str, Pixels]]) -> None:
@@ -261,7 +205,7 @@ def _shares(pixels: Pixels, spread: npt.NDArray[np.float64]) -> tuple[float, flo
     )
 
 
-QUESTIONS = {"rate": rate, "coding": coding, "bits": bits, "low": low}
+QUESTIONS = {"rate": rate, "bits": bits, "low": low}
 
 
 def main() -> None:

@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cwic import Codec
 from cwic.evaluation.anchors import contestant
-from cwic.evaluation.compare import nearest_file, psnr_db
+from cwic.evaluation.compare import nearest_file
 from cwic.evaluation.perceptual import haarpsi
+from cwic.psnr import psnr_db
 from cwic.saliency import detect
 from cwic.view import overlay
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from cwic import Codec
-from cwic.saliency import offset_of_cells
+from cwic.saliency import emphasis_of_cells
 from cwic.training.saliency import spectral_residual
 
 SHARE = 0.2
@@ -52,10 +52,10 @@ def main() -> None:
             error = np.square(pixels - np.asarray(codec.decode(data), np.float32)).mean(axis=2)
             found = spectral_residual(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0, 0]
             spent = codec.allocation(data)
-            cells = offset_of_cells(found.numpy(), spent.cell_px)
+            cells = emphasis_of_cells(found.numpy(), spent.cell_px)
             salient = cells >= np.quantile(cells, 1 - SHARE)
             per_pixel = spent.bits / spent.cell_px**2
-            errors = offset_of_cells(error, spent.cell_px) + error.mean()
+            errors = emphasis_of_cells(error, spent.cell_px) + error.mean()
             rows.append(
                 (
                     8 * len(data) / error.size,

@@ -125,7 +125,9 @@ def measured(family: Flagship, mosaics: list[Pixels], qualities: list[float]) ->
     errors: dict[float, list[Floats]] = {quality: [] for quality in qualities}
 
     def in_one_piece(latents: Sequence[CodedLatents], tiling: Tiling) -> Pixels:
-        return family.synthesize([joined(latents, tiling.columns)].__getitem__, one, one.picture)
+        return family.transforms.synthesize(
+            [joined(latents, tiling.columns)].__getitem__, one, one.picture
+        )
 
     for picture in mosaics:
         analyses = [FlagshipAnalysis(family, picture, tiling) for tiling in (one, tiles, small)]
@@ -144,7 +146,7 @@ def measured(family: Flagship, mosaics: list[Pixels], qualities: list[float]) ->
                 file_bytes(payloads, divided.q, tiles, TILE_PX),
                 file_bytes(whole.payloads(), whole.q, one, None),
             )
-            shown = family.synthesize(latents.__getitem__, tiles, tiles.picture)
+            shown = family.transforms.synthesize(latents.__getitem__, tiles, tiles.picture)
             same = in_one_piece(latents, tiles)
             apart[quality].append(np.maximum(shown, same) - np.minimum(shown, same))
             fine = in_one_piece([finely.tile(n)[1] for n in range(len(small.tiles))], small)

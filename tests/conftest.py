@@ -14,8 +14,10 @@ from cwic.cli.main import main
 from cwic.codec import Codec
 
 if TYPE_CHECKING:
-    from cwic.training.model.flagship import FlagshipNetwork
-    from cwic.training.model.network import Cvpr2018Network
+    from torch import nn
+
+    from cwic.training.cvpr2018.network import Cvpr2018Network
+    from cwic.training.flagship.network import FlagshipNetwork
 
 
 def seeded_picture(seed: int) -> np.ndarray:
@@ -55,6 +57,16 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def _with_biases(network: "nn.Module") -> None:
+    """Biases that differ: those of a fresh network are all zero."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.01)
+
+
 @pytest.fixture(scope="session")
 def tiny_network(one_torch_thread: None) -> "Cvpr2018Network":
     """A seeded 8-channel network that nobody trained, but as lively as one that was.
@@ -63,8 +75,8 @@ def tiny_network(one_torch_thread: None) -> "Cvpr2018Network":
     """
     import torch
 
-    from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network
-    from cwic.training.model.transforms import ResidualBlock
+    from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network
+    from cwic.training.cvpr2018.transforms import ResidualBlock
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2019)
@@ -77,13 +89,14 @@ def tiny_network(one_torch_thread: None) -> "Cvpr2018Network":
                     module.second.weight.mul_(0.3)
         torch.nn.init.xavier_uniform_(network.synthesis.last.weight)
         torch.nn.init.xavier_uniform_(network.importance_net.layers[-1].weight, gain=5)
+        _with_biases(network)
     return network.eval()
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_network: "Cvpr2018Network") -> model_file.ModelFile:
     """The model of `tiny_network`."""
-    from cwic.training.export_cvpr2018 import build_model
+    from cwic.training.cvpr2018.export import build_model
 
     return build_model(tiny_network, "tiny")
 
@@ -106,11 +119,11 @@ def tiny_codec(tiny_model_path: Path) -> Codec:
 
 @pytest.fixture(scope="session")
 def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
-    """A seeded network of the `cwic` family that nobody trained, but lively in every part."""
+    """A seeded network of the flagship's family that nobody trained, but lively in every part."""
     import torch
 
-    from cwic.training.model.flagship import FastConfig, FlagshipConfig, FlagshipNetwork
-    from cwic.training.model.flagship_transforms import EdgeBlock, ResidualBlock
+    from cwic.training.flagship.network import FlagshipConfig, FlagshipNetwork
+    from cwic.training.flagship.transforms import EdgeBlock, ResidualBlock, SynthesisSizes
 
     sizes = FlagshipConfig(
         edge_channels=4,
@@ -126,7 +139,7 @@ def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
         hyper_width=6,
         mean_width=8,
         scale_width=8,
-        fast=FastConfig(edge_channels=4, width_8=6, width_16=6, blocks_8=1, blocks_16=1),
+        fast=SynthesisSizes(edge_channels=4, width_8=6, width_16=6, blocks_8=1, blocks_16=1),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026)
@@ -143,6 +156,7 @@ def tiny_flagship_network(one_torch_thread: None) -> "FlagshipNetwork":
             for step_network in (network.mean_network, network.scale_network):
                 for head in step_network.head:
                     head.weight.mul_(3)
+        _with_biases(network)
     return network.eval()
 
 
@@ -151,7 +165,7 @@ def tiny_flagship_path(
     tiny_flagship_network: "FlagshipNetwork", tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The model file of `tiny_flagship_network`."""
-    from cwic.training.export_flagship import build_model
+    from cwic.training.flagship.export import build_model
 
     path = tmp_path_factory.mktemp("model") / ("tiny-flagship" + model_file.EXTENSION)
     model = build_model(tiny_flagship_network, "tiny-flagship", with_fast=True)

@@ -30,9 +30,8 @@ from cwic.image import Mode, read_picture
 from cwic.whole import pack_whole
 
 GOLDEN = Path(__file__).resolve().parent / "data" / "golden"
-# By the low half of an input's first byte; any other is the first. The older form of the paper's
-# family last: its steps, but levels by tables.
-FIRST = {0: "cwic", 15: "cvpr2018planes", 14: "cvpr2018steps"}
+# By the low half of an input's first byte; any other is the first.
+FIRST = {0: "cwic", 15: "cvpr2018"}
 MODELS = {first: GOLDEN / f"{name}.cwicmodel" for first, name in FIRST.items()}
 # The same of files without a model.
 WHOLE = 13

@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference_range_coder import ReferenceDecoder, ReferenceEncoder
 
-from cwic.coding.arithmetic_coder import (
-    FREQUENCY_TOTAL,
-    BitCoder,
-    BitDecoder,
-    BitEncoder,
-    SymbolTables,
-)
+from cwic.coding.arithmetic_coder import BitCoder, BitDecoder, BitEncoder
+from cwic.coding.symbol_tables import FREQUENCY_TOTAL, SymbolTables
 from cwic.errors import BitstreamError
 
 seeds = st.integers(0, 2**32 - 1)

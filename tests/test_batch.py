@@ -24,10 +24,11 @@ import cwic
 from cwic import batch, folder
 from cwic.batch import Decoding, Encoding, Summary, Workers
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
+from cwic.request import Request
 
 from conftest import seeded_picture  # isort: skip
 
-LOW = Encoding(quality=20)
+LOW = Encoding(Request(quality=20))
 # Ray takes seconds to begin where it is alone, and minutes beside busy programs.
 RAY_LIMIT_S = 1800
 
@@ -51,6 +52,7 @@ def encode(
     source: Path | str,
     target: Path | str,
     task: Encoding = LOW,
+    *,
     ray_address: str | None = None,
     **more: Any,
 ) -> Summary:
@@ -108,9 +110,11 @@ def test_pictures_that_are_kept_whole_are_counted_and_come_back_exactly(tmp_path
     save_picture(source / "photo.png")
     drawing = Image.fromarray(np.arange(64 * 96).reshape(64, 96).astype(np.uint8) // 40 * 40)
     drawing.save(source / "drawing.png")
-    summary = encode(source, tmp_path / "files", Encoding(lossless="always"))
+    summary = encode(source, tmp_path / "files", Encoding(Request(lossless="always")))
     assert summary.num_whole == 2
-    summary = encode(source, tmp_path / "files", Encoding(bpp=1, lossless="auto"), force=True)
+    summary = encode(
+        source, tmp_path / "files", Encoding(Request(bpp=1, lossless="auto")), force=True
+    )
     assert [row["kept_whole"] for row in rows(tmp_path / "files")] == ["True", "False"]
     assert summary.num_whole == 1
     batch.run(str(tmp_path / "files"), str(tmp_path / "back"), Decoding(), Workers(1))
@@ -169,7 +173,7 @@ def test_what_is_finished_is_skipped_and_force_makes_it_again(
     summary = encode(pictures, tmp_path)
     assert (summary.num_done, summary.num_skipped) == (1, 2)
     assert contents(tmp_path) == first
-    summary = encode(pictures, tmp_path, Encoding(quality=80), force=True)
+    summary = encode(pictures, tmp_path, Encoding(Request(quality=80)), force=True)
     assert (summary.num_done, summary.num_skipped) == (3, 0)
     assert contents(tmp_path).keys() == first.keys()
     assert contents(tmp_path)["a.cwic"] != first["a.cwic"]
@@ -372,7 +376,7 @@ def test_a_folder_without_work_says_what_it_was_looking_for(pictures: Path, tmp_
 def test_a_result_that_cannot_be_had_is_a_failure_of_its_own(
     pictures: Path, tmp_path: Path
 ) -> None:
-    summary = encode(pictures, tmp_path, Encoding(target_bytes=10, strict=True))
+    summary = encode(pictures, tmp_path, Encoding(Request(target_bytes=10, strict=True)))
     assert len(summary.failed) == 3
     (tmp_path / "a.cwic").mkdir()
     assert "expected a file, found a folder" in errors(encode(pictures, tmp_path))["a.png"]

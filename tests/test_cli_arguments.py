@@ -141,7 +141,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         | {"--to", "--strict", "--strip", "--model", "-j", "--jobs", "--ray", "-f", "--force"},
         "serve": {"--host", "--port", "--max-upload", "--model"},
         "info": {"--json"},
-        "models": {"--json"},
+        "models": {"--json", "--web", "--model"},
         "train": {"--data", "--out", "--init-from", "--max-seconds", "--threads", "--device"},
         "export": output,
         "evaluate": {"--codecs", "--out", "-j", "--jobs"},

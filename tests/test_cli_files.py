@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from PIL import Image
 
 import cwic
 from cwic.cli.main import main
+from cwic.codec import Codec, Encoded
 from cwic.errors import CodecWarning
 from cwic.image import encode_image
 
@@ -76,7 +76,7 @@ def test_a_missing_output_folder_is_named_before_any_work(
     run: Run, photo: Path, output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photo.parent)
-    monkeypatch.setattr(cwic, "encode", None)
+    monkeypatch.setattr(Codec, "encode_request", None)
     code, _, err = run("encode", photo, "-o", output)
     assert code == 1
     assert "nowhere" in err
@@ -210,12 +210,12 @@ def test_an_unwritable_folder_is_named(run: Run, photo: Path, tmp_path: Path) ->
 def test_the_file_is_named_before_a_warning_and_each_warning_is_one_line(
     run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def encode(image: Path, **options: Any) -> bytes:
+    def encode(*_: object) -> Encoded:
         warnings.warn("as near\nas it gets", CodecWarning, stacklevel=2)
         warnings.warn("photo.png is odd", CodecWarning, stacklevel=2)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cwic, "encode", encode)
+    monkeypatch.setattr(Codec, "encode_request", encode)
     code, out, err = run("encode", photo)
     assert (code, out) == (130, "")
     assert err == (
@@ -226,10 +226,10 @@ def test_the_file_is_named_before_a_warning_and_each_warning_is_one_line(
 def test_an_error_of_the_system_is_one_line(
     run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def encode(image: Path, **options: Any) -> bytes:
+    def encode(*_: object) -> Encoded:
         raise error
 
-    monkeypatch.setattr(cwic, "encode", encode)
+    monkeypatch.setattr(Codec, "encode_request", encode)
     error: BaseException = OSError(28, "No space left on device", "a.cwic")
     assert run("encode", photo) == (1, "", "error: a.cwic: No space left on device\n")
     error = MemoryError()

@@ -4,6 +4,7 @@ import io
 import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from cwic.errors import (
     TargetError,
 )
 from cwic.image import Mode
+from cwic.request import Request
 
 
 def decoded_array(codec: Codec, data: bytes) -> np.ndarray:
@@ -163,25 +165,6 @@ def test_a_psnr_is_searched_in_the_decoded_picture(tiny_codec: Codec) -> None:
         tiny_codec.encode(pixels, psnr_db=99, strict=True, lossless="never")
 
 
-@pytest.mark.parametrize(
-    "targets",
-    [
-        {"quality": -1},
-        {"quality": 101},
-        {"bpp": 0},
-        {"bpp": math.nan},
-        {"target_bytes": -5},
-        {"psnr_db": math.inf},
-        {"quality": 50, "bpp": 0.5},
-    ],
-)
-def test_targets_out_of_range_or_at_odds_are_refused(
-    tiny_codec: Codec, targets: dict[str, float]
-) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        tiny_codec.encode(seeded_picture(7), **targets)
-
-
 def test_limits_on_pixels_are_options(tiny_codec: Codec) -> None:
     pixels = seeded_picture(7)
     count = pixels.shape[0] * pixels.shape[1]
@@ -264,17 +247,63 @@ def test_one_pixel_of_colour_makes_a_picture_one_of_colour(tiny_flagship_codec: 
     assert cwic.read_header(data).mode == Mode.RGB
 
 
+def measured_db(codec: Codec, data: bytes, pixels: np.ndarray) -> float:
+    error = decoded_array(codec, data).astype(float) - pixels
+    return float(10 * np.log10(255**2 / np.square(error).mean()))
+
+
 def test_the_psnr_of_a_grey_picture_is_that_of_what_is_shown(tiny_flagship_codec: Codec) -> None:
     pixels = np.repeat(seeded_picture(9)[..., :1], 3, axis=2)
-
-    def psnr_db(data: bytes) -> float:
-        error = decoded_array(tiny_flagship_codec, data).astype(float) - pixels
-        return float(10 * np.log10(255**2 / np.square(error).mean()))
-
     for quality in (20, 80):
-        wanted_db = psnr_db(tiny_flagship_codec.encode(pixels, quality=quality))
-        data = tiny_flagship_codec.encode(pixels, psnr_db=wanted_db)
-        assert psnr_db(data) == pytest.approx(wanted_db, abs=0.05)
+        data = tiny_flagship_codec.encode(pixels, quality=quality)
+        asked_db = measured_db(tiny_flagship_codec, data, pixels)
+        encoded = tiny_flagship_codec.encode_request(pixels, Request(psnr_db=asked_db))
+        found_db = measured_db(tiny_flagship_codec, encoded.data, pixels)
+        assert found_db == pytest.approx(asked_db, abs=0.05)
+        assert encoded.psnr_db == pytest.approx(found_db, abs=1e-9)
+
+
+def test_a_request_is_answered_with_the_file_and_its_header(tiny_flagship_codec: Codec) -> None:
+    pixels = seeded_picture(9)
+    encoded = tiny_flagship_codec.encode_request(pixels, Request(quality=30))
+    assert encoded.data == tiny_flagship_codec.encode(pixels, quality=30)
+    assert encoded.header == bitstream.read_header(encoded.data)
+    assert encoded.psnr_db is None  # nobody asked
+
+
+@pytest.mark.parametrize("name", ["tiny_codec", "tiny_flagship_codec"])
+def test_no_rate_is_coded_twice(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes, promises and PSNR each q once; a mask once more, for the size without it."""
+    codec: Codec = request.getfixturevalue(name)
+    pixels = seeded_picture(6)
+    mask = np.zeros(pixels.shape[:2], bool)
+    mask[:, :40] = True
+    kind = type(codec._family.analyze(pixels))
+    coded: list[tuple[int, bool]] = []
+
+    def code(self: Any, q: int, emphasis: Any = None) -> Any:
+        coded.append((q, emphasis is not None))
+        return plain(self, q, emphasis)
+
+    plain = kind.code
+    monkeypatch.setattr(kind, "code", code)
+    middle = len(codec.encode(pixels, lossless="never"))
+    for targets in (
+        {"target_bytes": middle + 40},
+        {"target_bytes": middle + 40, "strict": True},
+        {"psnr_db": 15.0},
+        {"roi": mask},
+        {"roi": mask, "target_bytes": middle + 40},
+    ):
+        coded.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CodecWarning)
+            codec.encode(pixels, lossless="never", **targets)
+        assert coded
+        assert len(coded) == len(set(coded))
+        assert sum(not is_masked for _, is_masked in coded) <= 1 or "roi" not in targets
 
 
 def test_metadata_is_kept_unless_it_is_stripped(tiny_codec: Codec) -> None:
@@ -361,104 +390,3 @@ def test_a_model_of_another_family_or_with_a_damaged_manifest_is_refused(
 def test_a_model_that_is_not_there_is_named() -> None:
     with pytest.raises(ModelError, match=r"no-such-model.*bundled"):
         Codec.load("no-such-model")
-
-
-# --- coded or kept whole --------------------------------------------------------------------------
-
-
-def drawn(height: int = 64, width: int = 96) -> np.ndarray:
-    """(height, width, 3) uint8: stripes, of which a file without loss is the smaller one."""
-    y, x = np.mgrid[0:height, 0:width]
-    return np.array([(250, 240, 230), (20, 40, 60), (200, 90, 40)], np.uint8)[(x + 2 * y) // 7 % 3]
-
-
-def is_whole(data: bytes) -> bool:
-    return bitstream.read_header(data).is_whole
-
-
-@pytest.mark.parametrize("wish", [{}, {"quality": 80}, {"bpp": 3}, {"psnr_db": 30}])
-def test_a_drawing_is_kept_whole_and_exact(
-    tiny_flagship_codec: Codec, wish: dict[str, float]
-) -> None:
-    data = tiny_flagship_codec.encode(drawn(), strict=True, **wish)
-    assert is_whole(data)
-    np.testing.assert_array_equal(decoded_array(tiny_flagship_codec, data), drawn())
-
-
-@pytest.mark.parametrize("wish", [{}, {"quality": 80}, {"target_bytes": True}])
-def test_a_photograph_costs_a_glance_and_has_the_bytes_that_it_had(
-    tiny_flagship_codec: Codec, wish: dict[str, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(7)
-    texture = seeded_picture(2).astype(int) + rng.integers(-8, 9, (*seeded_picture(2).shape[:2], 1))
-    pixels = texture.clip(0, 255).astype(np.uint8)
-
-    def pack_whole(_: object) -> bytes:
-        raise AssertionError("tried")
-
-    monkeypatch.setattr("cwic.codec.pack_whole", pack_whole)
-    if "target_bytes" in wish:
-        wish = {"target_bytes": len(tiny_flagship_codec.encode(pixels, lossless="never"))}
-    data = tiny_flagship_codec.encode(pixels, **wish)
-    assert data == tiny_flagship_codec.encode(pixels, lossless="never", **wish)
-
-
-@pytest.mark.parametrize("colours", [2, 3, 5, 9, 17, 40, 90])
-def test_a_quality_is_kept_whole_up_to_a_quarter_more_and_a_psnr_up_to_nothing_more(
-    tiny_flagship_codec: Codec, colours: int
-) -> None:
-    """Blocks of ever more colours, from what is cheap without loss to what is not."""
-    rng = np.random.default_rng(colours)
-    blocks = rng.integers(0, 256, (colours, 3), dtype=np.uint8)[rng.integers(0, colours, (8, 12))]
-    pixels = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
-    whole = tiny_flagship_codec.encode(pixels, lossless="always")
-    coded = tiny_flagship_codec.encode(pixels, lossless="never", quality=90)
-    expected = whole if len(whole) <= 1.25 * len(coded) else coded
-    assert tiny_flagship_codec.encode(pixels, quality=90) == expected
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CodecWarning)  # even the worst file is better
-        coded = tiny_flagship_codec.encode(pixels, lossless="never", psnr_db=3)
-        found = tiny_flagship_codec.encode(pixels, psnr_db=3)
-    assert found == min(whole, coded, key=len)
-
-
-def test_a_size_is_kept_whole_where_it_fits_to_the_byte(tiny_flagship_codec: Codec) -> None:
-    whole = tiny_flagship_codec.encode(drawn(), lossless="always")
-    for strict in (False, True):
-        fitting = tiny_flagship_codec.encode(drawn(), target_bytes=len(whole), strict=strict)
-        assert fitting == whole
-    with pytest.warns(CodecWarning, match="kept whole"):
-        # Nothing is as small; and nothing comes nearer.
-        assert tiny_flagship_codec.encode(drawn(), target_bytes=len(whole) - 1) == whole
-    with pytest.raises(TargetError, match=f"smallest file of this picture has {len(whole)} B"):
-        tiny_flagship_codec.encode(drawn(), target_bytes=len(whole) - 1, strict=True)
-
-
-def test_what_the_model_cannot_reach_is_kept_whole(tiny_codec: Codec) -> None:
-    pixels = seeded_picture(5)
-    whole = tiny_codec.encode(pixels, lossless="always")
-    for wish in ({"bpp": 24.0}, {"psnr_db": 99.0}):
-        for strict in (False, True):
-            assert tiny_codec.encode(pixels, strict=strict, **wish) == whole
-
-
-def test_always_says_so_where_the_file_is_larger_than_asked_for(tiny_codec: Codec) -> None:
-    pixels = seeded_picture(5)
-    with pytest.warns(CodecWarning, match="asked for 0.1 bpp, kept whole this picture has"):
-        data = tiny_codec.encode(pixels, lossless="always", bpp=0.1)
-    np.testing.assert_array_equal(decoded_array(tiny_codec, data), pixels)
-    with pytest.raises(TargetError, match="asked for at most 100 B, kept whole"):
-        tiny_codec.encode(pixels, lossless="always", target_bytes=100, strict=True)
-    with pytest.raises(ValueError, match="lossless: expected one of"):
-        tiny_codec.encode(pixels, lossless="perhaps")
-
-
-def test_a_mask_does_not_matter_where_nothing_is_lost_but_must_be_one(
-    tiny_flagship_codec: Codec,
-) -> None:
-    mask = np.zeros((64, 96), bool)
-    mask[:, :48] = True
-    plain = tiny_flagship_codec.encode(drawn())
-    assert tiny_flagship_codec.encode(drawn(), roi=mask) == plain
-    with pytest.raises(ImageError, match="mask of"):
-        tiny_flagship_codec.encode(drawn(), roi=mask[:, :9])

@@ -19,7 +19,7 @@ from PIL import Image
 import cwic
 from cwic import serve as demo
 from cwic.errors import ImageError
-from cwic.serve import Settings, coded, frame, opened, painted
+from cwic.serve import Controls, coded, frame, opened, painted
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +30,15 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_picture_is_encoded_as_the_controls_say(photo: Path) -> None:
-    plain = coded(photo, Settings(), None)
+    plain = coded(photo, Controls(), None)
     assert plain.data == cwic.encode(photo)
     assert f"{len(plain.data):,} B" in plain.summary
     assert plain.decoded.size == (300, 200)
     assert plain.original is not None
     assert plain.original.size == (300, 200)
-    assert coded(photo, Settings("quality", 20), None).data == cwic.encode(photo, quality=20)
-    assert coded(photo, Settings("bits per pixel", 0.4), None).data == cwic.encode(photo, bpp=0.4)
-    small = coded(photo, Settings("size in kB", 2.5), None).data
+    assert coded(photo, Controls("quality", 20), None).data == cwic.encode(photo, quality=20)
+    assert coded(photo, Controls("bits per pixel", 0.4), None).data == cwic.encode(photo, bpp=0.4)
+    small = coded(photo, Controls("size in kB", 2.5), None).data
     assert small == cwic.encode(photo, target_bytes=2500)
 
 
@@ -50,14 +50,14 @@ def test_a_file_is_the_same_as_the_command_makes_of_it(tmp_path: Path) -> None:
     picture.putalpha(Image.linear_gradient("L").resize(picture.size))
     path = tmp_path / "photo.png"
     picture.save(path, exif=tags)
-    found = coded(path, Settings(), None)
+    found = coded(path, Controls(), None)
     assert found.data == cwic.encode(path)
     assert found.original is not None
     assert found.original.size == found.decoded.size == picture.size[::-1]
 
 
 def test_what_cannot_be_met_is_said(photo: Path) -> None:
-    found = coded(photo, Settings("size in kB", 0.05), None)
+    found = coded(photo, Controls("size in kB", 0.05), None)
     assert len(found.warnings) == 1
     assert "asked for 50 B" in found.warnings[0]
 
@@ -65,11 +65,11 @@ def test_what_cannot_be_met_is_said(photo: Path) -> None:
 def test_a_drawing_is_kept_whole_and_said_to_be(tmp_path: Path) -> None:
     y, x = np.mgrid[0:100, 0:150]
     Image.fromarray(((x + 2 * y) // 7 % 3 * 100).astype(np.uint8)).save(tmp_path / "drawing.png")
-    found = coded(tmp_path / "drawing.png", Settings(), None)
+    found = coded(tmp_path / "drawing.png", Controls(), None)
     assert ", kept whole: 150x100" in found.summary
     (tmp_path / "drawing.cwic").write_bytes(found.data)
     assert ", kept whole: 150x100" in opened(tmp_path / "drawing.cwic").summary
-    left = coded(tmp_path / "drawing.png", Settings(lossless="never"), None)
+    left = coded(tmp_path / "drawing.png", Controls(lossless="never"), None)
     assert "kept whole" not in left.summary
 
 
@@ -77,8 +77,8 @@ def test_bits_go_where_it_was_painted(photo: Path) -> None:
     mask = np.zeros((100, 150), bool)
     mask[:50, :60] = True
     # At a quality with room above it: this picture is as smooth as drawn ones.
-    settings = Settings("quality", 30, strength=2)
-    marked, plain = coded(photo, settings, mask), coded(photo, settings, None)
+    controls = Controls("quality", 30, strength=2)
+    marked, plain = coded(photo, controls, mask), coded(photo, controls, None)
     assert len(marked.data) == pytest.approx(len(plain.data), rel=0.02)
     original = np.asarray(plain.original).astype(float)
 
@@ -86,7 +86,7 @@ def test_bits_go_where_it_was_painted(photo: Path) -> None:
         return float(np.square(np.asarray(picture) - original)[:100, :120].mean())
 
     assert mse(marked.decoded) < 0.7 * mse(plain.decoded)
-    assert coded(photo, settings, ~mask & mask).data == plain.data
+    assert coded(photo, controls, ~mask & mask).data == plain.data
 
 
 def test_the_mask_is_what_the_layers_of_the_editor_have_in_them() -> None:
@@ -111,14 +111,14 @@ def test_a_file_of_ours_is_opened(photo: Path, tmp_path: Path) -> None:
     shown = frame("photo.cwic", found, ())
     assert shown.count("&lt;img") == 1
     assert "original" not in shown
-    assert frame("photo.png", coded(photo, Settings(), None), ()).count("&lt;img") == 2
+    assert frame("photo.png", coded(photo, Controls(), None), ()).count("&lt;img") == 2
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(b"no picture")
     with pytest.raises(ImageError):
-        coded(path, Settings(), None)
+        coded(path, Controls(), None)
 
 
 def test_a_port_that_is_taken_is_an_error() -> None:

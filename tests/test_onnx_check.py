@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cwic import model_file
-from cwic.engine import new_session
+from cwic.engine import Session
 from cwic.errors import ModelError
 from cwic.model_file import ModelFile
 from cwic.onnx_check import check_graph
@@ -116,7 +116,7 @@ def test_what_was_checked_is_what_runs_though_it_looks_like_the_format_of_the_ru
     data = field(6, b"ORTM" + bytes(2**17)) + model.SerializeToString()
     assert data[4:8] == b"ORTM"
     check_graph(data)
-    (output,) = new_session(data).run(None, {"x": np.full(1, 7, np.float32)})
+    (output,) = Session(data).run(np.full(1, 7, np.float32))
     assert output.tolist() == [7]
 
 

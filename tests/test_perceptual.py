@@ -1,8 +1,7 @@
-"""Perceptual distances: against another implementation, as losses, and what is no trunk."""
+"""Perceptual distances: against another implementation, and as losses."""
 
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +11,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from cwic.errors import CodecError, NotBuiltError  # noqa: E402
-from cwic.evaluation.perceptual import (  # noqa: E402
-    FeatureDistance,
-    HaarDistance,
-    PerceptualDistance,
-    _SqueezeNet,
-    bundled_weights,
-    haarpsi,
-    load_distance,
-)
+from cwic.errors import NotBuiltError  # noqa: E402
+from cwic.evaluation.perceptual import HaarDistance, haarpsi, load_distance  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -32,21 +23,6 @@ def noisy(shape: tuple[int, ...], seed: int) -> tuple["torch.Tensor", "torch.Ten
     x = 255 * torch.rand(shape, generator=generator)
     x = torch.nn.functional.avg_pool2d(x, 5, 1, 2)
     return x, (x + 12 * torch.randn(shape, generator=generator)).clamp(0, 255)
-
-
-@pytest.fixture(scope="module")
-def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of SqueezeNet that nobody trained."""
-    path = tmp_path_factory.mktemp("trunk") / "squeezenet.pt"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        torch.save(_SqueezeNet().state_dict(), path)
-    return path
-
-
-@pytest.fixture(params=["haarpsi", "features"])
-def distance(request: pytest.FixtureRequest, trunk: Path) -> PerceptualDistance:
-    return load_distance("haarpsi" if request.param == "haarpsi" else str(trunk))
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,7 +41,8 @@ def test_two_black_pictures_are_alike() -> None:
     assert haarpsi(black, black) == pytest.approx(1)
 
 
-def test_equal_pictures_have_no_distance_and_worse_ones_more(distance: PerceptualDistance) -> None:
+def test_equal_pictures_have_no_distance_and_worse_ones_more() -> None:
+    distance = HaarDistance()
     x, y = noisy((2, 3, 64, 64), 1)
     worse = (x + 3 * (y - x)).clamp(0, 255)
     near, far = distance(x, y), distance(x, worse)
@@ -75,7 +52,8 @@ def test_equal_pictures_have_no_distance_and_worse_ones_more(distance: Perceptua
     assert (far > near).all()
 
 
-def test_a_step_down_the_gradient_brings_a_picture_nearer(distance: PerceptualDistance) -> None:
+def test_a_step_down_the_gradient_brings_a_picture_nearer() -> None:
+    distance = HaarDistance()
     x, y = noisy((1, 3, 64, 64), 2)
     y.requires_grad_()
     before = distance(x, y).sum()
@@ -93,9 +71,8 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda z: HaarDistance()(x, z), (y,), eps=1e-4, atol=1e-5)
 
 
-def test_an_even_weight_is_none_and_a_place_of_weight_0_does_not_count(
-    distance: PerceptualDistance,
-) -> None:
+def test_an_even_weight_is_none_and_a_place_of_weight_0_does_not_count() -> None:
+    distance = HaarDistance()
     x, y = noisy((2, 3, 128, 128), 4)
     plain = distance(x, y)
     assert torch.allclose(distance(x, y, torch.full((2, 1, 8, 8), 0.3)), plain, rtol=1e-3)
@@ -103,40 +80,6 @@ def test_an_even_weight_is_none_and_a_place_of_weight_0_does_not_count(
     right[..., 4:] = 1
     only_left = torch.cat([y[..., :32], x[..., 32:]], dim=3)
     assert (distance(x, only_left, right) < 0.05 * distance(x, only_left)).all()
-
-
-def test_the_bundled_weights_are_2240_and_none_is_negative() -> None:
-    weights = bundled_weights()
-    assert weights.shape == (2240,)
-    assert weights.min() >= 0
-    assert np.count_nonzero(weights) > 50
-
-
-def test_a_distance_is_the_sum_of_its_channels_differences(trunk: Path) -> None:
-    x, y = noisy((2, 3, 64, 64), 5)
-    distance = FeatureDistance.load(trunk)
-    assert torch.allclose(distance(x, y), distance.differences(x, y) @ distance.weights, rtol=1e-4)
-
-
-def test_negative_weights_are_refused(trunk: Path) -> None:
-    with pytest.raises(CodecError, match="none negative"):
-        FeatureDistance.load(trunk, np.full(2240, -1, np.float32))
-
-
-@pytest.mark.parametrize("content", [b"", b"no weights", None])
-def test_what_is_no_trunk_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "trunk.pt"
-    if content is None:
-        torch.save({"features.0.weight": torch.zeros(3)}, path)
-    else:
-        path.write_bytes(content)
-    with pytest.raises(CodecError, match=r"trunk\.pt: expected weights of SqueezeNet"):
-        load_distance(str(path))
-
-
-def test_a_trunk_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CodecError, match=r"nowhere\.pt: cannot be read"):
-        load_distance(str(tmp_path / "nowhere.pt"))
 
 
 def test_the_real_lpips_is_used_where_its_package_works(monkeypatch: pytest.MonkeyPatch) -> None:

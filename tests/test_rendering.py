@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from cwic.errors import TrainingError
-from cwic.training.rendering.canvas import PhotoShelf
-from cwic.training.rendering.fonts import (
+from rendering.canvas import PhotoShelf
+from rendering.fonts import (
     Face,
     FontShelf,
     find_faces,
     is_held_out,
     part_of_faces,
 )
-from cwic.training.rendering.pictures import (
+from rendering.pictures import (
     KINDS,
     MAX_SIDE_PX,
     MIN_SIDE_PX,

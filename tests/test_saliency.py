@@ -12,7 +12,7 @@ from PIL import Image
 
 from cwic.codec import Codec
 from cwic.errors import ImageError, ModelError, NotBuiltError
-from cwic.saliency import detect, load_detector, offset_of_cells, read_mask
+from cwic.saliency import detect, emphasis_of_cells, load_detector, read_mask
 
 
 @pytest.fixture(params=["cvpr2018", "cwic"])
@@ -70,7 +70,7 @@ def test_what_is_no_mask_is_refused(mask: Any, message: str) -> None:
 
 
 def test_offsets_are_centred_means_of_cells() -> None:
-    offset = offset_of_cells(left_half(np.zeros((33, 64))).astype(np.float32), 16)
+    offset = emphasis_of_cells(left_half(np.zeros((33, 64))).astype(np.float32), 16)
     np.testing.assert_array_equal(offset, np.tile([0.5, 0.5, -0.5, -0.5], (3, 1)))
 
 

@@ -17,6 +17,7 @@ from cwic.errors import BitstreamError, TargetError
 from cwic.families.flagship import family as flagship
 from cwic.families.flagship.coder import CodedLatents
 from cwic.families.flagship.family import Flagship, FlagshipAnalysis
+from cwic.families.protocol import TileStream
 from cwic.families.tiling import Rectangle, Tiling
 
 
@@ -85,7 +86,7 @@ def test_the_same_latents_give_the_same_picture_in_tiles_or_in_one_piece(
     np.testing.assert_allclose(analysis.importance, whole_analysis.importance, atol=1e-4)
     coded = analysis.code(100)
     tiles = [coded.tile(number)[1] for number in range(len(tiling.tiles))]
-    in_tiles = family.synthesize(lambda number: tiles[number], tiling, tiling.picture)
+    in_tiles = family.transforms.synthesize(lambda number: tiles[number], tiling, tiling.picture)
 
     def joined(name: str) -> np.ndarray:
         rows = [
@@ -105,7 +106,7 @@ def test_the_same_latents_give_the_same_picture_in_tiles_or_in_one_piece(
         joined("planes"),
     )
     one = family.tiling(300, 460, None)
-    in_one_piece = family.synthesize(lambda _: whole, one, one.picture)
+    in_one_piece = family.transforms.synthesize(lambda _: whole, one, one.picture)
     difference = np.abs(in_tiles.astype(int) - in_one_piece)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
@@ -149,9 +150,10 @@ def test_a_region_takes_no_more_tiles_than_it_meets(tiled: Codec) -> None:
     payloads[-1] = b"\x00"
     assert last.length > 1
     part = Rectangle(0, 0, 128, 100)
-    assert family.decode(payloads, header.q, tiling, part).shape == (128, 100, 3)
+    stream = TileStream(payloads, header.q, tiling)
+    assert family.decode(stream, part).shape == (128, 100, 3)
     with pytest.raises(BitstreamError):
-        family.decode(payloads, header.q, tiling, tiling.picture)
+        family.decode(stream, tiling.picture)
 
 
 def test_regions_keep_the_alpha_of_their_pixels(tiled: Codec) -> None:
@@ -255,11 +257,13 @@ def test_a_preview_reads_the_first_group_of_latents_alone(tiled: Codec) -> None:
     tiling = family.tiling(128, 700, 128)
     header = cwic.read_header(data)
     payloads = [data[tile.offset : tile.offset + tile.length] for tile in header.tiles]
-    whole = family.decode(payloads, header.q, tiling, tiling.picture, 8)
+    stream = TileStream(payloads, header.q, tiling)
+    whole = family.decode(stream, tiling.picture, 8)
     assert whole.shape == (16, 88, 3)
     # Noise in place of the second half would be noticed by whoever read it.
     halves = [payload[: len(payload) // 2 // 4 * 4] for payload in payloads]
-    np.testing.assert_array_equal(family.decode(halves, header.q, tiling, tiling.picture, 8), whole)
+    of_halves = family.decode(stream._replace(payloads=halves), tiling.picture, 8)
+    np.testing.assert_array_equal(of_halves, whole)
 
 
 @pytest.mark.parametrize("reduce", [0, 3, 16, -1])

@@ -18,6 +18,7 @@ from cwic.training.config import (
     config_to_table,
     load_config,
 )
+from cwic.training.families import FAMILIES
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 
@@ -27,13 +28,13 @@ family = "cvpr2018"
 name = "only"
 steps = 10
 """
-FLAGSHIP = SMALLEST.replace("cvpr2018", "cwic")
+FLAGSHIP = SMALLEST.replace("cvpr2018", "flagship")
 
 
 def load_text(folder: Path, text: str | bytes) -> TrainConfig:
     path = folder / "recipe.toml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return load_config(path)
+    return load_config(path, FAMILIES)
 
 
 def error_of(folder: Path, text: str | bytes) -> str:
@@ -48,9 +49,9 @@ def error_of(folder: Path, text: str | bytes) -> str:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_the_published_recipes_load(path: Path) -> None:
-    config = load_config(path)
+    config = load_config(path, FAMILIES)
     assert config.total_steps > 1000
-    assert config_from_table(config_to_table(config), "again") == config
+    assert config_from_table(config_to_table(config), "again", FAMILIES) == config
 
 
 def test_there_is_a_published_recipe() -> None:
@@ -142,7 +143,10 @@ def test_wrong_types_are_errors_that_name_the_key(tmp_path: Path, text: str, nam
         ("seed = -1\n" + SMALLEST, "seed must not be negative"),
         ("ema_decay = 1.0\n" + SMALLEST, "ema_decay must lie in [0, 1)"),
         ("clip_norm = 0\n" + SMALLEST, "clip_norm must be above 0"),
-        ("validation_crop_px = 44\n" + SMALLEST, "validation_crop_px must be a multiple of 8"),
+        (
+            "validation_crop_px = 44\n" + SMALLEST,
+            "validation_crop_px must be at least 16 and a multiple of 8",
+        ),
         (SMALLEST + "[data]\ncache_mb = -1\n", "data: cache_mb must not be negative"),
         (SMALLEST + "[network]\nwidth = 0\n", "network: width must lie in (0, 4]"),
         (SMALLEST + "[network]\ncode_channels = 0\n", "network: levels must be a power of two"),
@@ -204,7 +208,7 @@ def test_a_file_that_is_not_toml_is_an_error(tmp_path: Path, text: str | bytes) 
 def test_a_missing_file_and_a_folder_are_errors_that_name_them(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.toml", tmp_path):
         with pytest.raises(TrainingError, match=rf"{path.name}: cannot read the configuration: "):
-            load_config(path)
+            load_config(path, FAMILIES)
 
 
 def some_of(**strategies: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -263,7 +267,7 @@ def assert_holds(result: Any, given_value: Any) -> None:
 @settings(max_examples=60, deadline=None)
 @given(tables)
 def test_a_configuration_survives_its_table_as_json(table: dict[str, Any]) -> None:
-    config = config_from_table(table, "test")
+    config = config_from_table(table, "test", FAMILIES)
     written = json.loads(json.dumps(config_to_table(config)))
     assert_holds(written, table)
-    assert config_from_table(written, "again") == config
+    assert config_from_table(written, "again", FAMILIES) == config

@@ -1,6 +1,7 @@
 """Folders in, batches of augmented crops out."""
 
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -369,3 +370,10 @@ def test_centre_crops_are_centres_spread_over_the_store(picture_folder: Path) ->
     assert len(centre_crops(store, 48, 100)) == 12
     with pytest.raises(TrainingError, match="no held-out picture has 400 px"):
         centre_crops(store, 400, 3)
+
+
+def test_a_pack_without_pictures_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("notes.txt", "nothing")
+    with pytest.raises(TrainingError, match=r"empty\.zip: expected pictures under training/"):
+        list_pictures([tmp_path / "empty.zip"], 0.1)

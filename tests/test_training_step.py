@@ -7,18 +7,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cwic.training.config import FlagshipStage, StageConfig, TrainConfig  # noqa: E402
+from cwic.training.config import StageConfig, TrainConfig  # noqa: E402
+from cwic.training.cvpr2018.network import Cvpr2018Network  # noqa: E402
 from cwic.training.data import DataConfig  # noqa: E402
+from cwic.training.families import FAMILIES  # noqa: E402
 from cwic.training.family import Drawn, Place, StepLoss  # noqa: E402
-from cwic.training.model.flagship import FlagshipNetwork  # noqa: E402
-from cwic.training.model.network import Cvpr2018Network  # noqa: E402
-from cwic.training.optimizer import Muon  # noqa: E402
+from cwic.training.flagship.network import FlagshipNetwork  # noqa: E402
+from cwic.training.flagship.objective import FlagshipStage  # noqa: E402
+from cwic.training.optimizer import Muon, is_matrix  # noqa: E402
 from cwic.training.step import Step  # noqa: E402
-from cwic.training.trainer import FAMILIES  # noqa: E402
 
 # Two of each family: pictures, and the entropy coder alone.
 STAGES: dict[str, tuple[StageConfig, ...]] = {
-    "cwic": (
+    "flagship": (
         FlagshipStage(
             "map",
             1,
@@ -46,7 +47,7 @@ def config(
     tiny_flagship_network: FlagshipNetwork,
 ) -> TrainConfig:
     """Of a tiny network of each family."""
-    network = tiny_flagship_network if request.param == "cwic" else tiny_network
+    network = tiny_flagship_network if request.param == "flagship" else tiny_network
     return TrainConfig(
         family=request.param,
         stages=STAGES[request.param],
@@ -104,7 +105,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_objective_is_one_graph(config: TrainConfig, number: int) -> None:
     # What reads a number back would break it in two; what draws would give another loss.
     _, drawn, objective = prepared(config, config.stages[number])
@@ -186,3 +187,16 @@ def test_a_captured_step_does_what_a_plain_one_does(config: TrainConfig) -> None
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-3)
     for name, value in found[0][1].items():
         assert torch.allclose(found[1][1][name], value, atol=1e-3), name
+
+
+def test_muon_treats_depthwise_convolutions_as_vectors() -> None:
+    torch.manual_seed(0)
+    depthwise = torch.nn.Conv2d(6, 6, 3, groups=6)
+    dense = torch.nn.Conv2d(6, 6, 3)
+    assert [is_matrix(layer.weight) for layer in (depthwise, dense)] == [False, True]
+    network = torch.nn.Sequential(depthwise, dense)
+    optimizer = Muon(network.parameters(), lr=1e-2)
+    network(torch.rand(1, 6, 8, 8)).square().sum().backward()
+    optimizer.step()
+    assert "exp_avg" in optimizer.state[depthwise.weight]
+    assert "momentum" in optimizer.state[dense.weight]

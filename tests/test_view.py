@@ -34,6 +34,24 @@ def test_a_mask_shows_in_the_map_and_in_the_bits(tiny_flagship_codec: Codec) -> 
     assert masked.bits[:, :3].sum() / masked.bits.sum() > plain.bits[:, :3].sum() / plain.bits.sum()
 
 
+@pytest.mark.parametrize("name", ["tiny_codec", "tiny_flagship_codec"])
+@pytest.mark.parametrize("lossless", ["never", "always"])
+def test_a_file_looked_into_shows_what_decoding_and_allocation_say(
+    name: str, lossless: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec: Codec = request.getfixturevalue(name)
+    monkeypatch.setattr("cwic.families.flagship.family.MAX_UNDIVIDED_PIXELS", 64 * 64)
+    monkeypatch.setattr("cwic.families.flagship.family.TILE_PX", 64)
+    pixels = np.dstack([seeded_picture(15), seeded_picture(15)[..., 0]])
+    data = codec.encode(pixels, lossless=lossless)
+    picture, found = codec.inspect(data)
+    assert picture == codec.decode(data)
+    expected = codec.allocation(data)
+    np.testing.assert_array_equal(found.importance, expected.importance)
+    np.testing.assert_array_equal(found.bits, expected.bits)
+    assert found.cell_px == expected.cell_px
+
+
 @pytest.mark.parametrize(("width", "height", "cell_px"), [(96, 64, 16), (1, 1, 8), (37, 500, 8)])
 def test_a_sheet_has_two_panels_over_the_picture(width: int, height: int, cell_px: int) -> None:
     cells = (-(-height // cell_px), -(-width // cell_px))

@@ -28,6 +28,8 @@ from matplotlib.figure import Figure
 
 from cwic.evaluation.metrics import measure
 from cwic.training.checkpoint import load_weights
+from cwic.training.cvpr2018.binarizer import binarize
+from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network, Cvpr2018Output
 from cwic.training.data import (
     DataConfig,
     PictureStore,
@@ -35,8 +37,6 @@ from cwic.training.data import (
     centre_crops,
     list_pictures,
 )
-from cwic.training.model.binarizer import binarize
-from cwic.training.model.network import Cvpr2018Config, Cvpr2018Network, Cvpr2018Output
 from cwic.training.trainer import train
 
 # Name, what it is, and its switches.

@@ -46,7 +46,7 @@ def encode(
     keep_metadata: bool = True,
     max_pixels: int | None = None,
 ) -> bytes:
-    """A picture as the bytes of a `.cwic` file; see :meth:`cwic.Codec.encode`.
+    """A picture as the bytes of a `.cwic` file; see :class:`cwic.request.Request`.
 
     Args:
         image: path, PIL image, or uint8 array (H, W), (H, W, 1..4).
@@ -69,9 +69,9 @@ def encode(
         ValueError: an argument out of range, or more than one target.
     """
     from cwic.codec import loaded
+    from cwic.request import Request
 
-    return loaded(model).encode(
-        image,
+    request = Request(
         quality=quality,
         bpp=bpp,
         target_bytes=target_bytes,
@@ -84,6 +84,7 @@ def encode(
         keep_metadata=keep_metadata,
         max_pixels=max_pixels,
     )
+    return loaded(model).encode_request(image, request).data
 
 
 def decode(

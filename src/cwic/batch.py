@@ -26,13 +26,14 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cwic.defaults import CODEC_SUFFIX, LOSSLESS, PICTURE_FORMATS, PICTURE_SUFFIXES
+from cwic.defaults import CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES
 from cwic.errors import BitstreamError, CodecError, CodecWarning, ModelError, NotBuiltError, reason
 from cwic.folder import Folder, folder_at
+from cwic.request import Request
 
 if TYPE_CHECKING:
     from cwic.bitstream import Header
@@ -63,15 +64,14 @@ _LOCAL_TRIES = 5
 
 @dataclass(frozen=True)
 class Encoding:
-    """Turns pictures into `.cwic` files; the fields are arguments of `cwic.encode`."""
+    """Turns pictures into `.cwic` files.
 
-    quality: float | None = None
-    bpp: float | None = None
-    target_bytes: int | None = None
-    psnr_db: float | None = None
-    strict: bool = False
-    lossless: str = LOSSLESS[0]
-    keep_metadata: bool = True
+    Attributes:
+        request: how to encode each picture.
+        model: name of a bundled model or path of a model file; None is the default.
+    """
+
+    request: Request = field(default_factory=Request)
     model: str | None = None
 
     source_suffixes: ClassVar = PICTURE_SUFFIXES
@@ -81,8 +81,8 @@ class Encoding:
         """Encodes a picture file."""
         from cwic.codec import loaded
 
-        request = asdict(self)
-        return loaded(request.pop("model"), threads=1).encode(io.BytesIO(picture), **request)
+        codec = loaded(self.model, threads=1)
+        return codec.encode_request(io.BytesIO(picture), self.request).data
 
 
 @dataclass(frozen=True)

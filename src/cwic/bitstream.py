@@ -127,7 +127,7 @@ class Header:
         mode: 0 RGB, 1 L, 2 RGBA, 3 LA, 4 and 5 RGB and RGBA with equal channels; the meaning is
             `image.Mode`'s.
         tile_px: side of a tile in pixels; None where one tile holds the whole picture.
-        q: rate offset of the model, in 1/64 units, in [-4096, 4096]; 0 where there is none.
+        q: what the model is coded at, in 1/64 units, in [-4096, 4096]; 0 where there is none.
         sections: in the order in which they stand in the file; the tiles are last, in raster order.
         size_bytes: length of the header with its CRC.
     """
@@ -223,7 +223,7 @@ def pack(
         width: in pixels, in [1, 2^31 - 1].
         height: in pixels, in [1, 2^31 - 1].
         mode: 0 to 5, see :class:`Header`.
-        q: rate offset in 1/64 units, in [-4096, 4096]; 0 without a model.
+        q: in 1/64 units, in [-4096, 4096]; 0 without a model.
         tiles: payload of each tile, in raster order.
         tile_px: side of a tile in pixels, a power of two in [64, 32768]; None for one tile.
         alpha: opaque bytes; given exactly if the mode has an alpha channel, without a model at most

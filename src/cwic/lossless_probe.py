@@ -1,7 +1,8 @@
 """What a picture would take without loss, at a glance: whether it is worth trying to keep it whole.
 
-Owns the glance and nothing else: what is tried for which wish is left to `codec`. It looks at a few
-rows only, because photographs, which never win, must not pay for screens, which nearly always do.
+Owns the glance and nothing else: what is tried for which request is left to `choice`. It looks at a
+few rows only, because photographs, which never win, must not pay for screens, which nearly always
+do.
 """
 
 import numpy as np

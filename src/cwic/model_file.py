@@ -11,11 +11,10 @@ import io
 import json
 import math
 import os
-import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,6 +71,7 @@ class ModelFile:
     graphs: Mapping[str, bytes]  # ONNX, by name; "analysis" and "synthesis" among them
     arrays: dict[str, Array]
     identity: bytes  # 8 bytes
+    path: Path | None = None  # where it was loaded from
 
 
 def build(
@@ -97,6 +97,11 @@ def build(
 
 def save(model: ModelFile, path: Path) -> None:
     """Write a model file, atomically; the same model gives the same bytes."""
+    write_file(path, packed(model))
+
+
+def packed(model: ModelFile) -> bytes:
+    """A model file in memory; the same model gives the same bytes."""
     manifest = {
         "format": _FORMAT,
         "name": model.name,
@@ -119,7 +124,7 @@ def save(model: ModelFile, path: Path) -> None:
             info = zipfile.ZipInfo(entry_name, (1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             file.writestr(info, data)
-    write_file(path, archive.getvalue())
+    return archive.getvalue()
 
 
 def load(path: Path, *, for_decoding: bool = False) -> ModelFile:
@@ -156,7 +161,7 @@ def load(path: Path, *, for_decoding: bool = False) -> ModelFile:
             f"{path}: damaged: expected identity {manifest['identity']}, "
             f"found {model.identity.hex()}"
         )
-    return model
+    return replace(model, path=path)
 
 
 def read_info(path: Path) -> ModelInfo:
@@ -356,37 +361,22 @@ def _read_graph(data: bytes, name: str, path: Path) -> bytes:
     return data
 
 
-# What numpy writes before an array, in most cases.
-_PLAIN_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '([<|][iuf][1248])', 'fortran_order': False, "
-    rb"'shape': \((\d{1,9}(?:, \d{1,9}){0,4}),?\), \} *\n",
-    re.DOTALL,
-)
-
-
 def _read_array(data: bytes, name: str, path: Path) -> Array:
-    found = _PLAIN_HEADER.match(data)
-    if found and found.end() == 10 + int.from_bytes(data[8:10], "little"):
-        # Numpy's own reader takes ten times as long over a header.
-        dtype, shape = np.dtype(found[1].decode()), tuple(map(int, found[2].split(b", ")))
-        if (dtype.kind in "iu" or dtype in (np.float16, np.float32)) and math.prod(
-            shape
-        ) * dtype.itemsize == len(data) - found.end():
-            return np.frombuffer(data, dtype, offset=found.end()).reshape(shape)
+    """Of an entry in numpy's format; the array cannot be written to."""
     buffer = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(buffer)
         if version != (1, 0):
             raise ValueError(f"version {version}")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(buffer)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
         # The header is checked before anything of its size is allocated.
         fits = all(0 <= side <= len(data) for side in shape)
         allowed = dtype.kind in "iu" or dtype in (np.float16, np.float32)
         if not allowed or not fits or math.prod(shape) * dtype.itemsize > len(data):
             raise ValueError(f"shape {shape} of {dtype} in {len(data)} B")
-        array: Array = np.load(io.BytesIO(data), allow_pickle=False)
+        array: Array = np.frombuffer(data, dtype, math.prod(shape), buffer.tell())
     except Exception as error:  # numpy evaluates the header as Python, so nearly anything
         raise ModelError(
             f"{path}: {name}: expected an array of numbers, found {reason(error)}"
         ) from error
-    return array
+    return array.reshape(shape, order="F" if is_fortran else "C")

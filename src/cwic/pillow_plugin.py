@@ -27,18 +27,19 @@ from cwic import bitstream
 from cwic.bitstream import Kind
 from cwic.defaults import REDUCTIONS
 from cwic.errors import BitstreamError, CodecError
-from cwic.image import Metadata, Mode
+from cwic.image import Metadata, Mode, read_picture
+from cwic.request import Request
 
 __all__ = ["CwicImageFile", "register"]
 
 _FORMAT = "CWIC"
 _MIME = "image/x-cwic"
 
-# Options of `Image.save` that `cwic.encode` takes under the same name.
-_ENCODE_OPTIONS = frozenset(
-    "quality bpp target_bytes psnr_db roi roi_strength saliency model strict lossless".split()
+# Options of `Image.save` that are fields of a request.
+_REQUEST_OPTIONS = frozenset(
+    "quality bpp target_bytes psnr_db roi roi_strength saliency strict lossless".split()
 )
-_METADATA_OPTIONS = ("exif", "icc_profile", "xmp")
+_METADATA_OPTIONS = ("exif", "icc_profile", "xmp", "dpi")
 
 # Holds the header of a picture without tiles; that of a tiled one may take further readings.
 _FIRST_READ_BYTES = 4096
@@ -117,6 +118,14 @@ class CwicImageFile(ImageFile.ImageFile):
     def load_seek(self, pos: int) -> None:
         """The samples are in memory, at its beginning."""
 
+    def verify(self) -> None:
+        """Checks the length and every checksum of the file, without decoding it."""
+        if self.fp is not None:
+            self.fp.seek(0)
+            with _errors_of_pillow():
+                bitstream.unpack(self.fp.read(), self._limits)
+        super().verify()
+
 
 def _accept(prefix: bytes) -> bool:
     return prefix.startswith(bitstream.MAGIC)
@@ -153,19 +162,20 @@ def _read_metadata(file: IO[bytes], header: bitstream.Header) -> Metadata:
 def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
     """Writes what `cwic.encode` makes of an image; options of other formats are ignored.
 
-    Metadata is that of the image, unless `exif`, `icc_profile` or `xmp` say otherwise: an empty
-    one leaves it out.
+    Metadata is that of the image, unless `exif`, `icc_profile`, `xmp` or `dpi` say otherwise: an
+    empty one leaves it out.
     """
     options: dict[str, Any] = image.encoderinfo
     metadata = {name: options[name] for name in _METADATA_OPTIONS if name in options}
-    if metadata:
-        image = image.copy()
-        if isinstance(metadata.get("exif"), Image.Exif):
-            metadata["exif"] = metadata["exif"].tobytes()
-        image.info.update(metadata)
-    wishes = {name: options[name] for name in _ENCODE_OPTIONS & options.keys()}
+    asked = {name: options[name] for name in _REQUEST_OPTIONS & options.keys()}
+    max_pixels = image.width * image.height
+    request = Request(max_pixels=max_pixels, **asked)
+    # Not at the top: opening needs no networks.
+    from cwic.codec import loaded
+
     with _errors_of_pillow():
-        file.write(cwic.encode(image, max_pixels=image.width * image.height, **wishes))
+        picture = read_picture(image, max_pixels=max_pixels, info=metadata)
+        file.write(loaded(options.get("model")).encode_request(picture, request).data)
 
 
 @contextlib.contextmanager

@@ -1,146 +1,400 @@
-"""The search that turns a wish (a size, a rate, a PSNR) into a global quality offset.
+"""A target (a size, a rate, a PSNR) to the coding that comes nearest to it.
 
-Owns the search and nothing else: it is a pure function of a function. What an offset means, how a
-size is counted and what to tell the person about a target out of reach is left to `codec`.
+Owns the search and what to say about a target out of reach. :func:`search` is a pure function of
+functions and knows of no picture; what q means and how a coding is made is left to the families.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Generic, NamedTuple, TypeVar
 
-__all__ = ["SearchResult", "search_offset"]
+from cwic.families.protocol import Coded, Family
+from cwic.image import Picture, as_shown
+from cwic.psnr import psnr_db
+from cwic.request import Request
+
+__all__ = [
+    "Answer",
+    "Candidate",
+    "Found",
+    "Goal",
+    "at_psnr",
+    "at_same_size",
+    "at_size",
+    "is_within_size",
+    "search",
+]
+
+Coding = TypeVar("Coding")
+
+# How close a size or a PSNR must come to count as what was asked for.
+_SIZE_TOLERANCE = 0.005
+_PSNR_TOLERANCE_DB = 0.05
+
+# What a mask may change the size by where only a quality was asked for.
+_SAME_SIZE_TOLERANCE = 0.003
+
+# Nearest results this far off are worth a warning.
+_SIZE_WARNING = 0.05
+_PSNR_WARNING_DB = 0.25
+
+# Sizes beyond any file, and small enough for logarithms.
+_SIZES_BYTES = (1e-3, 1e15)
+
+# What counts as the PSNR of an exact copy: that of a mean squared error of 1e-10.
+_EXACT_DB = 10 * math.log10(255**2 / 1e-10)
 
 
-class SearchResult(NamedTuple):
+# --- targets --------------------------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    """A file for a request, and how well it does."""
+
+    data: bytes
+    psnr_db: float | None = None  # of what a decoder shows; None: not known, or exact
+    complaint: str = ""  # why it is not quite what was asked for
+    is_out_of_reach: bool = False  # so that "strict" refuses it
+    is_missed: bool = False  # what the model cannot do, nothing lost perhaps can
+
+
+class Candidate:
+    """A picture coded at one q, and its file, which is made once and only if it is asked for."""
+
+    def __init__(
+        self, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes], *, is_divided: bool
+    ):
+        """`pack` makes a file of q and payloads; `is_divided`: the picture has several tiles."""
+        self._coded: Coded | None = coded
+        self._pack = pack
+        self._is_divided = is_divided
+
+    @property
+    def coded(self) -> Coded:
+        """The coding; there until it is shelved."""
+        assert self._coded is not None, "shelved"
+        return self._coded
+
+    @cached_property
+    def data(self) -> bytes:
+        """The whole file."""
+        return self._pack(self.coded.q, self.coded.payloads())
+
+    def shelve(self) -> None:
+        """Lets go of the coding and keeps the file: in one piece, it takes 30 bytes a pixel.
+
+        That of a divided picture takes none, and its file as long as coding it again.
+        """
+        if not self._is_divided and self._coded is not None:
+            _ = self.data
+            self._coded = None
+
+
+def is_within_size(num_bytes: float, target_bytes: float, *, strict: bool) -> bool:
+    """Whether a file is as small as was asked for: as near as coded files come, or no larger."""
+    return num_bytes <= target_bytes * (1 if strict else 1 + _SIZE_TOLERANCE)
+
+
+def at_size(
+    code: Callable[[int], Candidate],
+    family: Family,
+    request: Request,
+    size_bytes: float,
+    overhead_bytes: int,
+) -> Answer:
+    """The file that comes nearest to a size.
+
+    Args:
+        code: the picture at a q.
+        family: of the model.
+        request: says whether the size is a promise, and how it was asked for.
+        size_bytes: of the whole file.
+        overhead_bytes: of a file without payloads.
+    """
+    size_bytes = min(max(size_bytes, _SIZES_BYTES[0]), _SIZES_BYTES[1])
+
+    def true_bytes(candidate: Candidate) -> float:
+        return float(len(candidate.data))
+
+    def estimated_bytes(candidate: Candidate) -> float:
+        return overhead_bytes + candidate.coded.size_bytes()
+
+    # A promise needs true sizes; anything else is met to within a few bytes by the estimate.
+    found = search(
+        code,
+        true_bytes if request.strict else estimated_bytes,
+        Goal(
+            size_bytes,
+            low=family.rates.min_q,
+            high=family.rates.max_q,
+            tolerance=_SIZE_TOLERANCE,
+            slope=family.log_size_per_q,
+            not_above=request.strict,
+        ),
+        Candidate.shelve,
+    )
+    data = found.coding.data
+    has = f"file of this picture has {len(data):,} B"
+    complaint, is_out_of_reach = "", request.strict
+    if request.strict and len(data) > size_bytes:
+        complaint = f"asked for at most {request.asked}, the smallest {has}"
+    elif (
+        request.strict
+        and found.setting == family.rates.max_q
+        and len(data) < size_bytes * (1 - _SIZE_WARNING)
+    ):
+        complaint = f"asked for {request.asked}, the largest {has}"
+    else:
+        is_out_of_reach = False
+        if abs(math.log(len(data) / size_bytes)) > _SIZE_WARNING:
+            complaint = _nearest(request.asked, f"{len(data):,} B")
+    return Answer(data, None, complaint, is_out_of_reach, is_missed=bool(complaint))
+
+
+def at_psnr(
+    code: Callable[[int], Candidate],
+    family: Family,
+    request: Request,
+    target_db: float,
+    picture: Picture,
+) -> Answer:
+    """The file whose decoded picture comes nearest to a PSNR; arguments as of :func:`at_size`."""
+
+    # Searched downwards from the best, so that "strict" is the same promise as for sizes.
+    def loss_db(candidate: Candidate) -> float:
+        shown = as_shown(candidate.coded.pixels(), picture.mode)
+        return -min(psnr_db(picture.pixels, shown), _EXACT_DB)
+
+    found = search(
+        lambda negative_q: code(-negative_q),
+        loss_db,
+        Goal(
+            -target_db,
+            low=-family.rates.max_q,
+            high=-family.rates.min_q,
+            tolerance=_PSNR_TOLERANCE_DB,
+            scale=float,
+            slope=family.psnr_db_per_q,
+            not_above=request.strict,
+        ),
+        Candidate.shelve,
+    )
+    reached_db = -found.value
+    of_this = f"of this picture is {reached_db:.2f} dB"
+    complaint, is_out_of_reach = "", request.strict
+    if request.strict and reached_db < target_db:
+        complaint = f"asked for at least {request.asked}, the best {of_this}"
+    elif (
+        request.strict
+        and found.setting == -family.rates.min_q
+        and reached_db > target_db + _PSNR_WARNING_DB
+    ):
+        complaint = f"asked for {request.asked}, the worst {of_this}"
+    else:
+        is_out_of_reach = False
+        if abs(reached_db - target_db) > _PSNR_WARNING_DB:
+            complaint = _nearest(request.asked, f"{reached_db:.2f} dB")
+    return Answer(
+        found.coding.data,
+        reached_db if reached_db < _EXACT_DB else None,
+        complaint,
+        is_out_of_reach,
+        is_missed=bool(complaint) and reached_db < target_db,
+    )
+
+
+def at_same_size(
+    code: Callable[[int], Candidate], family: Family, q: int, payload_bytes: float
+) -> Candidate:
+    """The coding with which a mask only moves bits from one place to another.
+
+    Args:
+        code: the picture at a q, with the mask.
+        family: of the model.
+        q: of the picture without the mask.
+        payload_bytes: of that, as `Coded.size_bytes` says it.
+    """
+    return search(
+        code,
+        lambda candidate: candidate.coded.size_bytes(),
+        Goal(
+            payload_bytes,
+            low=family.rates.min_q,
+            high=family.rates.max_q,
+            tolerance=_SAME_SIZE_TOLERANCE,
+            start=q,
+            slope=family.log_size_per_q,
+        ),
+        Candidate.shelve,
+    ).coding
+
+
+def _nearest(asked: str, found: str) -> str:
+    return f"asked for {asked}, this picture can only have {found} with this model"
+
+
+# --- the search -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a search is for.
+
+    Attributes:
+        target: of the value.
+        low: the smallest setting, included.
+        high: the largest setting, included; at least `low`.
+        tolerance: how far from the target the scaled value may be; with `math.log`, 0.01 is 1 %.
+        scale: makes the value roughly linear in the setting: `math.log` for sizes, `float` for
+            decibels. Values that are not positive count as minus infinity.
+        not_above: accept only values that are not above the target: the result is within
+            `tolerance` below it, or the largest such setting. If the value at `low` is above the
+            target, there is none, and the result is `low`.
+        start: the first setting to try; the middle of the range if not given.
+        slope: expected change of the scaled value per setting, above 0; it makes the second
+            evaluation a good one. Without it, the second is at an end of the range.
+    """
+
+    target: float = field(kw_only=False)
+    low: int
+    high: int
+    tolerance: float
+    scale: Callable[[float], float] = math.log
+    not_above: bool = False
+    start: int | None = None
+    slope: float | None = None
+
+    def __post_init__(self) -> None:
+        assert self.low <= self.high, f"empty range {self.low}..{self.high}"
+        assert math.isfinite(self.target), f"target {self.target} is not finite"
+        assert self.tolerance >= 0, f"tolerance {self.tolerance} is negative"
+        assert self.slope is None or self.slope > 0, f"slope {self.slope} is not positive"
+
+    def is_reached(self, point: "_Point") -> bool:
+        """Whether a value is near enough, and not above the target where that matters."""
+        return abs(point.error) <= self.tolerance and not (self.not_above and self.is_above(point))
+
+    def is_above(self, point: "_Point") -> bool:
+        """By the value: a logarithm could round a small excess away."""
+        return point.value > self.target
+
+    def rank(self, point: "_Point") -> tuple[float, float, float]:
+        """The lower the better."""
+        if not self.not_above:
+            return abs(point.error), point.value, 0
+        if not self.is_above(point):
+            return 0, -point.value, -point.setting
+        return 1, point.setting, 0  # where every value is too large, the lowest is the least harm
+
+
+class Found(NamedTuple, Generic[Coding]):
     """Where a search ended.
 
     Attributes:
-        offset: the chosen offset, one of those that were evaluated.
-        value: what the caller's function gave at `offset`.
-        evaluations: how many times the caller's function was called.
+        setting: the chosen one, among those that were tried.
+        coding: what the setting gave.
+        value: of the coding.
+        evaluations: how many settings were tried.
         reached: whether `value` is within the tolerance of the target, and not above it if the
             search was asked to stay below.
     """
 
-    offset: int
+    setting: int
+    coding: Coding
     value: float
     evaluations: int
     reached: bool
 
 
 class _Point(NamedTuple):
-    offset: int
+    setting: int
     value: float
     error: float  # scaled value less scaled target
 
 
-def search_offset(
-    value_of: Callable[[int], float],
-    target: float,
-    *,
-    low: int,
-    high: int,
-    tolerance: float,
-    scale: Callable[[float], float] = math.log,
-    not_above: bool = False,
-    start: int | None = None,
-    slope: float | None = None,
-    max_evaluations: int | None = None,
-) -> SearchResult:
-    """Finds the offset whose value comes closest to a target.
+def search(
+    code: Callable[[int], Coding],
+    value_of: Callable[[Coding], float],
+    goal: Goal,
+    shelve: Callable[[Coding], None] = lambda coding: None,
+) -> Found[Coding]:
+    """Finds the setting whose value comes closest to a target, and returns what it gave.
 
-    The function is expected to rise with the offset; steps and plateaus are fine. The search is a
-    secant on the scaled value, kept inside a bracket, with a bisection whenever two secants in a
-    row failed to halve the bracket. For a function that never falls it therefore ends either
-    within `tolerance`, or at the best offset of all, or at the nearest end of the range, after at
-    most `5 + 4 * ceil(log2(high - low + 1))` evaluations; sizes of a real picture take two to
-    four. A function that falls here and there still gets the best of what was evaluated.
+    The value should rise with the setting; steps and plateaus are fine. For a function that never
+    falls the search ends either within the tolerance, or at the best setting of all, or at the
+    nearest end of the range, after at most `5 + 4 * ceil(log2(high - low + 1))` evaluations; sizes
+    of a real picture take two to four. A function that falls here and there still gets the best of
+    what was evaluated. No more than two codings are held at a time: the best so far, and the one
+    that is judged.
 
     Args:
-        value_of: the size or quality at an offset; must not give NaN. Never called twice with the
-            same offset.
-        target: the wish, in the unit of `value_of`.
-        low: the smallest offset, included.
-        high: the largest offset, included; at least `low`.
-        tolerance: how far from the target the scaled value may be; with `math.log`, 0.01 is 1 %.
-        scale: makes the value roughly linear in the offset: `math.log` for sizes, `float` for
-            decibels. Values that are not positive count as minus infinity.
-        not_above: accept only values that are not above the target: the result is within
-            `tolerance` below it, or the largest such offset. If the value at `low` is above the
-            target, there is none, and the result is `low`.
-        start: the first offset to try; the middle of the range if not given.
-        slope: expected change of the scaled value per offset, above 0; it makes the second
-            evaluation a good one. Without it, the second is at an end of the range.
-        max_evaluations: stop after so many and give the best so far; at least 1. With `not_above`
-            one more is spent, at `low`, if nothing evaluated so far was small enough.
+        code: what a setting gives; never called twice with the same one.
+        value_of: size or quality of that; must not give NaN.
+        goal: target, range and tolerance.
+        shelve: is called with the best coding so far before another is made beside it.
 
     Returns:
-        The best offset that was evaluated. Of two that are equally close, the one of the smaller
-        value.
+        The best that was evaluated. Of two that are equally close, the one of the smaller value.
     """
-    assert low <= high, f"empty range {low}..{high}"
-    assert math.isfinite(target), f"target {target} is not finite"
-    assert tolerance >= 0, f"tolerance {tolerance} is negative"
-    assert slope is None or slope > 0, f"slope {slope} is not positive"
-    assert max_evaluations is None or max_evaluations >= 1, f"max_evaluations {max_evaluations}"
-    scaled_target = scale(target)
+    tried: list[_Point] = []
+    best: tuple[_Point, Coding] | None = None
+    scaled_target = goal.scale(goal.target)
+    for setting in _settings(goal, tried):
+        if best is not None:
+            shelve(best[1])
+        coding = code(setting)
+        value = value_of(coding)
+        assert not math.isnan(value), f"the value at setting {setting} is NaN"
+        point = _Point(setting, value, _scaled(value, goal.scale) - scaled_target)
+        tried.append(point)
+        if best is None or goal.rank(point) < goal.rank(best[0]):
+            best = point, coding
+        del coding  # lest it is in memory beside the next
+    assert best is not None
+    point, coding = best
+    return Found(point.setting, coding, point.value, len(tried), goal.is_reached(point))
+
+
+def _settings(goal: Goal, tried: list[_Point]) -> Iterator[int]:
+    """The order of a search: settings to try, each of them in `tried` before the next is asked for.
+
+    A secant on the scaled value, kept inside a bracket, with a bisection whenever two secants in a
+    row failed to halve the bracket.
+    """
     # Staying below means aiming at the middle of what is accepted; aiming at its upper edge would
     # miss every other time.
-    aim = -tolerance / 2 if not_above else 0.0
-    limit = math.inf if max_evaluations is None else max_evaluations
-
-    tried: list[_Point] = []
-    below: _Point | None = None  # the largest offset known to be not above the target
-    above: _Point | None = None  # the smallest offset known to be above it, beyond `below`
+    aim = -goal.tolerance / 2 if goal.not_above else 0.0
+    below: _Point | None = None  # the largest setting known to be not above the target
+    above: _Point | None = None  # the smallest setting known to be above it, beyond `below`
     widths: list[int] = []  # of the bracket, one entry for each step taken inside it
-
-    def evaluate(offset: int) -> _Point:
-        value = value_of(offset)
-        assert not math.isnan(value), f"the value at offset {offset} is NaN"
-        point = _Point(offset, value, _scaled(value, scale) - scaled_target)
-        tried.append(point)
-        return point
-
-    offset = (low + high) // 2 if start is None else min(max(start, low), high)
+    middle = (goal.low + goal.high) // 2
+    setting = middle if goal.start is None else min(max(goal.start, goal.low), goal.high)
     while True:
-        point = evaluate(offset)
-        # The sign is taken from the value: a logarithm could round a small excess away.
-        is_above = point.value > target
-        if abs(point.error) <= tolerance and not (not_above and is_above):
-            break
-        if is_above:
+        yield setting
+        point = tried[-1]
+        if goal.is_reached(point):
+            return
+        end = goal.low if goal.is_above(point) else goal.high
+        if goal.is_above(point):
             above = point
         else:
             below = point
-        if len(tried) >= limit:
-            break
         if below is not None and above is not None:
-            width = above.offset - below.offset
+            width = above.setting - below.setting
             if width <= 1:
-                break
+                return
             widths.append(width)
             if len(widths) > 2 and 2 * width > widths[-3]:
-                offset = (below.offset + above.offset) // 2
+                setting = (below.setting + above.setting) // 2
                 widths.clear()
             else:
-                offset = _between(below, above, aim)
-        elif point.offset == (low if is_above else high):
-            break
+                setting = _between(below, above, aim)
+        elif setting == end:
+            return
         else:
-            offset = _outward(tried, aim, slope, end=low if is_above else high)
-
-    if not_above:
-        if all(p.value > target for p in tried) and all(p.offset != low for p in tried):
-            evaluate(low)
-        allowed = [p for p in tried if p.value <= target]
-        if allowed:
-            best = max(allowed, key=lambda p: (p.value, p.offset))
-        else:  # every value is too large, and the smallest offset is the least harm
-            best = min(tried, key=lambda p: p.offset)
-    else:
-        best = min(tried, key=lambda p: (abs(p.error), p.value))
-    reached = abs(best.error) <= tolerance and not (not_above and best.value > target)
-    return SearchResult(best.offset, best.value, len(tried), reached)
+            setting = _outward(tried, aim, goal.slope, end=end)
 
 
 def _scaled(value: float, scale: Callable[[float], float]) -> float:
@@ -151,17 +405,17 @@ def _scaled(value: float, scale: Callable[[float], float]) -> float:
 
 
 def _between(below: _Point, above: _Point, aim: float) -> int:
-    """The offset strictly inside a bracket where a straight line meets the aim."""
+    """The setting strictly inside a bracket where a straight line meets the aim."""
     share = 0.5
     rise = above.error - below.error
     if math.isfinite(rise) and rise > 0:
         share = (aim - below.error) / rise
-    offset = below.offset + round(share * (above.offset - below.offset))
-    return min(max(offset, below.offset + 1), above.offset - 1)
+    setting = below.setting + round(share * (above.setting - below.setting))
+    return min(max(setting, below.setting + 1), above.setting - 1)
 
 
 def _outward(tried: list[_Point], aim: float, slope: float | None, *, end: int) -> int:
-    """The next offset on the way to an end, while all values lie on one side of the target.
+    """The next setting on the way to an end, while all values lie on one side of the target.
 
     The first steps trust the expected slope and then the measured one. From the fourth on a
     step is at least twice as long as the last, so that the end comes within reach whatever the
@@ -171,14 +425,14 @@ def _outward(tried: list[_Point], aim: float, slope: float | None, *, end: int) 
     shortest = 1
     if len(tried) > 1:
         previous = tried[-2]
-        step = last.offset - previous.offset
+        step = last.setting - previous.setting
         slope = (last.error - previous.error) / step
         if len(tried) > 3:
             shortest = 2 * abs(step)
     # "not above 0" and not "at most 0": two infinite errors make the slope NaN.
     if slope is None or not slope > 0 or not math.isfinite(last.error):
         return end
-    room = abs(end - last.offset)
+    room = abs(end - last.setting)
     # Limited before rounding: a slope next to nothing asks for an endless integer.
     step = max(round(min(max(abs(aim - last.error) / slope, shortest), room)), 1)
-    return last.offset + step if end > last.offset else last.offset - step
+    return last.setting + step if end > last.setting else last.setting - step

@@ -1,6 +1,6 @@
-"""Where the viewer looks: masks and detectors -> an offset on the importance map.
+"""Where the viewer looks: masks and detectors -> an emphasis on the importance map.
 
-Encoder's side only; neither the decoder nor the format know of it. What an offset does to a
+Encoder's side only; neither the decoder nor the format know of it. What an emphasis does to a
 picture's levels is left to the families.
 """
 
@@ -15,12 +15,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic.engine import new_session
+from cwic.engine import Session
 from cwic.errors import CodecWarning, ImageError, ModelError, NotBuiltError, reason
+from cwic.families.protocol import Emphasis
 from cwic.image import Source, pad_to_multiple, read_picture
 from cwic.onnx_check import DETECTOR_OPERATORS, check_graph
 
-__all__ = ["Detector", "Mask", "detect", "load_detector", "offset_of_cells", "read_mask"]
+__all__ = [
+    "Detector",
+    "Mask",
+    "detect",
+    "emphasis_of",
+    "emphasis_of_cells",
+    "load_detector",
+    "read_mask",
+]
 
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1], the larger the more it matters
 
@@ -30,8 +39,53 @@ Detector = Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
 # A mask may deviate from the picture's ratio of sides by what rounding a small one takes.
 _RATIO_TOLERANCE = 0.02
 
+# An emphasis that varies by less is none.
+_EVEN = 1e-3
+
 # The built-in detector marks edges; what is looked at is around them, this share of a side wide.
 _BLUR_SHARE = 0.03
+
+
+def emphasis_of(
+    pixels: npt.NDArray[np.uint8],
+    cell_px: int,
+    *,
+    roi: Source | None,
+    roi_strength: float,
+    saliency: bool | Source | Detector | None,
+) -> Emphasis | None:
+    """What masks add to the importance map of a picture; None if there are none, or they are even.
+
+    Args:
+        pixels: (H, W, 3).
+        cell_px: side of a cell of the importance map.
+        roi: as of `Request`, like the next two.
+        roi_strength: of `roi` alone.
+        saliency: its mask is added to that of `roi`.
+
+    Raises:
+        ImageError: a mask cannot be read, or is none for this picture.
+        ModelError: a detector cannot be loaded, or fails.
+        NotBuiltError: the built-in detector's library is not installed.
+    """
+    height, width = pixels.shape[:2]
+    total: Mask | None = None
+    if roi is not None:
+        total = np.float32(roi_strength) * read_mask(roi, width, height)
+    if saliency is not None and saliency is not False:
+        if saliency is True:
+            found = detect(pixels)
+        elif callable(saliency):
+            found = detect(pixels, saliency)
+        elif isinstance(saliency, str | os.PathLike) and is_detector(saliency):
+            found = detect(pixels, load_detector(saliency))
+        else:
+            found = read_mask(saliency, width, height)
+        total = found if total is None else total + found
+    if total is None:
+        return None
+    emphasis = emphasis_of_cells(total, cell_px)
+    return emphasis if np.abs(emphasis).max() > _EVEN else None
 
 
 def read_mask(source: Source, width: int, height: int) -> Mask:
@@ -111,10 +165,10 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
     except ValueError as error:
         raise ModelError(f"{name}: {error}") from error
     try:
-        session = new_session(graph)
+        session = Session(graph)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise ModelError(f"{name}: no graph that can be run: {reason(error)[:200]}") from error
-    inputs = session.get_inputs()
+    inputs = session.inputs
     shape = inputs[0].shape if inputs else []
     fits = (
         len(inputs) == 1
@@ -136,7 +190,7 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
         resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
         planes = np.ascontiguousarray(resized.transpose(2, 0, 1)[None]) / 255
         try:
-            found = np.asarray(session.run(None, {inputs[0].name: planes})[0], np.float32)
+            found = np.asarray(session.run(planes)[0], np.float32)
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             raise ModelError(
                 f"{name}: failed on a picture of {width}x{height}: {reason(error)[:200]}"
@@ -150,7 +204,7 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
     return detector
 
 
-def offset_of_cells(mask: Mask, cell_px: int) -> npt.NDArray[np.float32]:
+def emphasis_of_cells(mask: Mask, cell_px: int) -> Emphasis:
     """What a mask adds to an importance map, for a strength of 1.
 
     Args:
@@ -164,8 +218,8 @@ def offset_of_cells(mask: Mask, cell_px: int) -> npt.NDArray[np.float32]:
     padded = pad_to_multiple(mask[:, :, None], cell_px)
     rows, columns = padded.shape[0] // cell_px, padded.shape[1] // cell_px
     cells = padded.reshape(rows, cell_px, columns, cell_px).mean(axis=(1, 3), dtype=np.float64)
-    offset: npt.NDArray[np.float32] = (cells - cells.mean()).astype(np.float32)
-    return offset
+    emphasis: Emphasis = (cells - cells.mean()).astype(np.float32)
+    return emphasis
 
 
 def has_detector() -> bool:

@@ -33,11 +33,12 @@ from cwic.errors import CodecError, CodecWarning, NotBuiltError, reason
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed
 from cwic.image import encode_image, read_picture, to_pil
+from cwic.request import Request
 from cwic.saliency import has_detector
 from cwic.view import overlay
 from cwic.whole import WholeReader
 
-__all__ = ["Coded", "Settings", "coded", "frame", "opened", "page", "painted", "serve"]
+__all__ = ["Coded", "Controls", "coded", "frame", "opened", "page", "painted", "serve"]
 
 TITLE = "cwic: pictures small, and good where it matters"
 
@@ -51,9 +52,8 @@ _BEGIN = """
 Everything happens on the machine that serves this page.
 """
 
-# What a person can choose a target for, as the page names it, and the argument of `encode`.
-_QUALITY, _BPP, _SIZE = "quality", "bits per pixel", "size in kB"
-_TARGETS = {_QUALITY: "quality", _BPP: "bpp", _SIZE: "target_bytes"}
+# What a person can choose a target for.
+_TARGETS = _QUALITY, _BPP, _SIZE = "quality", "bits per pixel", "size in kB"
 
 # Above and below the body of a page in a frame, and a little more, so that no scroll bar appears.
 _FRAME_MARGINS_PX = 72
@@ -67,7 +67,7 @@ _CANVAS_PX = 640
 _SHOWN_PX = 2048
 
 
-class Settings(NamedTuple):
+class Controls(NamedTuple):
     """What the controls of the page are set to."""
 
     target: str = _QUALITY
@@ -77,15 +77,17 @@ class Settings(NamedTuple):
     model: str | None = None
     lossless: str = LOSSLESS[0]
 
-    def request(self) -> dict[str, Any]:
-        """The arguments of `Codec.encode`, without the mask."""
-        amount = round(1000 * self.amount) if self.target == _SIZE else self.amount
-        return {
-            _TARGETS[self.target]: amount,
-            "roi_strength": self.strength,
-            "saliency": self.find_saliency,
-            "lossless": self.lossless,
-        }
+    def request(self, roi: npt.NDArray[np.bool_] | None) -> Request:
+        """The same for `Codec.encode_request`, with a mask of the picture's size."""
+        return Request(
+            quality=self.amount if self.target == _QUALITY else None,
+            bpp=self.amount if self.target == _BPP else None,
+            target_bytes=round(1000 * self.amount) if self.target == _SIZE else None,
+            roi=roi,
+            roi_strength=self.strength,
+            saliency=self.find_saliency,
+            lossless=self.lossless,
+        )
 
 
 class Coded(NamedTuple):
@@ -100,20 +102,20 @@ class Coded(NamedTuple):
 
 
 def coded(
-    path: str | os.PathLike[str], settings: Settings, mask: npt.NDArray[np.bool_] | None
+    path: str | os.PathLike[str], controls: Controls, mask: npt.NDArray[np.bool_] | None
 ) -> Coded:
     """Encodes a picture file.
 
     Args:
         path: of a picture.
-        settings: how to encode it.
+        controls: how to encode it.
         mask: (h, w) of any size, True where the person painted; None for nowhere.
 
     Raises:
         CodecError: the picture cannot be read.
         ValueError: a number is out of range.
     """
-    codec = loaded(settings.model)
+    codec = loaded(controls.model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CodecWarning)
         picture = to_pil(read_picture(path))
@@ -121,7 +123,7 @@ def coded(
         if mask is not None and mask.any():
             roi = np.asarray(Image.fromarray(mask).resize(picture.size))
         start_s = time.perf_counter()
-        data = codec.encode(picture, roi=roi, **settings.request())
+        data = codec.encode_request(picture, controls.request(roi)).data
         seconds = time.perf_counter() - start_s
     done = f"{Path(path).name} encoded in {seconds:.2f} s"
     return _decoded(codec, data, done)._replace(
@@ -143,7 +145,7 @@ def opened(path: str | os.PathLike[str]) -> Coded:
 def _decoded(codec: Codec | WholeReader, data: bytes, done: str) -> Coded:
     """Decodes a file; `done` begins the summary."""
     start_s = time.perf_counter()
-    decoded = codec.decode(data)
+    decoded, allocation = codec.inspect(data)
     seconds = time.perf_counter() - start_s
     bpp = 8 * len(data) / (decoded.width * decoded.height)
     is_whole = bitstream.read_header(data).is_whole
@@ -152,7 +154,7 @@ def _decoded(codec: Codec | WholeReader, data: bytes, done: str) -> Coded:
         f"{done}, decoded in {seconds:.2f} s{how}: {decoded.width}x{decoded.height}, "
         f"**{len(data):,} B, {bpp:.3f} bits per pixel**"
     )
-    return Coded(None, data, decoded, overlay(decoded, codec.allocation(data)), summary)
+    return Coded(None, data, decoded, overlay(decoded, allocation), summary)
 
 
 def painted(editor: dict[str, Any] | None) -> npt.NDArray[np.bool_] | None:
@@ -204,27 +206,27 @@ def page(models: Sequence[str]) -> Any:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                controls = _controls(gr, models)
+                inputs = _inputs(gr, models)
                 again = gr.Button("encode", variant="primary")
             with gr.Column(scale=3):
                 outputs = _outputs(gr)
-        amounts = [controls.quality, controls.bpp, controls.size_kb]
-        controls.target.change(_visible_amounts, controls.target, amounts)
+        amounts = [inputs.quality, inputs.bpp, inputs.size_kb]
+        inputs.target.change(_visible_amounts, inputs.target, amounts)
         update: dict[str, Any] = {
             "fn": _results,
-            "inputs": list(controls),
+            "inputs": list(inputs),
             "outputs": outputs,
             "show_progress_on": outputs[1],
         }
-        controls.dropped.upload(_canvas, controls.dropped, controls.editor).then(**update)
-        controls.dropped.clear(**update)
+        inputs.dropped.upload(_canvas, inputs.dropped, inputs.editor).then(**update)
+        inputs.dropped.clear(**update)
         again.click(**update)
-        for slider in (controls.quality, controls.bpp, controls.strength):
+        for slider in (inputs.quality, inputs.bpp, inputs.strength):
             slider.release(**update)
     return blocks
 
 
-class _Controls(NamedTuple):
+class _Inputs(NamedTuple):
     """Components that a person sets, or their values."""
 
     dropped: Any
@@ -240,7 +242,7 @@ class _Controls(NamedTuple):
     codecs: Any
 
 
-def _controls(gr: Any, models: Sequence[str]) -> _Controls:
+def _inputs(gr: Any, models: Sequence[str]) -> _Inputs:
     """The left column, from top to bottom."""
     others = [(codec.label, codec.name) for codec in installed()]
     dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
@@ -272,7 +274,7 @@ def _controls(gr: Any, models: Sequence[str]) -> _Controls:
         value=[name for _, name in others if name in _COMPARED_AT_FIRST],
         label="compare with, at the same size",
     )
-    return _Controls(
+    return _Inputs(
         *(dropped, editor, target, quality, bpp, size_kb),
         *(strength, find_saliency, model, lossless, codecs),
     )
@@ -312,23 +314,23 @@ def _results(*values: Any) -> Iterator[list[Any]]:
     """What `_outputs` show, first without other codecs, which take longer.
 
     Args:
-        values: of `_Controls`.
+        values: of `_Inputs`.
     """
     gr = _gradio()
-    controls = _Controls(*values)
-    if controls.dropped is None:
+    inputs = _Inputs(*values)
+    if inputs.dropped is None:
         nothing = gr.update(visible=False)
         yield [_BEGIN, "", nothing, nothing]
         return
-    name = Path(controls.dropped).name
+    name = Path(inputs.dropped).name
     # Gradio copies the file for the download before it asks for the next results.
     with _errors_of_page(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
-        if _is_codec_file(controls.dropped):
-            found = opened(controls.dropped)
+        if _is_codec_file(inputs.dropped):
+            found = opened(inputs.dropped)
             file = Path(folder, name).with_suffix(".png")
             data = encode_image(found.decoded, "PNG")
         else:
-            found = coded(controls.dropped, _settings(controls), painted(controls.editor))
+            found = coded(inputs.dropped, _controls(inputs), painted(inputs.editor))
             file, data = Path(folder, name).with_suffix(CODEC_SUFFIX), found.data
         file.write_bytes(data)
         for warning in found.warnings:
@@ -339,19 +341,19 @@ def _results(*values: Any) -> Iterator[list[Any]]:
             gr.update(value=found.map, visible=True),
             gr.update(value=str(file), visible=True, label=f"download {file.name}"),
         ]
-        if controls.codecs and found.original is not None:
-            yield [gr.skip(), frame(name, found, controls.codecs), gr.skip(), gr.skip()]
+        if inputs.codecs and found.original is not None:
+            yield [gr.skip(), frame(name, found, inputs.codecs), gr.skip(), gr.skip()]
 
 
-def _settings(controls: _Controls) -> Settings:
-    amounts = {_QUALITY: controls.quality, _BPP: controls.bpp, _SIZE: controls.size_kb}
-    return Settings(
-        controls.target,
-        amounts[controls.target],
-        controls.strength,
-        controls.find_saliency,
-        controls.model,
-        controls.lossless,
+def _controls(inputs: _Inputs) -> Controls:
+    amounts = {_QUALITY: inputs.quality, _BPP: inputs.bpp, _SIZE: inputs.size_kb}
+    return Controls(
+        inputs.target,
+        amounts[inputs.target],
+        inputs.strength,
+        inputs.find_saliency,
+        inputs.model,
+        inputs.lossless,
     )
 
 

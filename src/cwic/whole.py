@@ -1,11 +1,12 @@
 """Pictures kept whole: samples <-> files without a model, in which nothing is lost.
 
 Owns what such a file holds, for both directions: WebP lossless streams of its tiles, and which of
-the two places transparency takes. What is worth keeping whole is left to `codec`, where bytes stand
-to `bitstream`, the streams themselves to libwebp, which comes with Pillow.
+the two places transparency takes. What is worth keeping whole is left to `choice`, where bytes
+stand to `bitstream`, the streams themselves to libwebp, which comes with Pillow.
 """
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +14,15 @@ from PIL import Image, features
 from PIL.WebPImagePlugin import WebPImageFile
 
 from cwic import bitstream
-from cwic.alpha_plane import pack_alpha, unpack_alpha
-from cwic.bitstream import NO_MODEL, Bitstream
+from cwic.alpha_plane import pack_alpha
+from cwic.bitstream import Bitstream
 from cwic.errors import BitstreamError, NotBuiltError, UnknownModelError
 from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle, Tiling, part_of
-from cwic.image import Metadata, Mode, Picture, to_pil
+from cwic.image import Mode, Picture
+from cwic.picture_file import alpha_of, pack_picture, shown
 
-__all__ = ["WholeReader", "is_available", "pack_whole"]
+__all__ = ["Inspected", "WholeReader", "is_available", "pack_whole"]
 
 Samples = npt.NDArray[np.uint8]  # (H, W, 3) or (H, W, 4)
 
@@ -74,31 +76,24 @@ def pack_whole(picture: Picture, *, tile_px: int | None = None) -> bytes:
     everything = tiles[0] if tile_px is None else Rectangle(0, 0, picture.height, picture.width)
     parts = [tile.slices(everything) for tile in tiles]
 
-    def packed(streams: list[bytes], alpha: bytes | None) -> bytes:
-        return bitstream.pack(
-            identity=NO_MODEL,
-            width=picture.width,
-            height=picture.height,
-            mode=picture.mode,
-            q=0,
-            tiles=streams,
-            tile_px=tile_px,
-            alpha=alpha,
-            icc=picture.metadata.icc,
-            exif=picture.metadata.exif,
-            xmp=picture.metadata.xmp,
-        )
-
-    beside = packed(
+    beside = pack_picture(
+        picture,
+        0,
         [_stream(picture.pixels[part]) for part in parts],
-        None if picture.alpha is None else pack_alpha(picture.alpha),
+        tile_px=tile_px,
+        alpha=None if picture.alpha is None else pack_alpha(picture.alpha),
     )
     if picture.alpha is None:
         return beside
-    within = packed(
-        [_stream(np.dstack([picture.pixels[part], picture.alpha[part]])) for part in parts], None
-    )
-    return min(beside, within, key=len)
+    streams = [_stream(np.dstack([picture.pixels[part], picture.alpha[part]])) for part in parts]
+    return min(beside, pack_picture(picture, 0, streams, tile_px=tile_px), key=len)
+
+
+class Inspected(NamedTuple):
+    """The picture of a file, and where its bits went."""
+
+    picture: Image.Image
+    allocation: Allocation
 
 
 class WholeReader:
@@ -121,9 +116,9 @@ class WholeReader:
             TargetError: the region is not within the picture.
             ValueError: an argument out of range.
         """
-        stream, tiling = _unpack(data, limits)
+        file, tiling = _unpack(data, limits)
         part = part_of(region, tiling.picture, reduce)
-        mode = Mode(stream.header.mode)
+        mode = Mode(file.header.mode)
         target = part.shrunk(reduce)
         pixels = np.empty((target.height, target.width, 3), np.uint8)
         alpha = None
@@ -132,16 +127,22 @@ class WholeReader:
         for index in tiling.meeting(part):
             tile = tiling.tiles[index]
             found = tile.cut(part)
-            samples = _tile(stream, index, tile)[found.slices(tile)]
+            samples = _tile(file, index, tile)[found.slices(tile)]
             place = found.shrunk(reduce).slices(target)
             pixels[place] = shrunk(np.ascontiguousarray(samples[..., :3]), reduce)
             if alpha is not None and samples.shape[2] == 4:
                 alpha[place] = shrunk(np.ascontiguousarray(samples[..., 3]), reduce)
-        if stream.alpha is not None:
-            plane = unpack_alpha(stream.alpha, tiling.picture.width, tiling.picture.height)
-            alpha = shrunk(plane[part.slices(tiling.picture)], reduce)
-        metadata = Metadata(icc=stream.icc, exif=stream.exif, xmp=stream.xmp)
-        return to_pil(Picture(pixels=pixels, alpha=alpha, mode=mode, metadata=metadata))
+        if file.alpha is not None:
+            alpha = alpha_of(file, part, reduce)
+        return shown(file, pixels, alpha)
+
+    def inspect(self, data: bytes) -> Inspected:
+        """The picture, and what :meth:`allocation` says.
+
+        Raises:
+            BitstreamError: the file is damaged, or of a model (UnknownModelError).
+        """
+        return Inspected(self.decode(data), self.allocation(data))
 
     def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
         """The samples of each tile, flat.
@@ -149,9 +150,9 @@ class WholeReader:
         Raises:
             BitstreamError: the file is damaged, or of a model (UnknownModelError).
         """
-        stream, tiling = _unpack(data)
+        file, tiling = _unpack(data)
         return [
-            _tile(stream, index, tile).astype(np.int32).ravel()
+            _tile(file, index, tile).astype(np.int32).ravel()
             for index, tile in enumerate(tiling.tiles)
         ]
 
@@ -161,10 +162,10 @@ class WholeReader:
         Raises:
             BitstreamError: the file is damaged, or of a model (UnknownModelError).
         """
-        stream, tiling = _unpack(data)
+        file, tiling = _unpack(data)
         rows, columns = (-(-side // _CELL_PX) for side in tiling.picture[2:])
         bits = np.zeros((rows, columns))
-        for tile, body in zip(tiling.tiles, stream.tiles, strict=True):
+        for tile, body in zip(tiling.tiles, file.tiles, strict=True):
             cells = tile.shrunk(_CELL_PX)
             place = cells.slices(Rectangle(0, 0, rows, columns))
             bits[place] = 8 * len(body) / (cells.height * cells.width)
@@ -172,8 +173,8 @@ class WholeReader:
 
 
 def _unpack(data: bytes, limits: bitstream.Limits | None = None) -> tuple[Bitstream, Tiling]:
-    stream = bitstream.unpack(data, limits)
-    header = stream.header
+    file = bitstream.unpack(data, limits)
+    header = file.header
     if not header.is_whole:
         raise UnknownModelError(
             f"expected a file without a model, found one of {header.identity.hex()}"
@@ -185,7 +186,7 @@ def _unpack(data: bytes, limits: bitstream.Limits | None = None) -> tuple[Bitstr
             f"found a stream of {largest.width}x{largest.height} pixels, "
             f"expected at most {MAX_STREAM_PIXELS}"
         )
-    return stream, tiling
+    return file, tiling
 
 
 def _stream(samples: Samples) -> bytes:
@@ -201,9 +202,9 @@ def _stream(samples: Samples) -> bytes:
     return found[_RIFF_BYTES : _RIFF_BYTES + length]
 
 
-def _tile(stream: Bitstream, index: int, tile: Rectangle) -> Samples:
+def _tile(file: Bitstream, index: int, tile: Rectangle) -> Samples:
     """The samples of a tile, after all that its stream claims was checked against the header."""
-    body = stream.tiles[index]
+    body = file.tiles[index]
     number = int.from_bytes(body[1:_HEAD_BYTES], "little")
     width, height = 1 + (number & 0x3FFF), 1 + (number >> 14 & 0x3FFF)
     has_alpha, version = bool(number >> 28 & 1), number >> 29
@@ -217,17 +218,17 @@ def _tile(stream: Bitstream, index: int, tile: Rectangle) -> Samples:
             f"damaged WHOLE section: found a stream of {width}x{height} pixels, "
             f"expected {tile.width}x{tile.height}"
         )
-    if has_alpha and (stream.alpha is not None or not Mode(stream.header.mode).has_alpha):
+    if has_alpha and (file.alpha is not None or not Mode(file.header.mode).has_alpha):
         raise BitstreamError(
             "damaged WHOLE section: found a stream with alpha, expected one without"
         )
     if not is_available():
         raise NotBuiltError("a picture kept whole needs a Pillow with WebP, found one without")
     chunk = b"WEBPVP8L" + len(body).to_bytes(4, "little") + body + bytes(len(body) % 2)
-    file = io.BytesIO(b"RIFF" + len(chunk).to_bytes(4, "little") + chunk)
+    webp = io.BytesIO(b"RIFF" + len(chunk).to_bytes(4, "little") + chunk)
     try:
         # Not by `Image.open`: its limit on pixels is that of the user's own files.
-        with WebPImageFile(file) as image:
+        with WebPImageFile(webp) as image:
             image.load()
             samples = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
     except MemoryError:

@@ -10,14 +10,17 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from cwic import __version__, defaults
 from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES
 
+if TYPE_CHECKING:
+    from cwic.request import Request
+
 __all__ = ["build_parser", "input_path", "location", "parse", "request_of", "size_bytes"]
 
-# Arguments of `cwic.encode`; an option that asks for one stores it under the same name.
+# Fields of `Request`; an option that sets one stores it under the same name.
 _REQUEST = (
     "quality bpp target_bytes psnr_db roi roi_strength saliency strict lossless keep_metadata"
     " max_pixels"
@@ -51,9 +54,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def request_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options ask of a picture, as arguments of `cwic.encode`."""
-    return {name: getattr(options, name) for name in _REQUEST if hasattr(options, name)}
+def request_of(options: argparse.Namespace) -> "Request":
+    """What the options ask of a picture; what a verb has no option for stays at its default."""
+    from cwic.request import Request
+
+    return Request(**{name: value for name, value in vars(options).items() if name in _REQUEST})
 
 
 # --- types ----------------------------------------------------------------------------------------
@@ -304,7 +309,15 @@ _VERBS = {
         _JSON,
         examples="\n  cwic info photo.cwic\n  cwic info photo.cwic --json",
     ),
-    "models": _Verb("list the models that come with cwic", _JSON, examples="\n  cwic models"),
+    "models": _Verb(
+        "list the models that come with cwic",
+        _JSON,
+        _value("--web", "FOLDER", Path, "write what a browser needs to decode; see web/README.md"),
+        _MODEL.but("a model for --web (default: all usable); may be repeated", action="append"),
+        examples="""
+  cwic models
+  cwic models --web site/models                for pages that show .cwic files""",
+    ),
     "train": _Verb(
         "train a model; needs the extra 'train'",
         _value("config", "CONFIG.toml", Path, "the training recipe"),
@@ -450,9 +463,11 @@ def _check_combination(options: argparse.Namespace) -> None:
     refuse = options.parser.error
     verb: str = options.verb
     if verb == "batch" and options.to != CODEC_FORMAT:
-        asked_for = request_of(options).items()
-        if any(value != options.parser.get_default(name) for name, value in asked_for):
+        requested = {name: value for name, value in vars(options).items() if name in _REQUEST}
+        if any(value != options.parser.get_default(name) for name, value in requested.items()):
             refuse(f"--to {options.to} decodes, so it takes no option for encoding")
+    if verb == "models" and options.model and not options.web:
+        refuse("--model needs --web")
     if verb not in (*_VERBS_OF_FILES, "info"):
         return
     source: Path = options.input

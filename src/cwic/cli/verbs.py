@@ -5,11 +5,9 @@ once.
 """
 
 import argparse
-import io
 import json
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from cwic.cli import files, messages
 from cwic.cli.arguments import build_parser, input_path, location, request_of
-from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, MAX_PIXELS, PICTURE_FORMATS, PICTURE_SUFFIXES
-from cwic.errors import CodecWarning, NotBuiltError
+from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES
+from cwic.errors import NotBuiltError
 
 if TYPE_CHECKING:
     from cwic.bitstream import Header
@@ -44,7 +42,7 @@ _PRINTED_FAILURES = 20
 def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
     """A picture to a `.cwic` file."""
     _one_blas_thread()
-    import cwic
+    from cwic.codec import loaded
 
     start_s = time.perf_counter()
     picture = files.picture_source(source)
@@ -52,37 +50,14 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
         from PIL import Image
 
         Image.MAX_IMAGE_PIXELS = options.max_pixels
-    data = cwic.encode(picture, model=options.model, **request_of(options))
+    request = request_of(options)
+    data, header, reached_db = loaded(options.model).encode_request(picture, request)
     files.write(data, target)
     seconds = time.perf_counter() - start_s
-    header = _header(data)
-    goal = ""
-    if options.bpp is not None:
-        goal = f" (target {options.bpp:g} bpp)"
-    elif options.target_bytes is not None:
-        goal = f" (target {options.target_bytes:,} B)"
-    elif options.psnr_db is not None:
-        reached = "" if header.is_whole else f", {_psnr_db(picture, data, options):.2f} dB"
-        goal = f"{reached} (target {options.psnr_db:g} dB)"
+    reached = "" if reached_db is None else f", {reached_db:.2f} dB"
+    goal = f"{reached} (target {request.asked})" if request.asked else ""
     _print_result(source, target, _size_and_rate(data, header, goal), options)
     _print_details(source, header, seconds, options)
-
-
-def _psnr_db(picture: Any, data: bytes, options: argparse.Namespace) -> float:
-    """PSNR of a file against the picture it was made of, over R, G and B."""
-    from cwic.evaluation.compare import psnr_db
-    from cwic.image import read_picture
-
-    if isinstance(picture, io.BytesIO):
-        picture.seek(0)
-    decoded = _decoded(data, options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CodecWarning)  # printed before
-        pictures = (
-            read_picture(source, max_pixels=options.max_pixels or MAX_PIXELS)
-            for source in (picture, decoded)
-        )
-        return psnr_db(*(picture.pixels for picture in pictures))
 
 
 def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
@@ -113,34 +88,34 @@ def _decoded(data: bytes, options: argparse.Namespace, **part: Any) -> Any:
 
 def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
     """A picture or a `.cwic` file to a picture of where the bits go."""
-    import cwic
-    from cwic.codec import loaded_for
+    from dataclasses import replace
+
+    from cwic.codec import loaded, loaded_for
     from cwic.image import encode_image
     from cwic.view import overlay
 
     if source.suffix.lower() == CODEC_SUFFIX:
         data = files.read(source)
     else:
-        request = request_of(options)
+        request = replace(request_of(options), keep_metadata=False)
         picture = files.picture_source(source)
-        data = cwic.encode(picture, model=options.model, keep_metadata=False, **request)
-    codec = loaded_for(data, options.model)
-    sheet = overlay(codec.decode(data), codec.allocation(data))
+        data = loaded(options.model).encode_request(picture, request).data
+    sheet = overlay(*loaded_for(data, options.model).inspect(data))
     files.write(encode_image(sheet, "PNG" if target == files.STDIO else target.suffix), target)
     _print_result(source, target, f"of {_size_and_rate(data, _header(data))}", options)
 
 
 def _compare(source: Path, target: Path, options: argparse.Namespace) -> None:
     """A picture to a page that compares codecs."""
-    import cwic
+    from cwic.codec import loaded
     from cwic.evaluation.compare import compared, compared_page
     from cwic.image import read_picture, to_pil
 
     picture = to_pil(read_picture(files.picture_source(source), keep_metadata=False)).convert("RGB")
-    data = cwic.encode(picture, model=options.model, **request_of(options))
+    data, header, _ = loaded(options.model).encode_request(picture, request_of(options))
     comparison = compared(files.display_name(source), picture, data, _decoded(data, options))
     files.write(compared_page(comparison).encode(), target)
-    _print_result(source, target, f"at {_size_and_rate(data, _header(data))}", options)
+    _print_result(source, target, f"at {_size_and_rate(data, header)}", options)
 
 
 def _one_blas_thread() -> None:
@@ -242,9 +217,17 @@ def _bundled_name(header: "Header") -> str | None:
 
 
 def _models(options: argparse.Namespace) -> int:
-    """The models that come with the package."""
-    from cwic.model_file import bundled_models
+    """The models that come with the package, listed or written for a browser."""
+    from cwic.model_file import bundled_models, find
 
+    if options.web:
+        from cwic.web_model import usable_models, write_web_models
+
+        paths = [find(name) for name in options.model] if options.model else usable_models()
+        for written in write_web_models(paths, options.web):
+            if not options.quiet:
+                messages.print_line(f"{written.path}, {written.size_bytes / 1e6:.1f} MB")
+        return 0
     facts = [
         {
             "name": model.name,
@@ -281,7 +264,7 @@ def _batch(options: argparse.Namespace) -> int:
 
     task: Encoding | Decoding = Decoding(options.to, options.model)
     if options.to == CODEC_FORMAT:
-        task = Encoding(model=options.model, **request_of(options))
+        task = Encoding(request_of(options), options.model)
     summary = run(
         options.input,
         options.output,

@@ -109,14 +109,14 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     store = Store(out / "points.jsonl")
     jobs, failures = jobs_of(list(named.values()), contestants)
-    wanted = sum(len(job.settings) for job in jobs)
+    num_points = sum(len(job.settings) for job in jobs)
     missing = [
         job._replace(settings=left)
         for job in jobs
         if (left := tuple(s for s in job.settings if not store.has(point_key(job, s))))
     ]
-    reused = wanted - sum(len(job.settings) for job in missing)
-    with tqdm(total=wanted, initial=reused, disable=not show_progress, unit=" points") as bar:
+    reused = num_points - sum(len(job.settings) for job in missing)
+    with tqdm(total=num_points, initial=reused, disable=not show_progress, unit=" points") as bar:
         for result in measure_all(missing, processes):
             store.add(result.points)
             failures += result.failures

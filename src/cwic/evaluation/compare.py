@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from cwic.errors import CodecError, NotBuiltError
 from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.report import Comparison, Version, comparison, page
-from cwic.rate_control import search_offset
+from cwic.psnr import psnr_db
+from cwic.rate_control import Goal, search
 
 __all__ = ["CODECS", "compared", "compared_page", "installed", "nearest_file", "of_size"]
 
@@ -98,24 +98,21 @@ def nearest_file(
         tolerance: share of the target that is near enough.
     """
     ladder = _LADDERS.get(codec.name) or _LADDERS[codec.setting_name]
-    files: dict[int, bytes] = {}
-
-    def size(offset: int) -> float:
-        files[offset] = codec.encode(image, ladder.settings[offset])
-        return float(len(files[offset]))
-
     if codec.setting_name == "bpp":
         start = 8 * target_bytes / (image.width * image.height)
-    result = search_offset(
-        size,
-        target_bytes,
-        low=0,
-        high=len(ladder.settings) - 1,
-        tolerance=tolerance,
-        start=None if start is None else ladder.nearest(start),
-        slope=ladder.slope,
+    found = search(
+        lambda number: codec.encode(image, ladder.settings[number]),
+        lambda file: float(len(file)),
+        Goal(
+            target_bytes,
+            low=0,
+            high=len(ladder.settings) - 1,
+            tolerance=tolerance,
+            start=None if start is None else ladder.nearest(start),
+            slope=ladder.slope,
+        ),
     )
-    return NearestFile(files[result.offset], ladder.settings[result.offset])
+    return NearestFile(found.coding, ladder.settings[found.setting])
 
 
 def compared(
@@ -172,9 +169,3 @@ def _middle(side_px: int, largest_px: int | None) -> slice:
     shown_px = min(side_px, largest_px or side_px)
     start = (side_px - shown_px) // 2
     return slice(start, start + shown_px)
-
-
-def psnr_db(original: npt.NDArray[np.uint8], shown: npt.NDArray[np.uint8]) -> float:
-    """Of (H, W, 3) pictures; infinite for equal ones."""
-    mse = float(np.square(original.astype(np.float32) - shown).mean(dtype=np.float64))
-    return 10 * math.log10(255**2 / mse) if mse else math.inf

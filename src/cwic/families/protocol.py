@@ -16,17 +16,18 @@ from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
-Offset = npt.NDArray[np.float32]  # (rows, columns) of cells, mean 0, magnitudes of about 1
+# What a mask adds to an importance map: (rows, columns) of cells, mean 0, magnitudes of about 1.
+Emphasis = npt.NDArray[np.float32]
 
 
 class RateRange(NamedTuple):
-    """Range of the rate offset q of a model, in the header's units."""
+    """Range of q of a model, in the header's units."""
 
     min_q: int  # quality 0
     max_q: int  # quality 100
 
     def of_quality(self, quality: float, finer: float = 0.0) -> int:
-        """The offset of a quality in [0, 100] for an ordinary picture, `finer` in its units."""
+        """q of a quality in [0, 100] for an ordinary picture, and `finer` by so much."""
         return round(self.min_q + quality / 100 * (self.max_q - self.min_q) + finer)
 
 
@@ -39,6 +40,14 @@ class Allocation(NamedTuple):
     importance: npt.NDArray[np.float32]  # (rows, columns), what the importance map says
     bits: npt.NDArray[np.float64]  # (rows, columns), spent on each cell
     cell_px: int  # side of a cell
+
+
+class TileStream(NamedTuple):
+    """The coded tiles of a file, and what it takes to read them."""
+
+    payloads: Sequence[bytes]  # of all tiles, in raster order
+    q: int  # of the header
+    tiling: Tiling
 
 
 class Coded(Protocol):
@@ -65,12 +74,17 @@ class Coded(Protocol):
 class Analyzed(Protocol):
     """A picture behind the analysis transform."""
 
-    def code(self, q: int, offset: Offset | None = None) -> Coded:
-        """The picture at a rate offset within the model's range.
+    @property
+    def tiling(self) -> Tiling:
+        """The tiles that it is coded in."""
+        ...
+
+    def code(self, q: int, emphasis: Emphasis | None = None) -> Coded:
+        """The picture at a q within the model's range.
 
         Args:
             q: in the header's units.
-            offset: what a mask adds to the importance map, see `saliency.offset_of_cells`.
+            emphasis: what a mask adds to the importance map, see `saliency.emphasis_of_cells`.
         """
         ...
 
@@ -84,39 +98,30 @@ class Family(Protocol):
     psnr_db_per_q: float
 
     def q_of_quality(self, quality: float, pixels: Pixels) -> int:
-        """The rate offset of a quality in [0, 100] for a picture, (H, W, 3) uint8."""
-        ...
-
-    def tile_px(self, height: int, width: int) -> int | None:
-        """Side of the tiles that a picture is coded in; None: it is not divided.
-
-        Raises:
-            ImageError: it is too large for the family.
-        """
+        """q of a quality in [0, 100] for a picture, (H, W, 3) uint8."""
         ...
 
     def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
-        """Where the tiles of a picture lie."""
+        """Where the tiles of a file lie, from what its header says.
+
+        Raises:
+            BitstreamError: a tile would be larger than any that is written.
+        """
         ...
 
     def analyze(self, pixels: Pixels) -> Analyzed:
-        """(H, W, 3) uint8 of any size that `tile_px` takes."""
+        """(H, W, 3) uint8 of any size.
+
+        Raises:
+            ImageError: it is too large for the family; before any memory is taken.
+        """
         ...
 
-    def decode(
-        self,
-        payloads: Sequence[bytes],
-        q: int,
-        tiling: Tiling,
-        part: Rectangle,
-        reduce: int = 1,
-    ) -> Pixels:
-        """A part of the picture, (height, width, 3), from the payloads of all its tiles.
+    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
+        """A part of the picture, (height, width, 3).
 
         Args:
-            payloads: of all tiles.
-            q: of the header.
-            tiling: of the picture.
+            stream: of the whole picture.
             part: in pixels; its corners are multiples of `reduce`, or the picture's.
             reduce: 1, 2, 4 or 8; how many pixels a side become one.
 
@@ -125,9 +130,7 @@ class Family(Protocol):
         """
         ...
 
-    def symbols(
-        self, payloads: Sequence[bytes], q: int, tiling: Tiling
-    ) -> list[npt.NDArray[np.int32]]:
+    def symbols(self, stream: TileStream) -> list[npt.NDArray[np.int32]]:
         """All integers that a picture is coded as, flat, for each tile.
 
         Raises:
@@ -135,8 +138,16 @@ class Family(Protocol):
         """
         ...
 
-    def allocation(self, payloads: Sequence[bytes], q: int, tiling: Tiling) -> Allocation:
+    def allocation(self, stream: TileStream) -> Allocation:
         """Where the bits of a picture went.
+
+        Raises:
+            BitstreamError: a payload is damaged in a way that shows.
+        """
+        ...
+
+    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
+        """The whole picture and where its bits went; every payload is decoded once.
 
         Raises:
             BitstreamError: a payload is damaged in a way that shows.
@@ -154,16 +165,13 @@ def shrunk(pixels: Pixels, reduce: int) -> Pixels:
 def checked_numbers(
     model: ModelFile, found: dict[str, Any], kind: type[tuple[Any, ...]]
 ) -> dict[str, int]:
-    """A table of the manifest that holds the integers of a named tuple, defaults perhaps left out.
+    """A table of the manifest that holds the integers of a named tuple.
 
     Raises:
         ModelError: it does not.
     """
     names = set(kind.__annotations__)
-    defaults: dict[str, int] = getattr(kind, "_field_defaults", {})
-    if set(found) | set(defaults) != names or any(
-        type(value) is not int for value in found.values()
-    ):
+    if set(found) != names or any(type(value) is not int for value in found.values()):
         raise ModelError(
             f"model {model.name}: damaged manifest: expected integers {', '.join(sorted(names))}, "
             f"found {str(found)[:200]}"

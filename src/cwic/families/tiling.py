@@ -73,6 +73,7 @@ class Tiling:
 
     Attributes:
         picture: all of it.
+        tile_px: side of a tile; None where one tile holds the whole picture.
         tiles: in raster order.
         columns: how many tiles lie side by side.
     """
@@ -80,8 +81,9 @@ class Tiling:
     def __init__(self, height: int, width: int, tile_px: int | None, multiple: int):
         """Sizes in pixels; `tile_px` None is one tile, else a multiple of `multiple`."""
         self.picture = Rectangle(0, 0, height, width)
+        self.tile_px = tile_px
         self._multiple = multiple
-        self._tile_px = tile_px = tile_px or max(height, width)
+        self._side_px = tile_px = tile_px or max(height, width)
         self.tiles = [
             Rectangle(top, left, min(top + tile_px, height), min(left + tile_px, width))
             for top in range(0, height, tile_px)
@@ -91,7 +93,7 @@ class Tiling:
 
     def meeting(self, part: Rectangle) -> list[int]:
         """Numbers of the tiles that have a pixel of a part, its padding included, ascending."""
-        side, rows = self._tile_px, len(self.tiles) // self.columns
+        side, rows = self._side_px, len(self.tiles) // self.columns
         return [
             row * self.columns + column
             for row in range(part.top // side, min(-(-part.bottom // side), rows))

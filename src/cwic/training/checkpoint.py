@@ -18,6 +18,7 @@ from torch import Tensor
 from cwic.atomic_file import write_file
 from cwic.errors import TrainingError
 from cwic.training.config import TrainConfig, config_from_table, config_to_table
+from cwic.training.families import FAMILIES
 
 _FORMAT = "cwic-checkpoint-1"
 
@@ -85,7 +86,7 @@ def load_checkpoint(path: Path) -> tuple[TrainConfig, Progress, dict[str, dict[s
             raise TrainingError(f"{path}: expected finite numbers, found NaN or infinity in {name}")
         group, _, key = name.partition("/")
         groups.setdefault(group, {})[key] = tensor
-    return config_from_table(table, str(path)), progress, groups
+    return config_from_table(table, str(path), FAMILIES), progress, groups
 
 
 def load_weights(path: Path) -> tuple[TrainConfig, Progress, dict[str, Tensor]]:

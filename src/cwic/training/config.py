@@ -1,24 +1,31 @@
-"""The training configuration: a TOML file read into frozen dataclasses; unknown keys are errors."""
+"""The training configuration: a TOML file read into frozen dataclasses; unknown keys are errors.
+
+What `network` and `stages` are is left to the families, whose types the reader is given.
+"""
 
 import dataclasses
 import math
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from cwic.errors import TrainingError, reason
 from cwic.training.data import DataConfig
-from cwic.training.model.flagship import PICTURE_MULTIPLE, FlagshipConfig
-from cwic.training.model.network import Cvpr2018Config
 
 T = TypeVar("T")
 
-FamilyName = Literal["cvpr2018", "cwic"]
-
 _WEIGHTS = ("mse_weight", "ssim_weight", "ms_ssim_weight", "rate_weight")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes and switches of a network; each family has its own."""
+
+    multiple_px: ClassVar[int]  # sides of training pictures are multiples of this
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class StageConfig:
     mse_weight: float = 6.0  # weight of the mean squared error (pixel range 1); 6 is the paper's
     ssim_weight: float = 0.0  # weight of 1 - SSIM
     ms_ssim_weight: float = 0.0  # weight of 1 - MS-SSIM; needs crops of more than 160 px
-    rate_weight: float = 0.04  # gamma, see loss.thresholded_rate
+    rate_weight: float = 0.04  # gamma of the family cvpr2018, see thresholded_rate
     entropy_only: bool = False  # train nothing but the decoder's expectations
 
     def __post_init__(self) -> None:
@@ -53,65 +60,33 @@ class StageConfig:
             if value is not None and value < 0:
                 raise ValueError(f"{name} must not be negative, found {value}")
 
-
-@dataclass(frozen=True)
-class FlagshipStage(StageConfig):
-    """One stage of the `cwic` family: bits per pixel plus 2^(q / 2) times the distortion.
-
-    The weights are those at q = 0; there, 845 times the mean squared error is 0.013 times that in
-    squared steps of a byte, which is about half a bit per pixel.
-    """
-
-    mse_weight: float = 845.0  # weight of the mean squared error (pixel range 1)
-    rate_weight: float = 1.0  # weight of the rate in bits per pixel
-    low_frequency_weight: float = 0.0  # weight of the error of the pictures shrunk by 16
-    preview_weight: float = 0.0  # weight of the error of previews, at 1/8 of the pictures' size
-    grid_weight: float = 0.0  # weight of what repeats every 8 pixels, whatever q
-    saliency_weight: float = 0.0  # share of the distortion that counts by saliency, see loss
-    distill_weight: float = 0.0  # with fast_only: weight of its error beside the full synthesis
-    perceptual_weight: float = 0.0  # weight of the perceptual distance
-    perceptual: str = "haarpsi"  # or "lpips", the package, or a path of SqueezeNet v1.1's weights
-    random_maps: float = 0.3  # share of pictures with a random offset on their importance map
-    often_q: tuple[float, float] | None = None  # the range that four of five q are drawn from
-    cut_share: float = 0.0  # share of steps whose entropy model is cut, as at a tile's border
-    hard: bool = False  # rates of rounded values in place of noise
-    fast_only: bool = False  # train nothing but the light synthesis
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("random_maps", "saliency_weight", "cut_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], found {getattr(self, name)}")
-        if self.fast_only and self.entropy_only:
-            raise ValueError("expected at most one of fast_only and entropy_only, found both")
-        for name in (
-            "low_frequency_weight",
-            "preview_weight",
-            "grid_weight",
-            "distill_weight",
-            "perceptual_weight",
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
-        often_q = self.often_q
-        if often_q is not None and not (len(often_q) == 2 and often_q[0] < often_q[1]):
-            raise ValueError(f"often_q must be two numbers that rise, found {often_q}")
+    @property
+    def trains_a_part(self) -> bool:
+        """Whether most of the network stays as it is."""
+        return self.entropy_only
 
 
-# What `network` and `stages` hold in the configuration of each family.
-_KINDS: dict[str, dict[str, Any]] = {
-    "cvpr2018": {"network": Cvpr2018Config, "stages": tuple[StageConfig, ...]},
-    "cwic": {"network": FlagshipConfig, "stages": tuple[FlagshipStage, ...]},
-}
+class FamilyTypes(Protocol):
+    """What `network` and each of `stages` hold in the configuration of a family."""
+
+    @property
+    def network_type(self) -> type[NetworkConfig]:
+        """Of `network`."""
+        ...
+
+    @property
+    def stage_type(self) -> type[StageConfig]:
+        """Of each of `stages`."""
+        ...
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything a run depends on besides its pictures."""
 
-    family: FamilyName
+    family: str
     stages: tuple[StageConfig, ...]
-    network: Cvpr2018Config | FlagshipConfig = field(default_factory=Cvpr2018Config)
+    network: NetworkConfig
     data: DataConfig = field(default_factory=DataConfig)
     seed: int = 1
     init_from: str | None = None  # checkpoint whose averaged weights a fresh run starts from
@@ -139,14 +114,14 @@ class TrainConfig:
             raise ValueError(f"ema_decay must lie in [0, 1), found {self.ema_decay}")
         if self.clip_norm <= 0:
             raise ValueError(f"clip_norm must be above 0, found {self.clip_norm}")
-        if self.validation_crop_px < 16 or self.validation_crop_px % 8:
+        multiple_px = self.network.multiple_px
+        if self.validation_crop_px < 16 or self.validation_crop_px % multiple_px:
             raise ValueError(
-                f"validation_crop_px must be a multiple of 8, at least 16, "
+                f"validation_crop_px must be at least 16 and a multiple of {multiple_px}, "
                 f"found {self.validation_crop_px}"
             )
         for stage in self.stages:
-            data = self.data_of(stage)
-            crop_px = data.crop_px
+            crop_px = self.data_of(stage).crop_px
             if (stage.micro_batch or stage.batch) < 1 or stage.batch % (stage.micro_batch or 1):
                 raise ValueError(
                     f"batch must be a multiple of micro_batch, found {stage.batch} and "
@@ -154,15 +129,8 @@ class TrainConfig:
                 )
             if stage.ms_ssim_weight and crop_px <= 160:
                 raise ValueError(f"ms_ssim_weight needs crop_px above 160, found {crop_px}")
-            if self.family == "cwic" and crop_px % PICTURE_MULTIPLE:
-                raise ValueError(
-                    f"crop_px must be a multiple of {PICTURE_MULTIPLE}, found {crop_px}"
-                )
-        if self.family == "cwic" and self.validation_crop_px % PICTURE_MULTIPLE:
-            raise ValueError(
-                f"validation_crop_px must be a multiple of {PICTURE_MULTIPLE}, "
-                f"found {self.validation_crop_px}"
-            )
+            if crop_px % multiple_px:
+                raise ValueError(f"crop_px must be a multiple of {multiple_px}, found {crop_px}")
 
     @property
     def total_steps(self) -> int:
@@ -184,8 +152,8 @@ class TrainConfig:
         raise IndexError(f"step lies {step} behind the last stage")
 
 
-def load_config(path: Path) -> TrainConfig:
-    """Read a TOML file.
+def load_config(path: Path, families: Mapping[str, FamilyTypes]) -> TrainConfig:
+    """Read a TOML file; `families` are those that it may name.
 
     Raises:
         TrainingError: the file is missing, is not TOML, has an unknown key or a value out of range.
@@ -197,16 +165,30 @@ def load_config(path: Path) -> TrainConfig:
         raise TrainingError(f"{path}: cannot read the configuration: {reason(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path}: expected TOML, found {error}") from error
-    return config_from_table(table, str(path))
+    return config_from_table(table, str(path), families)
 
 
-def config_from_table(table: dict[str, Any], origin: str) -> TrainConfig:
+def config_from_table(
+    table: dict[str, Any], origin: str, families: Mapping[str, FamilyTypes]
+) -> TrainConfig:
     """Build the configuration from parsed TOML; `origin` names it in errors."""
-    kinds = _KINDS.get(str(table.get("family")))
-    if kinds is None:
-        known = " or ".join(f'"{name}"' for name in _KINDS)
+    table = _respelled(table)
+    family = families.get(str(table.get("family")))
+    if family is None:
+        known = " or ".join(f'"{name}"' for name in families)
         raise TrainingError(f"{origin}: expected family = {known}, found {table.get('family')!r}")
-    return _build(TrainConfig, {"network": {}} | table, origin, kinds)
+    types_of_family = {"network": family.network_type, "stages": tuple[family.stage_type, ...]}  # type: ignore[name-defined]
+    return _build(TrainConfig, {"network": {}} | table, origin, types_of_family)
+
+
+def _respelled(table: dict[str, Any]) -> dict[str, Any]:
+    """Runs that are under way spell the flagship's family `cwic`: read until release 0.1.0."""
+    if table.get("family") != "cwic":
+        return table
+    network = table.get("network", {})
+    if isinstance(network, dict) and network.get("context_px") == 3:  # what every network has now
+        network = {key: value for key, value in network.items() if key != "context_px"}
+    return table | {"family": "flagship", "network": network}
 
 
 def config_to_table(config: TrainConfig) -> dict[str, Any]:
@@ -224,10 +206,13 @@ def config_to_table(config: TrainConfig) -> dict[str, Any]:
 
 
 def _build(
-    kind: type[T], table: dict[str, Any], where: str, kinds: dict[str, Any] | None = None
+    kind: type[T], table: dict[str, Any], where: str, replaced: Mapping[str, Any] | None = None
 ) -> T:
-    """A dataclass from a table; `kinds` are types that replace those of its fields."""
-    hints = typing.get_type_hints(kind) | (kinds or {})
+    """A dataclass from a table; `replaced` are types in place of those of its fields."""
+    assert dataclasses.is_dataclass(kind)
+    names = {field.name for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind) | dict(replaced or {})
+    hints = {name: hint for name, hint in hints.items() if name in names}
     unknown = sorted(set(table) - set(hints))
     if unknown:
         raise TrainingError(

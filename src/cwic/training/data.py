@@ -4,15 +4,14 @@ Every crop is a function of (seed, step, position in the batch) alone, so a resu
 spread over several processes, sees exactly the pictures of an unbroken one.
 
 A pack stands for a folder: a zip archive of pictures under `training/` and `held_out/`, which
-`scripts/pack_pictures` writes. With an accelerator all pictures may lie on it, and crops are
-gathered there.
+`scripts/pack_pictures` writes. That all pictures lie on an accelerator is left to
+:mod:`.device_store`.
 
 Crops of one step have one shape. Where they need not be square, a run has a few shapes and each
 step takes one of them.
 """
 
 import io
-import os
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -41,13 +40,10 @@ _SHAPE_MULTIPLE_PX = 16
 _NUM_SHAPES = 16
 
 # At most so many last rows, and columns, of a crop repeat the one before them.
-_MAX_REPEATED = 15
+MAX_REPEATED_PX = 15
 
 # Pictures that are looked at for one that holds a crop.
-_MAX_TRIES = 100
-
-# Sides of the smaller copies that a store on an accelerator keeps of a picture.
-_COPY_SCALES = (0.7, 0.5)
+MAX_TRIES = 100
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm"})
 
@@ -169,7 +165,7 @@ class PictureStore:
         used = 0
         for path in paths:
             try:
-                pixels = _read(path)
+                pixels = read_pixels(path)
             except CodecError as error:
                 # Named and skipped: one broken file must not end a run of days.
                 warnings.warn(f"skipped: {error}", CodecWarning, stacklevel=2)
@@ -181,10 +177,7 @@ class PictureStore:
                 used += pixels.nbytes
             self._paths.append(path)
         if not self._paths:
-            raise TrainingError(
-                f"no usable picture among {len(paths)} files, "
-                f"expected some of at least {min_side_px} px a side"
-            )
+            raise no_usable_picture(len(paths), min_side_px)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -192,7 +185,7 @@ class PictureStore:
     def __getitem__(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8."""
         cached = self._cache.get(index)
-        return _read(self._paths[index]) if cached is None else cached
+        return read_pixels(self._paths[index]) if cached is None else cached
 
     def draw(self, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
         """A random picture, (H, W, 3) uint8, that holds a crop of this shape.
@@ -200,17 +193,30 @@ class PictureStore:
         Raises:
             TrainingError: hardly any does.
         """
-        for _ in range(_MAX_TRIES):
+        for _ in range(MAX_TRIES):
             pixels = self[int(rng.integers(len(self)))]
             if pixels.shape[0] >= shape[0] and pixels.shape[1] >= shape[1]:
                 return pixels
-        raise TrainingError(
-            f"expected pictures that hold a crop of {shape[1]}x{shape[0]} px, "
-            f"found none among {_MAX_TRIES}"
-        )
+        raise no_picture_holds(shape)
 
 
-def _read(path: PictureFile) -> np.ndarray:
+def no_usable_picture(num_files: int, min_side_px: int) -> TrainingError:
+    """The error of a store without a picture."""
+    return TrainingError(
+        f"no usable picture among {num_files} files, "
+        f"expected some of at least {min_side_px} px a side"
+    )
+
+
+def no_picture_holds(shape: tuple[int, int]) -> TrainingError:
+    """The error of a store in which hardly any picture holds a crop."""
+    return TrainingError(
+        f"expected pictures that hold a crop of {shape[1]}x{shape[0]} px, "
+        f"found none among {MAX_TRIES}"
+    )
+
+
+def read_pixels(path: PictureFile) -> np.ndarray:
     """(H, W, 3) uint8."""
     source = io.BytesIO(path.read_bytes()) if isinstance(path, zipfile.Path) else path
     with warnings.catch_warnings():
@@ -253,7 +259,7 @@ def augmented_crop(
         crop = np.repeat(np.asarray(Image.fromarray(crop).convert("L"))[..., None], 3, axis=2)
     if config.repeated_edges and rng.random() < config.repeated_edges:
         crop = crop.copy()
-        below, right = rng.integers(0, _MAX_REPEATED + 1, 2)
+        below, right = rng.integers(0, MAX_REPEATED_PX + 1, 2)
         crop[shape[0] - below :] = crop[shape[0] - below - 1]
         crop[:, shape[1] - right :] = crop[:, shape[1] - right - 1, None]
     if config.colour_jitter:
@@ -322,9 +328,9 @@ def centre_crops(store: PictureStore, side_px: int, count: int) -> np.ndarray:
     Raises:
         TrainingError: no picture is large enough.
     """
-    wanted = sorted({round(i * (len(store) - 1) / max(1, count - 1)) for i in range(count)})
+    indices = sorted({round(i * (len(store) - 1) / max(1, count - 1)) for i in range(count)})
     crops = []
-    for index in wanted:
+    for index in indices:
         pixels = store[index]
         height, width = pixels.shape[:2]
         if min(height, width) >= side_px:
@@ -335,180 +341,9 @@ def centre_crops(store: PictureStore, side_px: int, count: int) -> np.ndarray:
     return np.stack(crops)
 
 
-def uses_device(config: DataConfig, device: torch.device) -> bool:
-    """Whether the pictures of a run lie on its device."""
-    if config.on_device == "auto":
-        return device.type == "cuda" and not config.colour_jitter
-    return config.on_device == "always"
-
-
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:
     """An array on a device, without waiting for what the device is busy with."""
     tensor = torch.from_numpy(values)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-class DeviceCrop(NamedTuple):
-    """Where one crop of a :class:`DeviceStore` comes from."""
-
-    picture: int  # index into the store
-    top: int
-    left: int
-    flip: bool  # mirror left-right, before it is turned
-    turns: int  # by 90 degrees counterclockwise, as of numpy.rot90
-    grey: bool = False
-    below: int = 0  # so many last rows repeat the one above them
-    right: int = 0  # likewise of columns
-
-
-class DeviceStore:
-    """All pictures decoded in one flat tensor on a device, from which crops are gathered.
-
-    Shrinking is done when the store is made: each picture has copies of 0.7 and 0.5 of its size
-    where these are still large enough, and `downscale` is the share of crops taken from copies.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[PictureFile],
-        min_side_px: int,
-        config: DataConfig,
-        device: torch.device,
-    ):
-        """Read everything, on all cores.
-
-        Args:
-            paths: training pictures; broken ones are skipped with a warning.
-            min_side_px: smaller pictures and copies are left out.
-            config: says whether copies are wanted.
-            device: to hold them.
-        """
-        scales = _COPY_SCALES if config.downscale else ()
-
-        def versions(path: PictureFile) -> list[np.ndarray] | CodecError:
-            try:
-                pixels = _read(path)
-            except CodecError as error:
-                return error
-            height, width = pixels.shape[:2]
-            sizes = [(round(scale * width), round(scale * height)) for scale in scales]
-            image = Image.fromarray(pixels)
-            copies = [
-                np.asarray(image.resize(size, Image.Resampling.LANCZOS))
-                for size in sizes
-                if min(size) >= min_side_px
-            ]
-            return [pixels, *copies] if min(height, width) >= min_side_px else []
-
-        self._places: list[tuple[int, int, int]] = []  # offset, height, width of each version
-        self._versions: list[range] = []  # of each picture, the first is the whole one
-        parts: list[Tensor] = []
-        offset = 0
-        # Bounded chunks, so that host and device never hold everything twice.
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as workers:
-            for start in range(0, len(paths), 256):
-                chunk: list[np.ndarray] = []
-                for result in workers.map(versions, paths[start : start + 256]):
-                    if isinstance(result, CodecError):
-                        warnings.warn(f"skipped: {result}", CodecWarning, stacklevel=2)
-                        continue
-                    if not result:
-                        continue
-                    first = len(self._places)
-                    for pixels in result:
-                        self._places.append((offset, *pixels.shape[:2]))
-                        offset += pixels.size
-                        chunk.append(pixels.reshape(-1))
-                    self._versions.append(range(first, len(self._places)))
-                if chunk:
-                    parts.append(torch.from_numpy(np.concatenate(chunk)).to(device))
-        if not self._versions:
-            raise TrainingError(
-                f"no usable picture among {len(paths)} files, "
-                f"expected some of at least {min_side_px} px a side"
-            )
-        self._flat = torch.cat(parts)
-
-    def __len__(self) -> int:
-        """Pictures, their copies not counted."""
-        return len(self._versions)
-
-    def version(self, index: int) -> Tensor:
-        """(H, W, 3) uint8 of a picture or copy, as a :class:`DeviceCrop` counts them."""
-        offset, height, width = self._places[index]
-        return self._flat[offset : offset + 3 * height * width].view(height, width, 3)
-
-    def draw(self, config: DataConfig, seed: int, step: int, position: int) -> DeviceCrop:
-        """The crop of one sample of one step."""
-        rng = np.random.default_rng((seed, step, position))
-        rows, columns = config.shape(seed, step)
-        for _ in range(_MAX_TRIES):
-            choices = self._versions[int(rng.integers(len(self._versions)))]
-            index = choices[0]
-            if rng.random() < config.downscale and len(choices) > 1:
-                index = choices[int(rng.integers(1, len(choices)))]
-            _, height, width = self._places[index]
-            if height >= rows and width >= columns:
-                break
-        else:
-            raise TrainingError(
-                f"expected pictures that hold a crop of {columns}x{rows} px, "
-                f"found none among {_MAX_TRIES}"
-            )
-        top = int(rng.integers(0, height - rows + 1))
-        left = int(rng.integers(0, width - columns + 1))
-        flip = config.flip and rng.random() < 0.5
-        turns = int(rng.integers(4)) if config.turn else 0
-        if rows != columns:
-            turns = turns // 2 * 2
-        grey = bool(rng.random() < config.grey)
-        below, right = (0, 0)
-        if rng.random() < config.repeated_edges:
-            below, right = (int(count) for count in rng.integers(0, _MAX_REPEATED + 1, 2))
-        return DeviceCrop(index, top, left, flip, turns, grey, below, right)
-
-    def gather(self, crops: Sequence[DeviceCrop], shape: tuple[int, int]) -> Tensor:
-        """(len(crops), *shape, 3) uint8 on the device."""
-        last_row, last_column = (side - 1 for side in shape)
-        # Index of a crop's first sample, and how far from it the next row and column are.
-        start, down, right = [], [], []
-        for crop in crops:
-            offset, _, width = self._places[crop.picture]
-            # A row and a column of the result as steps (rows, columns) in the picture.
-            across = (0, -1) if crop.flip else (0, 1)
-            back = (0, -across[1])
-            steps = [((1, 0), across), (back, (1, 0)), ((-1, 0), back), (across, (-1, 0))]
-            per_row, per_column = steps[crop.turns]
-            # The corner that the steps lead away from.
-            y = crop.top + (last_row if per_row[0] + per_column[0] < 0 else 0)
-            x = crop.left + (last_column if per_row[1] + per_column[1] < 0 else 0)
-            start.append(offset + 3 * (y * width + x))
-            down.append(3 * (per_row[0] * width + per_row[1]))
-            right.append(3 * (per_column[0] * width + per_column[1]))
-        device = self._flat.device
-        rows = [last_row - crop.below for crop in crops]
-        columns = [last_column - crop.right for crop in crops]
-        numbers = np.array([start, down, right, rows, columns], np.int64)
-        table = to_device(numbers, device)[..., None, None, None]
-        row = torch.arange(shape[0], device=device)[:, None, None].minimum(table[3])
-        column = torch.arange(shape[1], device=device)[:, None].minimum(table[4])
-        channel = torch.arange(3, device=device)
-        pixels = self._flat[table[0] + table[1] * row + table[2] * column + channel]
-        if any(crop.grey for crop in crops):
-            # The weights of Pillow's conversion to L.
-            weights = torch.tensor((0.299, 0.587, 0.114), device=device)
-            luma = (pixels * weights).sum(dim=3, keepdim=True).round().to(torch.uint8)
-            grey = to_device(np.array([crop.grey for crop in crops]), device)
-            pixels = torch.where(grey[:, None, None, None], luma, pixels)
-        return pixels
-
-
-def device_batches(
-    store: DeviceStore, config: DataConfig, seed: int, steps: range, positions: range
-) -> Iterator[Tensor]:
-    """The batches of `steps` in order; arguments as of :func:`batches`."""
-    for step in steps:
-        crops = [store.draw(config, seed, step, position) for position in positions]
-        yield store.gather(crops, config.shape(seed, step))

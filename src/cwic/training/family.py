@@ -1,17 +1,22 @@
 """What a model family brings to the training loop; the loop itself is the same for all.
 
-The families are :mod:`.cvpr2018` and :mod:`.flagship`; :mod:`.trainer` lists them by name.
+Which families there are is left to :mod:`.families`.
 """
 
 import math
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cwic.training.config import StageConfig, TrainConfig
+from cwic import model_file
+from cwic.training.config import FamilyTypes, StageConfig, TrainConfig
+
+# 120 dB: nothing is scored as exact.
+_LEAST_DISTORTION = 1e-12
 
 
 class Place(NamedTuple):
@@ -42,7 +47,7 @@ class Validation(NamedTuple):
     score_db: float  # higher is better
 
 
-class Family(Protocol):
+class Family(FamilyTypes, Protocol):
     """One model family."""
 
     log_columns: tuple[str, ...]  # of `figures`, two of which are psnr_db and the rate
@@ -93,36 +98,46 @@ class Family(Protocol):
         """Measure a network on (N, S, S, 3) uint8."""
         ...
 
+    def model(self, network: nn.Module, config: TrainConfig, name: str) -> model_file.ModelFile:
+        """A model file in memory of a trained network; the inverse of :meth:`restored`.
 
-def psnr_db(mse: float) -> float:
-    """Of a mean squared error, pixel range 1."""
-    return -10 * math.log10(max(mse, 1e-12))
+        Raises:
+            TrainingError: it is a network that no coder codes for.
+        """
+        ...
+
+    def restored(self, path: Path, network: nn.Module) -> dict[str, Tensor]:
+        """Weights of a model file, see :mod:`cwic.training.restore`."""
+        ...
+
+
+def decibels(distortion: float) -> float:
+    """-10 log10 of a distortion: of a mean squared error, pixel range 1, that is the PSNR."""
+    return -10 * math.log10(max(distortion, _LEAST_DISTORTION))
 
 
 def psnr_db_tensor(mse: Tensor) -> Tensor:
-    """Likewise of a scalar tensor, without waiting for its value."""
-    return -10 * torch.log10(mse.clamp(min=1e-12))
+    """Of a mean squared error, a scalar tensor, pixel range 1, without waiting for its value."""
+    return -10 * torch.log10(mse.clamp(min=_LEAST_DISTORTION))
 
 
-def score_db(
-    bpp: Sequence[float], distortion: Sequence[float], wanted_bpp: Sequence[float]
-) -> float:
+def score_db(bpp: Sequence[float], distortion: Sequence[float], at_bpp: Sequence[float]) -> float:
     """-10 log10 of the distortion, read off a curve at fixed rates and averaged.
 
     Args:
         bpp: rates, rising.
         distortion: at these rates.
-        wanted_bpp: rates that count.
+        at_bpp: rates that count.
     """
-    score = [psnr_db(value) for value in distortion]
+    score = [decibels(value) for value in distortion]
     if len(score) == 1:
         return score[0]
     log_bpp = [math.log(max(value, 1e-6)) for value in bpp]
     # Outside the range the end points count, lowered by the usual 6 dB a doubling of the rate, so
     # that a network which cannot reach a rate gains nothing by it.
     values = []
-    for wanted in np.log(wanted_bpp):
-        inside = float(np.interp(wanted, log_bpp, score))
-        excess = max(0.0, log_bpp[0] - wanted)
+    for rate in np.log(at_bpp):
+        inside = float(np.interp(rate, log_bpp, score))
+        excess = max(0.0, log_bpp[0] - rate)
         values.append(inside - 6 / math.log(2) * excess)
     return float(np.mean(values))

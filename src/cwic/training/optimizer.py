@@ -5,8 +5,8 @@ of output channels by everything else. A depthwise convolution's does not: its c
 of each other, and it is stepped like a bias.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, overload
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,24 +39,13 @@ class Muon(torch.optim.Optimizer):
         """
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update; a closure, if given, is run first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """One update."""
         for group in self.param_groups:
             trained = [p for p in group["params"] if p.grad is not None]
             self._step_matrices([p for p in trained if is_matrix(p)], group)
             self._step_vectors([p for p in trained if not is_matrix(p)], group["lr"] * _BIAS_SHARE)
-        return loss
 
     def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         if not parameters:

@@ -29,26 +29,20 @@ from cwic.atomic_file import write_file
 from cwic.errors import TrainingError, reason
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
 from cwic.training.config import StageConfig, TrainConfig, load_config
-from cwic.training.cvpr2018 import Cvpr2018Family
 from cwic.training.data import (
-    DeviceStore,
     PictureFile,
     PictureStore,
     batches,
     centre_crops,
-    device_batches,
     kind_of,
     list_pictures,
     to_device,
-    uses_device,
 )
-from cwic.training.family import Drawn, Family, Place, StepLoss
-from cwic.training.flagship import FlagshipFamily
+from cwic.training.device_store import DeviceStore, device_batches, uses_device
+from cwic.training.families import FAMILIES
+from cwic.training.family import Drawn, Place, StepLoss
 from cwic.training.optimizer import Muon, has_bfloat16
-from cwic.training.restore import restore_weights
-from cwic.training.step import Step
-
-FAMILIES: dict[str, Family] = {"cvpr2018": Cvpr2018Family(), "cwic": FlagshipFamily()}
+from cwic.training.step import Step, StepResult
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
@@ -99,7 +93,7 @@ def train(
     Raises:
         TrainingError: bad configuration, pictures or checkpoint, or the loss is no longer finite.
     """
-    config = load_config(Path(config_path))
+    config = load_config(Path(config_path), FAMILIES)
     if threads is not None:
         torch.set_num_threads(threads)
     with _process_group(device) as process:
@@ -129,6 +123,38 @@ def _process_group(device: str | None) -> Iterator[Process]:
         dist.destroy_process_group()
 
 
+class _Clock:
+    """Times of a run over all its resumptions, and its speed since the last restart."""
+
+    def __init__(self, progress: Progress, max_seconds: float | None):
+        self._progress, self._max_seconds = progress, max_seconds
+        self._start_s = time.monotonic()
+        self._wall_before = progress.wall_s - self._start_s
+        self._cpu_before = progress.cpu_s - time.process_time()
+        self.restart()
+
+    def restart(self) -> None:
+        """What was done since does not count for the speed."""
+        self._speed_since_s, self._pixels = time.monotonic(), 0
+
+    def count(self, pixels: int) -> None:
+        """After a step of so many pixels."""
+        self._progress.wall_s = self._wall_before + time.monotonic()
+        self._progress.cpu_s = self._cpu_before + time.process_time()
+        self._pixels += pixels
+
+    def mpx_per_s(self) -> float:
+        """Of this process, since the last restart, which this is too."""
+        speed = self._pixels / 1e6 / (time.monotonic() - self._speed_since_s)
+        self.restart()
+        return speed
+
+    def is_over(self) -> bool:
+        """Whether the time of this resumption is spent."""
+        elapsed_s = time.monotonic() - self._start_s
+        return self._max_seconds is not None and elapsed_s >= self._max_seconds
+
+
 class _Trainer:
     def __init__(
         self,
@@ -147,7 +173,7 @@ class _Trainer:
         self.config = config
         # What a run is does not depend on the machine that goes on with it; its precision does.
         self.computing = replace(config, bf16=config.bf16 and has_bfloat16(process.device))
-        self.family = family = FAMILIES[config.family]
+        self.family = FAMILIES[config.family]
         self.process = process
         self.run_dir = run_dir
         try:
@@ -161,7 +187,7 @@ class _Trainer:
             # Not TF32: its ten bits are too few for latents of a hundred steps, and for SSIM.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = True  # a stage has one shape
-        network = family.build(config).to(process.device)
+        network = self.family.build(config).to(process.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = _optimizer(config, self.network)
         self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
@@ -171,31 +197,37 @@ class _Trainer:
             self._resume(run_dir / CHECKPOINT_NAME)
         elif init_from is not None:
             self._start_from(init_from)
-        if process.rank == 0:
-            step = self.progress.step
-            _drop_rows_after(run_dir / LOG_NAME, self._log_columns, step)
-            _drop_rows_after(run_dir / VALIDATION_NAME, self._validation_columns, step)
+        self.saved_step = self.progress.step
+        self.writer: Any = None
         split = list_pictures(folders, config.data.held_out)
-        smallest_px = min(config.data_of(stage).crop_px for stage in config.stages)
-        self.store: PictureStore | DeviceStore
-        if uses_device(config.data, process.device):
-            self.store = DeviceStore(split.training, smallest_px, config.data, process.device)
-        else:
-            self.store = PictureStore(split.training, config.data.cache_mb, smallest_px)
-        self.validation: dict[str, np.ndarray] = {}
+        self.store = self._open_store(split.training)
+        self.held_out: dict[str, np.ndarray] = {}  # crops by their kind
         if process.rank == 0:
-            by_kind: dict[str, list[PictureFile]] = {}
-            for file in split.held_out:
-                by_kind.setdefault(kind_of(file), []).append(file)
-            for kind, files in sorted(by_kind.items()):
-                held_out = PictureStore(files, 0, config.validation_crop_px)
-                self.validation[kind] = centre_crops(
-                    held_out, config.validation_crop_px, config.validation_count
-                )
+            _drop_rows_after(run_dir / LOG_NAME, self._log_columns, self.saved_step)
+            _drop_rows_after(run_dir / VALIDATION_NAME, self._validation_columns, self.saved_step)
+            self.held_out = self._held_out_crops(split.held_out)
+            self.writer = _tensorboard_writer(run_dir)
         self.model: nn.Module = self.network
         if process.world > 1:
             # A stage may leave a part of the network without gradients.
             self.model = DistributedDataParallel(self.network, find_unused_parameters=True)
+
+    def _open_store(self, files: Sequence[PictureFile]) -> PictureStore | DeviceStore:
+        config, device = self.config, self.process.device
+        smallest_px = min(config.data_of(stage).crop_px for stage in config.stages)
+        if uses_device(config.data, device):
+            return DeviceStore(files, smallest_px, config.data, device)
+        return PictureStore(files, config.data.cache_mb, smallest_px)
+
+    def _held_out_crops(self, files: Sequence[PictureFile]) -> dict[str, np.ndarray]:
+        by_kind: dict[str, list[PictureFile]] = {}
+        for file in files:
+            by_kind.setdefault(kind_of(file), []).append(file)
+        crop_px, count = self.config.validation_crop_px, self.config.validation_count
+        return {
+            kind: centre_crops(PictureStore(of_kind, 0, crop_px), crop_px, count)
+            for kind, of_kind in sorted(by_kind.items())
+        }
 
     @property
     def _log_columns(self) -> list[str]:
@@ -236,7 +268,7 @@ class _Trainer:
     def _start_from(self, path: Path) -> None:
         """Take the averaged weights of another run, or those of a model, and nothing else."""
         if path.suffix == model_file.EXTENSION:
-            weights = restore_weights(path, self.network)
+            weights = self.family.restored(path, self.network)
         else:
             config, _, weights = load_weights(path)
             if config.network != self.config.network:
@@ -252,6 +284,7 @@ class _Trainer:
             self.average[name].copy_(parameter.detach())
 
     def _save(self) -> None:
+        self.saved_step = self.progress.step
         if self.process.rank != 0:
             return
         optimizer = {
@@ -269,14 +302,9 @@ class _Trainer:
     # -- the loop ------------------------------------------------------------------------------
 
     def run(self, max_seconds: float | None, show_progress: bool) -> Progress:
+        """Take the steps that are left, or as many as the time allows."""
         config, progress = self.config, self.progress
-        stopping: list[int] = []
-        previous = signal.getsignal(signal.SIGTERM)
-        with contextlib.suppress(ValueError):  # only the main thread may set handlers
-            signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
-        writer = _tensorboard_writer(self.run_dir) if self.process.rank == 0 else None
-        start_wall, start_cpu = time.monotonic(), time.process_time()
-        wall_before, cpu_before = progress.wall_s, progress.cpu_s
+        clock = _Clock(progress, max_seconds)
         bar = tqdm(
             total=config.total_steps,
             initial=progress.step,
@@ -284,131 +312,61 @@ class _Trainer:
             disable=not show_progress,
             mininterval=0.5 if sys.stderr.isatty() else 30,
         )
-        log_time, log_pixels = time.monotonic(), 0
-        bad_steps = 0
         # Without a graph, and among processes, each step is waited for anyway.
         waits = self.process.device.type == "cpu" or self.process.world > 1
-        last_saved = progress.step
-        try:
-            while progress.step < config.total_steps:
-                stage_index, stage, first = config.stage_at(progress.step)
-                share = stage.batch // self.process.world
-                positions = range(self.process.rank * share, (self.process.rank + 1) * share)
-                steps = range(progress.step, progress.step - first + stage.steps)
-                self.family.begin_stage(self.network, stage)
-                update = self._step_of(stage)
-                if stage.entropy_only and first == 0:
-                    # Expectations are trained on what the exported weights will code.
-                    self._load(self.average)
-                for batch in self._batches(stage, steps, positions):
-                    step = progress.step
-                    learning_rate = _learning_rate(stage, step - steps.stop + stage.steps)
-                    place = Place(step, positions)
-                    # The average follows quickly at first, so that early weights do not linger in
-                    # it; what only the last stage trains starts out there.
-                    part_alone = stage.entropy_only or getattr(stage, "fast_only", False)
-                    age = step - (steps.stop - stage.steps) if part_alone else step
-                    decay = min(config.ema_decay, (1 + age) / (10 + age))
-                    result = update(self._drawn(batch, stage, place), learning_rate, decay)
-                    done = step + 1 == config.total_steps
-                    logs, validates, saves = (
-                        (step + 1) % every == 0 or done
-                        for every in (
-                            config.log_every,
-                            config.validate_every,
-                            config.checkpoint_every,
+        with _sigterm() as stopping:
+            try:
+                while progress.step < config.total_steps:
+                    stage_index, stage, done_in_stage = config.stage_at(progress.step)
+                    begin = progress.step - done_in_stage
+                    update = self._begin_stage(stage, done_in_stage)
+                    for batch in self._batches(stage, range(progress.step, begin + stage.steps)):
+                        step = progress.step
+                        learning_rate = _learning_rate(stage, step - begin)
+                        # The average follows quickly at first, so that early weights do not linger
+                        # in it; what only the last stage trains starts out there.
+                        age = step - begin if stage.trains_a_part else step
+                        decay = min(config.ema_decay, (1 + age) / (10 + age))
+                        result = update(self._drawn(batch, stage, step), learning_rate, decay)
+                        logs, validates, saves = (
+                            (step + 1) % every == 0 or step + 1 == config.total_steps
+                            for every in (
+                                config.log_every,
+                                config.validate_every,
+                                config.checkpoint_every,
+                            )
                         )
-                    )
-                    if waits or logs or validates or saves:
-                        bad_steps = int(self.bad_steps)
-                    if bad_steps >= _MAX_BAD_STEPS:
-                        raise TrainingError(
-                            f"{self.run_dir}: the gradient was not finite for {bad_steps} steps up "
-                            f"to step {step}; lower the learning rate and start again"
-                        )
-                    progress.step += 1
-                    progress.wall_s = wall_before + time.monotonic() - start_wall
-                    progress.cpu_s = cpu_before + time.process_time() - start_cpu
-                    log_pixels += batch.shape[0] * batch.shape[1] * batch.shape[2]
-                    bar.update()
-                    if logs:
-                        figures = dict(
-                            zip(self.family.log_columns, result.figures.tolist(), strict=True)
-                        )
-                        loss, norm = float(result.loss), float(result.norm)
-                        now = time.monotonic()
-                        mpx_per_s = self.process.world * log_pixels / 1e6 / (now - log_time)
-                        log_time, log_pixels = now, 0
-                        row = {
-                            "step": progress.step,
-                            "stage": stage.name,
-                            "wall_s": round(progress.wall_s, 1),
-                            "cpu_s": round(progress.cpu_s, 1),
-                            "learning_rate": learning_rate,
-                            "loss": loss,
-                            **figures,
-                            "grad_norm": norm,
-                            "mpx_per_s": round(mpx_per_s, 3),
-                        }
-                        self._log(LOG_NAME, self._log_columns, row, writer)
-                        rate_bpp = figures[self.family.rate_column]
-                        bar.set_postfix_str(
-                            f"{mpx_per_s:.2f} Mpx/s, {rate_bpp:.3f} bpp, "
-                            f"{figures['psnr_db']:.2f} dB"
-                        )
-                    if validates:
-                        self._validate(stage_index, stage, writer)
-                        log_time, log_pixels = time.monotonic(), 0
-                    if saves:
-                        self._save()
-                        last_saved = progress.step
-                    elapsed = time.monotonic() - start_wall
-                    if self._any_process(
-                        bool(stopping) or (max_seconds is not None and elapsed >= max_seconds)
-                    ):
-                        bad_steps = int(self.bad_steps)
-                        return progress
-        finally:
-            # A run that broke on a gradient that is not finite keeps its last good checkpoint.
-            if progress.step != last_saved and bad_steps < _MAX_BAD_STEPS:
-                self._save()
-            bar.close()
-            if writer is not None:
-                writer.close()
-            with contextlib.suppress(ValueError):
-                signal.signal(signal.SIGTERM, previous)
+                        if waits or logs or validates or saves:
+                            self._check_finite()
+                        progress.step += 1
+                        clock.count(batch.shape[0] * batch.shape[1] * batch.shape[2])
+                        bar.update()
+                        if logs:
+                            speed = self.process.world * clock.mpx_per_s()
+                            bar.set_postfix_str(self._log_step(stage, learning_rate, result, speed))
+                        if validates:
+                            self._validate(stage_index, stage)
+                            clock.restart()
+                        if saves:
+                            self._save()
+                        if self._any_process(bool(stopping) or clock.is_over()):
+                            return progress
+            finally:
+                # A run that broke on a gradient that is not finite keeps its last good checkpoint.
+                if progress.step != self.saved_step and int(self.bad_steps) < _MAX_BAD_STEPS:
+                    self._save()
+                bar.close()
+                if self.writer is not None:
+                    self.writer.close()
         return progress
 
-    def _any_process(self, flag: bool) -> bool:
-        """Whether any process says so: all must leave the loop at the same step."""
-        if self.process.world == 1:
-            return flag
-        votes = torch.tensor(float(flag), device=self.process.device)
-        dist.all_reduce(votes)
-        return bool(votes > 0)
-
-    def _batches(self, stage: StageConfig, steps: range, positions: range) -> Iterator[Tensor]:
-        """(B, S, S, 3) uint8 on the device for each step, prepared there or in memory."""
-        data, seed = self.config.data_of(stage), self.config.seed
-        if isinstance(self.store, DeviceStore):
-            return device_batches(self.store, data, seed, steps, positions)
-        in_memory = batches(self.store, data, seed, steps, positions)
-        return (to_device(batch, self.process.device) for batch in in_memory)
-
-    def _drawn(self, batch: Tensor, stage: StageConfig, place: Place) -> list[Drawn]:
-        """What the family draws for each part of a batch that is worked on at once."""
-        size, first = stage.micro_batch or len(batch), place.positions.start
-        result = []
-        for start in range(0, len(batch), size):
-            part = batch[start : start + size]
-            positions = range(first + start, first + start + len(part))
-            of_part = place._replace(positions=positions)
-            result.append(self.family.draw(part, self.computing, stage, of_part))
-        return result
-
-    def _step_of(self, stage: StageConfig) -> Step:
-        """What every step of a stage does."""
+    def _begin_stage(self, stage: StageConfig, done: int) -> Step:
+        """What every step of a stage does, `done` of which are done."""
         config, process = self.config, self.process
+        self.family.begin_stage(self.network, stage)
+        if stage.entropy_only and not done:
+            # Expectations are trained on what the exported weights will code.
+            self._load(self.average)
 
         def objective(drawn: Drawn) -> StepLoss:
             return self.family.objective(self.model, drawn, self.computing, stage)
@@ -427,11 +385,74 @@ class _Trainer:
             captured,
         )
 
+    def _check_finite(self) -> None:
+        bad_steps = int(self.bad_steps)
+        if bad_steps >= _MAX_BAD_STEPS:
+            raise TrainingError(
+                f"{self.run_dir}: the gradient was not finite for {bad_steps} steps up "
+                f"to step {self.progress.step}; lower the learning rate and start again"
+            )
+
+    def _log_step(
+        self, stage: StageConfig, learning_rate: float, result: StepResult, mpx_per_s: float
+    ) -> str:
+        """Write a row of the log; returns what the bar shows of it."""
+        figures = dict(zip(self.family.log_columns, result.figures.tolist(), strict=True))
+        row = {
+            "step": self.progress.step,
+            "stage": stage.name,
+            "wall_s": round(self.progress.wall_s, 1),
+            "cpu_s": round(self.progress.cpu_s, 1),
+            "learning_rate": learning_rate,
+            "loss": float(result.loss),
+            **figures,
+            "grad_norm": float(result.norm),
+            "mpx_per_s": round(mpx_per_s, 3),
+        }
+        self._write_row(LOG_NAME, self._log_columns, row)
+        if self.writer is not None:
+            for key in ("loss", *self.family.log_columns, "learning_rate", "mpx_per_s"):
+                if math.isfinite(row[key]):  # a stage need not have every figure
+                    self.writer.add_scalar(f"training/{key}", row[key], row["step"])
+        rate_bpp = figures[self.family.rate_column]
+        return f"{mpx_per_s:.2f} Mpx/s, {rate_bpp:.3f} bpp, {figures['psnr_db']:.2f} dB"
+
+    def _positions(self, stage: StageConfig) -> range:
+        """Which samples of a batch are this process' own."""
+        share = stage.batch // self.process.world
+        return range(self.process.rank * share, (self.process.rank + 1) * share)
+
+    def _any_process(self, flag: bool) -> bool:
+        """Whether any process says so: all must leave the loop at the same step."""
+        if self.process.world == 1:
+            return flag
+        votes = torch.tensor(float(flag), device=self.process.device)
+        dist.all_reduce(votes)
+        return bool(votes > 0)
+
+    def _batches(self, stage: StageConfig, steps: range) -> Iterator[Tensor]:
+        """(B, H, W, 3) uint8 on the device for each step, prepared there or in memory."""
+        data, seed, positions = self.config.data_of(stage), self.config.seed, self._positions(stage)
+        if isinstance(self.store, DeviceStore):
+            return device_batches(self.store, data, seed, steps, positions)
+        in_memory = batches(self.store, data, seed, steps, positions)
+        return (to_device(batch, self.process.device) for batch in in_memory)
+
+    def _drawn(self, batch: Tensor, stage: StageConfig, step: int) -> list[Drawn]:
+        """What the family draws for each part of a batch that is worked on at once."""
+        size, first = stage.micro_batch or len(batch), self._positions(stage).start
+        result = []
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            place = Place(step, range(first + start, first + start + len(part)))
+            result.append(self.family.draw(part, self.computing, stage, place))
+        return result
+
     # -- validation ----------------------------------------------------------------------------
 
-    def _validate(self, stage_index: int, stage: StageConfig, writer: Any) -> None:
+    def _validate(self, stage_index: int, stage: StageConfig) -> None:
         """Measure the averaged weights on the held-out crops; keep them if they are the best."""
-        if not self.validation:
+        if not self.held_out:
             return
         current = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self._load(self.average)
@@ -440,7 +461,7 @@ class _Trainer:
                 kind: self.family.validate(
                     self.network, self.config, stage, crops, self.process.device
                 )
-                for kind, crops in self.validation.items()
+                for kind, crops in self.held_out.items()
             }
         finally:
             self._load(current)
@@ -448,10 +469,10 @@ class _Trainer:
             head = {"step": self.progress.step, "stage": stage.name, "kind": kind}
             for point in validation.rows:
                 row = {**head, **point, "score_db": validation.score_db}
-                self._log(VALIDATION_NAME, self._validation_columns, row, None)
+                self._write_row(VALIDATION_NAME, self._validation_columns, row)
         score_db = sum(validation.score_db for validation in found.values()) / len(found)
-        if writer is not None:
-            writer.add_scalar("validation/score_db", score_db, self.progress.step)
+        if self.writer is not None:
+            self.writer.add_scalar("validation/score_db", score_db, self.progress.step)
         progress = self.progress
         if stage_index > progress.best_stage or score_db > progress.best_score_db:
             progress.best_stage, progress.best_score_db = stage_index, score_db
@@ -463,7 +484,7 @@ class _Trainer:
             for name, parameter in self.network.named_parameters():
                 parameter.copy_(values[name])
 
-    def _log(self, name: str, columns: list[str], row: dict[str, Any], writer: Any) -> None:
+    def _write_row(self, name: str, columns: list[str], row: dict[str, Any]) -> None:
         if self.process.rank != 0:
             return
         path = self.run_dir / name
@@ -473,10 +494,20 @@ class _Trainer:
             if fresh:
                 table.writeheader()
             table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-        if writer is not None:
-            for key in ("loss", *self.family.log_columns, "learning_rate", "mpx_per_s"):
-                if math.isfinite(row[key]):  # a stage need not have every figure
-                    writer.add_scalar(f"training/{key}", row[key], row["step"])
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[list[int]]:
+    """A list that is no longer empty once this process got SIGTERM."""
+    received: list[int] = []
+    previous = signal.getsignal(signal.SIGTERM)
+    with contextlib.suppress(ValueError):  # only the main thread may set handlers
+        signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, previous)
 
 
 def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:

@@ -1,15 +1,15 @@
-"""Codes of the `cvpr2018` family <-> bytes: one traversal, walked by encoder and decoder alike.
+"""Codes of the `cvpr2018` family <-> bytes: one traversal for encoder and decoder.
 
 First the importance map, all cells of equal x + 2 y at once, bit plane after bit plane of their
-levels; a network says the probability of each bit, or in older models the centre and the scale of
-each level's distribution. Then the code, all bits of equal x + 2 y + d k at once, k their
-channel (in older models channel by channel, in two passes over a checkerboard); a network says the
-probability of each bit from those bits of a cube around it that are coded before. Both networks
-compute in the exact integers of :mod:`cwic.coding.exact_arithmetic` and see integers that are
-coded already, so that every machine reads the same file the same way.
+levels; a network gives the probability of each bit. Then the code, all bits of equal x + 2 y + d k
+at once, k their channel; a network gives the probability of each bit from those bits of a cube
+around it that are coded before. Both networks compute in the exact integers of
+:mod:`cwic.coding.exact_arithmetic` and see integers that are coded already, so that every machine
+reads the same file the same way.
 
-Leaves the range coder to :mod:`cwic.coding.arithmetic_coder` and the float transforms to
-:mod:`cwic.engine`.
+What is called `visit` goes through symbols in either direction: an encoder or a counter takes them
+from arrays, a decoder writes them into the same arrays. Leaves the range coder to
+:mod:`cwic.coding.arithmetic_coder` and the float transforms to :mod:`cwic.engine`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cwic.coding.arithmetic_coder import (
-    FREQUENCY_TOTAL,
-    BitCoder,
-    BitCounter,
-    BitDecoder,
-    SymbolTables,
-)
+from cwic.coding.arithmetic_coder import BitCoder, BitCounter, BitDecoder
 from cwic.coding.blas_threads import one_blas_thread
 from cwic.coding.exact_arithmetic import (
     ACTIVATION_BITS,
@@ -34,7 +28,8 @@ from cwic.coding.exact_arithmetic import (
     dtype_for_signs,
     rectified,
 )
-from cwic.errors import BitstreamError, ModelError
+from cwic.coding.symbol_tables import FREQUENCY_TOTAL
+from cwic.errors import ModelError
 
 __all__ = ["CodeCoder", "CodeLayout", "CodedPicture", "known_before"]
 
@@ -43,11 +38,6 @@ Array = npt.NDArray[Any]
 
 LOGIT_UNITS = 128  # a probability's index counts 1 / LOGIT_UNITS of a logit
 PROBABILITIES = 2048  # length of the table of probabilities, logits from -8 to 8
-
-# Of older models.
-CENTRE_FRACTIONS = 8  # a level's centre is a multiple of 1 / CENTRE_FRACTIONS
-LEVEL_SCALES = 24
-SCALES_PER_OCTAVE = 4
 
 # (dy, dx) of the cells that come before a cell in order of x + 2 y, as far as a 5 x 5 window goes.
 LEVEL_TAPS = (
@@ -69,19 +59,18 @@ class CodeLayout(NamedTuple):
     code_channels: int  # n
     levels: int  # L, a power of two up to 256 that divides n
     first_kept: int  # kept channels at level 0: 0 (paper) or n / L (released model)
-    channel_delay: int = 0  # d: bits of equal x + 2 y + d k are one step; 0: two steps a channel
+    channel_delay: int  # d: bits of equal x + 2 y + d k are one step
 
     def kept(self, level: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """Kept channels of each cell from its level."""
         return self.first_kept + level.astype(np.int64) * (self.code_channels // self.levels)
 
 
-def known_before(channel_delay: int | None, below: int, reach: int) -> npt.NDArray[np.bool_]:
+def known_before(channel_delay: int, below: int, reach: int) -> npt.NDArray[np.bool_]:
     """Which cells around a bit are coded before it, in the channel `below` channels below its own.
 
     Args:
-        channel_delay: of the layout. With 0, the cells of its own channel are known in the second
-            of two passes only. None: of the paper's order, bit after bit, channel after channel.
+        channel_delay: of the layout.
         below: 0 for its own channel.
         reach: cells on each side.
 
@@ -89,13 +78,8 @@ def known_before(channel_delay: int | None, below: int, reach: int) -> npt.NDArr
         (2 reach + 1, 2 reach + 1)
     """
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    if channel_delay is None:
-        earlier: npt.NDArray[np.bool_] = (dy < 0) | ((dy == 0) & (dx < 0)) | (below > 0)
-        return earlier
-    if channel_delay:
-        before: npt.NDArray[np.bool_] = dx + 2 * dy < channel_delay * below
-        return before
-    return np.full(dx.shape, True) if below else (dx + dy) % 2 == 1
+    before: npt.NDArray[np.bool_] = dx + 2 * dy < channel_delay * below
+    return before
 
 
 class CodedPicture(NamedTuple):
@@ -103,6 +87,14 @@ class CodedPicture(NamedTuple):
 
     code: Bits  # (n, h, w), values 0 and 1; 0 where masked
     level: npt.NDArray[np.uint8]  # (h, w), 0..L - 1
+
+
+class _Tap(NamedTuple):
+    """A bit of the cube, as seen from the bit that it helps to predict."""
+
+    below: int  # channels
+    dy: int
+    dx: int
 
 
 class _Perceptron(NamedTuple):
@@ -131,40 +123,36 @@ class CodeCoder:
             arrays: `code.below.weight` (H, maps - 1, 2 r + 1, 2 r + 1) and `code.own.weight`
                 (H, 1, ...) where there is a cube, `code.place` (n L, H), `code.hidden.*`,
                 `code.out.*`; `level.neighbours.*` (H, 2, 5, 5), `level.hidden.*`, `level.out.*`
-                of L - 1 outputs, all integers; `probabilities` (2048,). Older models have a
-                `level.out` of 2 outputs, and `level_tables` (24 (8 L - 7), L) or (24 * 8, 2 L).
+                of L - 1 outputs, all integers; `probabilities` (2048,).
             model: its name, for error messages.
 
         Raises:
             ModelError: they do not fit.
         """
         self._model = model
-        n, levels, first_kept, channel_delay = layout
-        if not 0 <= channel_delay <= MAX_CHANNEL_DELAY:
-            raise ModelError(
-                f"model {model}: expected a channel_delay of 0 to {MAX_CHANNEL_DELAY}, "
-                f"found {channel_delay}"
-            )
-        if not (
-            2 <= levels <= 256
-            and levels & (levels - 1) == 0
-            and levels <= n <= MAX_CODE_CHANNELS
-            and n % levels == 0
-            and 0 <= first_kept <= n // levels
-        ):
-            raise ModelError(
-                f"model {model}: expected a power of two of up to 256 levels that divides up to "
-                f"{MAX_CODE_CHANNELS} code channels, and no more channels kept at first than at "
-                f"each level, found {layout}"
-            )
+        _check_layout(layout, model)
         self.layout = layout
         found = {name: _integers(name, array, model) for name, array in arrays.items()}
-        self._place = self._take(found, "code.place", (n * levels, None))
+        self._place = self._take(found, "code.place", (layout.code_channels * layout.levels, None))
         width = self._place.shape[1]
         if np.abs(self._place).max() > _MAX_PLACE:
             raise ModelError(f"model {model}: code.place: expected at most {_MAX_PLACE}")
-        # The cube: for each tap how many channels below, rows and columns away; and its weights.
-        self._taps: list[tuple[int, int, int]] = []
+        self._taps, self._cube = self._cube_of(found, width)
+        self._code_perceptron = self._perceptron(found, "code", width, 1)
+        self._neighbours, self._level_bias = self._neighbours_of(found)
+        self._level_perceptron = self._perceptron(
+            found, "level", len(self._level_bias), layout.levels - 1
+        )
+        probabilities = self._take(found, "probabilities", (PROBABILITIES,)).astype(np.int64)
+        if probabilities.min() < 1 or probabilities.max() >= FREQUENCY_TOTAL:
+            raise ModelError(
+                f"model {model}: expected probabilities from 1 to {FREQUENCY_TOTAL - 1}"
+            )
+        self._probabilities = probabilities
+
+    def _cube_of(self, found: dict[str, Array], width: int) -> tuple[list[_Tap], Array]:
+        """What a bit is predicted from, and its weights, (taps, width)."""
+        cube: list[_Tap] = []
         rows = [np.zeros((0, width))]
         for name, inputs in (("code.own.weight", 1), ("code.below.weight", None)):
             if name not in found:
@@ -174,47 +162,28 @@ class CodeCoder:
             reach = weight.shape[2] // 2
             for j in range(weight.shape[1]):
                 below = 0 if inputs else weight.shape[1] - j
-                for row, column in np.argwhere(known_before(channel_delay, below, reach)):
-                    self._taps.append((below, int(row) - reach, int(column) - reach))
+                known = known_before(self.layout.channel_delay, below, reach)
+                for row, column in np.argwhere(known):
+                    cube.append(_Tap(below, int(row) - reach, int(column) - reach))
                     rows.append(weight[None, :, j, row, column])
-        cube = np.concatenate(rows)
-        self._cube = cube.astype(dtype_for_signs(cube))
-        self._code_perceptron = self._perceptron(found, "code", width, 1)
-        weight = self._kernel(found, "level.neighbours.weight", (None, 2))
+        weights = np.concatenate(rows)
+        return cube, weights.astype(dtype_for_signs(weights))
+
+    def _neighbours_of(self, found: dict[str, Array]) -> tuple[Array, Array]:
+        """The first layer of the levels' network, (2 taps, H), and its bias, (H,)."""
+        name = "level.neighbours.weight"
+        weight = self._kernel(found, name, (None, 2))
         if weight.shape[2] != 2 * _REACH + 1:
-            raise ModelError(f"model {model}: level.neighbours.weight: found {weight.shape}")
+            raise ModelError(
+                f"model {self._model}: {name}: expected windows of {2 * _REACH + 1}, "
+                f"found {weight.shape}"
+            )
         bias = self._take(found, "level.neighbours.bias", (len(weight),))
         self._check_exact(weight, bias, 1 << ACTIVATION_BITS)
-        self._level_bias = bias
-        self._neighbours = np.ascontiguousarray(
-            np.concatenate(
-                [
-                    np.stack([weight[:, plane, dy + 2, dx + 2] for dy, dx in LEVEL_TAPS])
-                    for plane in (0, 1)
-                ]
-            )
-        )
-        probabilities = self._take(found, "probabilities", (PROBABILITIES,)).astype(np.int64)
-        if probabilities.min() < 1 or probabilities.max() >= FREQUENCY_TOTAL:
-            raise ModelError(f"model {model}: expected probabilities from 1 to 65535")
-        self._probabilities = probabilities
-        self._level_tables = self._older_tables(found) if "level_tables" in found else None
-        outputs = levels - 1 if self._level_tables is None else 2
-        self._level_perceptron = self._perceptron(found, "level", len(weight), outputs)
-
-    def _older_tables(self, found: dict[str, Array]) -> SymbolTables:
-        """Of levels, or in the oldest models of their distance from the centre."""
-        levels = self.layout.levels
-        tables = self._take(found, "level_tables", (None, None))
-        self._centres = CENTRE_FRACTIONS * (levels - 1) + 1
-        self._of_levels = tables.shape == (LEVEL_SCALES * self._centres, levels)
-        if not self._of_levels:
-            shape = (LEVEL_SCALES * CENTRE_FRACTIONS, 2 * levels)
-            tables = self._take(found, "level_tables", shape)
-        try:
-            return SymbolTables(tables.astype(np.int64))
-        except ValueError as error:
-            raise ModelError(f"model {self._model}: level_tables: {error}") from error
+        rows = [
+            weight[:, plane, dy + _REACH, dx + _REACH] for plane in (0, 1) for dy, dx in LEVEL_TAPS
+        ]
+        return np.stack(rows), bias
 
     def _take(self, found: dict[str, Array], name: str, shape: tuple[int | None, ...]) -> Array:
         array = found.get(name)
@@ -259,11 +228,6 @@ class CodeCoder:
 
     # -- both directions ---------------------------------------------------------------------------
 
-    def code(self, coder: BitCoder, picture: CodedPicture) -> None:
-        """Visit the map, then the code; what a decoder reads is written into `picture`."""
-        self.code_map(coder, picture.level)
-        self._code_bits(coder, picture)
-
     def decode(self, payload: bytes, height: int, width: int) -> CodedPicture:
         """What a payload of (height, width) cells says.
 
@@ -275,23 +239,27 @@ class CodeCoder:
             np.zeros((self.layout.code_channels, height, width), np.uint8),
             np.zeros((height, width), np.uint8),
         )
-        self.code(coder, picture)
+        self.visit(coder, picture)
         coder.finish()
         return picture
 
     def counted(self, picture: CodedPicture) -> BitCounter:
         """What a picture costs, and its payload if that is asked for."""
         counter = BitCounter()
-        self.code(counter, CodedPicture(picture.code.copy(), picture.level.copy()))
+        self.visit(counter, CodedPicture(picture.code.copy(), picture.level.copy()))
         return counter
 
-    def code_map(self, coder: BitCoder, level: npt.NDArray[np.uint8]) -> None:
-        """Visit the map alone.
+    def visit(self, coder: BitCoder, picture: CodedPicture) -> None:
+        """Visit the map, then the code: an encoder's are coded, a decoder's are filled in.
 
-        Args:
-            coder: what codes, decodes or counts.
-            level: (h, w), 0..L - 1; what a decoder reads is written into it.
+        Raises:
+            BitstreamError: a decoder finds what no encoder writes.
         """
+        self.visit_map(coder, picture.level)
+        self._visit_code(coder, picture)
+
+    def visit_map(self, coder: BitCoder, level: npt.NDArray[np.uint8]) -> None:
+        """Visit the map alone, (h, w) levels in 0..L - 1: all cells of equal x + 2 y at once."""
         height, width = level.shape
         stride = width + 2 * _REACH
         # Levels as activations, and which cells are known; zeros around and ahead.
@@ -306,53 +274,23 @@ class CodeCoder:
             at = (y + _REACH) * stride + x + _REACH
             near = at[:, None] + taps
             columns = np.concatenate([planes[0][near], planes[1][near]], axis=1)
-            sums = self._level_perceptron(columns @ self._neighbours + self._level_bias)
-            value: Array
-            if self._level_tables is None:
-                value = self._code_planes(coder, level[y, x], sums)
-            else:
-                value = self._code_levels(coder, level[y, x], sums, self._level_tables)
+            logits = self._level_perceptron(columns @ self._neighbours + self._level_bias)
+            value = self._visit_levels(coder, level[y, x], logits)
             level[y, x] = value
             planes[0][at] = unit * value
             planes[1][at] = 1 << ACTIVATION_BITS
 
-    def _code_planes(
-        self, coder: BitCoder, wanted: npt.NDArray[np.uint8], sums: npt.NDArray[np.int64]
+    def _visit_levels(
+        self, coder: BitCoder, level: npt.NDArray[np.uint8], logits: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
-        """(N,) levels, their highest bits first; sums (N, L - 1), one for each node of a heap."""
-        cells = np.arange(len(wanted))
-        p_one = self._p_one(sums)
-        node = np.ones(len(wanted), np.int64)  # 1, then 2 or 3, then 4 to 7, ...: bits so far
+        """(N,) levels, their highest bits first; logits (N, L - 1), one for each node of a heap."""
+        cells = np.arange(len(level))
+        p_one = self._p_one(logits)
+        node = np.ones(len(level), np.int64)  # 1, then 2 or 3, then 4 to 7, ...: bits so far
         for plane in reversed(range(self.layout.levels.bit_length() - 1)):
-            bits = coder.code(wanted >> plane & 1, p_one[cells, node - 1])
+            bits = coder.code(level >> plane & 1, p_one[cells, node - 1])
             node = 2 * node + bits
         return node - self.layout.levels
-
-    def _code_levels(
-        self,
-        coder: BitCoder,
-        wanted: npt.NDArray[np.uint8],
-        sums: npt.NDArray[np.int64],
-        tables: SymbolTables,
-    ) -> npt.NDArray[np.int64]:
-        """(N,) levels by tables, as older models have it; sums (N, 2): centre and scale."""
-        levels = self.layout.levels
-        half = 1 << (SUM_BITS - 1)
-        centre = (sums[:, 0] * (levels * CENTRE_FRACTIONS) + half) >> SUM_BITS
-        centre = np.clip(centre, 0, (levels - 1) * CENTRE_FRACTIONS)
-        scale = np.clip((sums[:, 1] * SCALES_PER_OCTAVE + half) >> SUM_BITS, 0, LEVEL_SCALES - 1)
-        if self._of_levels:
-            shift, index = np.zeros_like(centre), scale * self._centres + centre
-        else:
-            below, fraction = np.divmod(centre, CENTRE_FRACTIONS)
-            shift, index = levels - 1 - below, scale * CENTRE_FRACTIONS + fraction
-        value: npt.NDArray[np.int64] = coder.code_symbols(wanted + shift, tables, index) - shift
-        if value.size and not (value.min() >= 0 and value.max() < levels):
-            raise BitstreamError(
-                f"expected importance levels from 0 to {levels - 1}, "
-                f"found {int(value.min())} to {int(value.max())}"
-            )
-        return value
 
     def _p_one(self, sums: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Numerators of P(bit = 1), from logits as a perceptron gives them."""
@@ -361,10 +299,10 @@ class CodeCoder:
         return p_one
 
     @one_blas_thread()
-    def _code_bits(self, coder: BitCoder, picture: CodedPicture) -> None:
+    def _visit_code(self, coder: BitCoder, picture: CodedPicture) -> None:
         """All bits of a step at once, as :meth:`_steps` says."""
         channels, height, width = picture.code.shape
-        lowest = max((below for below, _, _ in self._taps), default=0)
+        lowest = max((tap.below for tap in self._taps), default=0)
         stride = width + 2 * _REACH
         plane = (height + 2 * _REACH) * stride
         # -1 and 1; 0 for outside, masked, or not yet coded.
@@ -390,15 +328,6 @@ class CodeCoder:
         channels, delay = self.layout.code_channels, self.layout.channel_delay
         height, width = kept.shape
         flat = kept.ravel()
-        if not delay:
-            y, x = np.divmod(np.arange(height * width), width)
-            colours = [(x + y) & 1 == parity for parity in (0, 1)]
-            for k in range(channels):
-                for colour in colours:
-                    cells = np.flatnonzero((flat > k) & colour)
-                    if cells.size:
-                        yield np.full(cells.size, k), cells
-            return
         k, y = (grid.ravel() for grid in np.mgrid[0:channels, 0:height])
         first = 2 * y + delay * k  # the step in which a row of a channel begins
         for step in range(width + 2 * (height - 1) + delay * (channels - 1)):
@@ -408,6 +337,28 @@ class CodeCoder:
             inside = flat[cells] > k[rows]
             if inside.any():
                 yield k[rows[inside]], cells[inside]
+
+
+def _check_layout(layout: CodeLayout, model: str) -> None:
+    """Raises ModelError where numbers make no sense together."""
+    n, levels, first_kept, channel_delay = layout
+    if not 1 <= channel_delay <= MAX_CHANNEL_DELAY:
+        raise ModelError(
+            f"model {model}: expected a channel_delay of 1 to {MAX_CHANNEL_DELAY}, "
+            f"found {channel_delay}"
+        )
+    if not (
+        2 <= levels <= 256
+        and levels & (levels - 1) == 0
+        and levels <= n <= MAX_CODE_CHANNELS
+        and n % levels == 0
+        and 0 <= first_kept <= n // levels
+    ):
+        raise ModelError(
+            f"model {model}: expected a power of two of up to 256 levels that divides up to "
+            f"{MAX_CODE_CHANNELS} code channels, and no more channels kept at first than at "
+            f"each level, found {layout}"
+        )
 
 
 def _integers(name: str, array: Array, model: str) -> Array:

@@ -1,6 +1,5 @@
 """The `cvpr2018` family at run time (Li et al., 2018): a binary code, masked by importance."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -11,7 +10,15 @@ from cwic.coding.arithmetic_coder import BitCounter
 from cwic.engine import Engine
 from cwic.errors import BitstreamError, ImageError
 from cwic.families.cvpr2018.coder import CodeCoder, CodedPicture, CodeLayout
-from cwic.families.protocol import Allocation, Offset, Pixels, RateRange, checked_numbers, shrunk
+from cwic.families.protocol import (
+    Allocation,
+    Emphasis,
+    Pixels,
+    RateRange,
+    TileStream,
+    checked_numbers,
+    shrunk,
+)
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.image import crop, pad_to_multiple
 from cwic.model_file import ModelFile
@@ -54,7 +61,7 @@ def code_of_picture(analysis: Analysis, q: int, layout: CodeLayout) -> CodedPict
 
     Args:
         analysis: activations and map logits of a picture.
-        q: offset on the logits in units of 1/64.
+        q: what is added to the logits, in units of 1/64.
         layout: of the model.
     """
     p = 1 / (1 + np.exp(-(analysis.map_logits + np.float32(q / 64))))
@@ -85,79 +92,77 @@ class Cvpr2018:
     def analyze(self, pixels: Pixels) -> "_Analyzed":
         """(H, W, 3) uint8 of any size."""
         height, width = pixels.shape[:2]
+        _check_size(height, width)
         analysis = analyze(self.engine, pad_to_multiple(pixels, CELL_PX))
-        return _Analyzed(self, analysis, height, width)
+        return _Analyzed(self, analysis, self.tiling(height, width, None))
 
     def q_of_quality(self, quality: float, pixels: Pixels) -> int:  # noqa: ARG002
         """The same for all pictures: the map itself keeps more of the busy ones."""
         return self.rates.of_quality(quality)
 
-    def tile_px(self, height: int, width: int) -> int | None:
-        """None: this family has no tiles."""
-        if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE_PX:
-            raise ImageError(
-                f"found a picture of {width}x{height} pixels, expected at most {MAX_PIXELS:,} and "
-                f"no side above {MAX_SIDE_PX:,} for a model of family {FAMILY}"
-            )
-        return None
-
-    def decode(
-        self,
-        payloads: Sequence[bytes],
-        q: int,  # noqa: ARG002 - the map says it all
-        tiling: Tiling,
-        part: Rectangle,
-        reduce: int = 1,
-    ) -> Pixels:
+    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
         """A part of the picture; all of it is decoded."""
-        coded = self._decode(payloads, tiling)
+        return self._part(self._decode(stream), stream.tiling, part, reduce)
+
+    def symbols(self, stream: TileStream) -> list[npt.NDArray[np.int32]]:
+        """Levels and bits of the code."""
+        coded = self._decode(stream)
+        return [np.concatenate([coded.level.ravel(), coded.code.ravel()]).astype(np.int32)]
+
+    def allocation(self, stream: TileStream) -> Allocation:
+        """Levels of the importance map; the file's bits in proportion to the bits kept."""
+        return self._allocation(self._decode(stream), stream)
+
+    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
+        """The whole picture, and the same."""
+        coded = self._decode(stream)
+        pixels = self._part(coded, stream.tiling, stream.tiling.picture)
+        return pixels, self._allocation(coded, stream)
+
+    def _decode(self, stream: TileStream) -> CodedPicture:
+        """The code of a file; its header's q adds nothing to what the map says."""
+        _, _, height, width = stream.tiling.picture
+        try:
+            _check_size(height, width)
+        except ImageError as error:
+            raise BitstreamError(str(error)) from None
+        if len(stream.payloads) != 1:
+            raise BitstreamError(
+                f"expected one tile for family {FAMILY}, found {len(stream.payloads)}"
+            )
+        cells = (-(-height // CELL_PX), -(-width // CELL_PX))
+        return self.coder.decode(stream.payloads[0], *cells)
+
+    def _part(
+        self, coded: CodedPicture, tiling: Tiling, part: Rectangle, reduce: int = 1
+    ) -> Pixels:
         rows, columns = part.slices(tiling.picture)
         return shrunk(synthesize(self.engine, coded.code)[rows, columns], reduce)
 
-    def symbols(
-        self,
-        payloads: Sequence[bytes],
-        q: int,  # noqa: ARG002 - the map says it all
-        tiling: Tiling,
-    ) -> list[npt.NDArray[np.int32]]:
-        """Levels and bits of the code."""
-        coded = self._decode(payloads, tiling)
-        return [np.concatenate([coded.level.ravel(), coded.code.ravel()]).astype(np.int32)]
-
-    def allocation(
-        self,
-        payloads: Sequence[bytes],
-        q: int,  # noqa: ARG002 - the map says it all
-        tiling: Tiling,
-    ) -> Allocation:
-        """Levels of the importance map; the file's bits in proportion to the bits kept."""
-        coded = self._decode(payloads, tiling)
+    def _allocation(self, coded: CodedPicture, stream: TileStream) -> Allocation:
         kept = self.layout.kept(coded.level)
-        bits = kept * np.float64(8 * len(payloads[0]) / max(1, int(kept.sum())))
+        bits = kept * np.float64(8 * len(stream.payloads[0]) / max(1, int(kept.sum())))
         return Allocation(coded.level.astype(np.float32), bits, CELL_PX)
 
-    def _decode(self, payloads: Sequence[bytes], tiling: Tiling) -> CodedPicture:
-        _, _, height, width = tiling.picture
-        try:
-            self.tile_px(height, width)
-        except ImageError as error:
-            raise BitstreamError(str(error)) from None
-        if len(payloads) != 1:
-            raise BitstreamError(f"expected one tile for family {FAMILY}, found {len(payloads)}")
-        cells = (-(-height // CELL_PX), -(-width // CELL_PX))
-        return self.coder.decode(payloads[0], *cells)
+
+def _check_size(height: int, width: int) -> None:
+    """Raises ImageError where a picture is too large for a family without tiles."""
+    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE_PX:
+        raise ImageError(
+            f"found a picture of {width}x{height} pixels, expected at most {MAX_PIXELS:,} and "
+            f"no side above {MAX_SIDE_PX:,} for a model of family {FAMILY}"
+        )
 
 
 class _Analyzed(NamedTuple):
     family: Cvpr2018
     analysis: Analysis
-    height: int
-    width: int
+    tiling: Tiling
 
-    def code(self, q: int, offset: Offset | None = None) -> "_Coded":
+    def code(self, q: int, emphasis: Emphasis | None = None) -> "_Coded":
         analysis = self.analysis
-        if offset is not None:
-            analysis = analysis._replace(map_logits=analysis.map_logits + _MASK_LOGITS * offset)
+        if emphasis is not None:
+            analysis = analysis._replace(map_logits=analysis.map_logits + _MASK_LOGITS * emphasis)
         return _Coded(self, q, code_of_picture(analysis, q, self.family.layout))
 
 
@@ -179,4 +184,5 @@ class _Coded:
 
     def pixels(self) -> Pixels:
         decoded = synthesize(self._of.family.engine, self._picture.code)
-        return crop(decoded, self._of.width, self._of.height)
+        picture = self._of.tiling.picture
+        return crop(decoded, picture.width, picture.height)

@@ -1,6 +1,6 @@
-"""The network that says, step by step, what can be known of a symbol before it is read.
+"""The two networks that predict, step by step, what can be known of a symbol before it is read.
 
-One shape for the two networks of the `cwic` family, which walk the steps side by side:
+Both have one shape and go through the same steps:
 
     state = from_hyper(z) + from_planes(planes) + sum of absorb_group[g](what group g decoded)
     prediction of step 2 g + pass = head(act(hidden(act(state))))
@@ -9,11 +9,11 @@ with 3x3 convolutions on the way from z and in `absorb_group`, 1x1 elsewhere. Th
 computes in float32, the scale network in the exact integers of
 :mod:`cwic.coding.exact_arithmetic`. Latents lie on a checkerboard: the first pass of a group codes
 the cells of even x + y, the second the others, so everything is kept in two halves, one for each
-colour.
+colour. Cells and colours are left to :mod:`.grid`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,20 @@ from cwic.coding.exact_arithmetic import (
     check_exact,
 )
 from cwic.errors import ModelError
+from cwic.families.flagship.grid import Q_UNITS, Array, Checkerboard, Halves, taps
 
-Array = npt.NDArray[Any]
-Halves = tuple[Array, Array]  # (channels, cells of even x + y), (channels, cells of odd x + y)
+# The largest hyper-latents of a scale network are activations themselves.
+MAX_HYPER = 63
+assert MAX_HYPER << ACTIVATION_BITS <= MAX_INTEGER
+
+NUM_TABLES = 64  # for symbols of latents
+TABLES_PER_OCTAVE = 6  # 1.5 tables for each quarter octave of the step size
+MIDDLE_TABLE = 20  # of a symbol with a step size of 1 and nothing known
+TABLE_GAIN = 4  # of the last layers of a scale network, a power of two: tables are small units
+
+# What a unit of q, 1/64 of a quarter octave, adds to the sum that becomes a table's number.
+_SUM_PER_Q = 2**SUM_BITS * TABLES_PER_OCTAVE // (4 * Q_UNITS)
+assert 4 * Q_UNITS * _SUM_PER_Q == 2**SUM_BITS * TABLES_PER_OCTAVE
 
 _SLOPE = np.float32(0.1)  # of the leaky ReLU of a mean network
 
@@ -37,86 +48,6 @@ _DENSE = 0.7
 
 # Layers on the way from the hyper-latents: name, size of the kernel.
 _FROM_HYPER = (("hyper_64", 3), ("to_32", 1), ("hyper_32", 3), ("to_16", 1))
-
-
-class Checkerboard:
-    """Where the two halves of a (height, width) grid lie, and what surrounds each cell.
-
-    The width is even, so every row has as many cells of one colour as of the other: a half is
-    a grid of half the width, whose rows begin at one of the first two cells in turn.
-
-    Attributes:
-        cells: for each colour its cells as positions in the flattened grid, ascending.
-    """
-
-    def __init__(self, height: int, width: int):
-        assert width % 2 == 0
-        self.height, self.width = height, width
-        y, x = np.divmod(np.arange(height * width), width)
-        colour = (x + y) & 1
-        self.cells = (np.flatnonzero(colour == 0), np.flatnonzero(colour == 1))
-
-    def padded(self, values: Array) -> Array:
-        """(C, cells of a colour) -> (C, height + 2, width / 2 + 2), zeros around."""
-        result = np.zeros((len(values), self.height + 2, self.width // 2 + 2), values.dtype)
-        result[:, 1:-1, 1:-1] = values.reshape(len(values), self.height, self.width // 2)
-        return result
-
-    def columns(self, padded: Array, colour: int, to: int) -> Array:
-        """The 3x3 neighbourhoods of the cells of one colour, as far as they have another.
-
-        Args:
-            padded: of (C, cells of `colour`), which are zero elsewhere on the grid.
-            colour: of the values.
-            to: colour of the cells whose neighbourhoods are asked for.
-
-        Returns:
-            (C * taps, cells of `to`), the taps those of :func:`taps`.
-        """
-        shape = (len(padded), self.height, self.width // 2)
-        chosen = taps(colour, to)
-        result = np.empty((shape[0], len(chosen), *shape[1:]), padded.dtype)
-        for place, tap in enumerate(chosen):
-            down, right = tap // 3 - 1, tap % 3 - 1
-            for row in (0, 1):
-                # Cell i of a row lies at x = 2 i + first.
-                first, first_there = (row + to) % 2, (row + down + colour) % 2
-                left = 1 + (first + right - first_there) // 2
-                rows = slice(1 + down + row, 1 + down + self.height, 2)
-                result[:, place, row::2] = padded[:, rows, left : left + shape[2]]
-        return result.reshape(-1, len(self.cells[to]))
-
-    def halves(self, grid: Array) -> Halves:
-        """(C, height, width) in two halves."""
-        shape = (len(grid), self.height, self.width // 2)
-        halves = (np.empty(shape, grid.dtype), np.empty(shape, grid.dtype))
-        for colour, half in enumerate(halves):
-            for row in (0, 1):
-                half[:, row::2] = grid[:, row::2, (row + colour) % 2 :: 2]
-        return halves[0].reshape(len(grid), -1), halves[1].reshape(len(grid), -1)
-
-    def whole(self, halves: Halves) -> Array:
-        """The inverse of :meth:`halves`."""
-        grid = np.empty((len(halves[0]), self.height, self.width), halves[0].dtype)
-        for colour, half in enumerate(halves):
-            split = half.reshape(len(grid), self.height, -1)
-            for row in (0, 1):
-                grid[:, row::2, (row + colour) % 2 :: 2] = split[:, row::2]
-        return grid
-
-
-def taps(colour: int, to: int) -> tuple[int, ...]:
-    """Taps of a 3x3 kernel, row by row, that reach cells of `colour` from those of colour `to`."""
-    return (0, 2, 4, 6, 8) if colour == to else (1, 3, 5, 7)
-
-
-class Heard(NamedTuple):
-    """What a step decoded, as the cells around take it in."""
-
-    step: int
-    channels: npt.NDArray[np.intp]  # of the group, those that say anything
-    padded: Array  # their values
-    cells: Array | None  # padded, where anything is said; None: nearly everywhere
 
 
 class _Layer(NamedTuple):
@@ -130,7 +61,14 @@ class _Layer(NamedTuple):
 
 
 class StepNetwork:
-    """See the module. Subclasses choose the arithmetic."""
+    """See the module. Subclasses choose the arithmetic.
+
+    Attributes:
+        groups: channels of each group of latents.
+        hyper_channels: of the hyper-latents.
+        planes: of what the network is given beside them.
+        width: of the state.
+    """
 
     dtype: npt.DTypeLike
 
@@ -146,6 +84,7 @@ class StepNetwork:
             ModelError: a layer is missing, or they do not fit one another.
         """
         self._what = what
+        self.groups = tuple(groups)
         self._layers: dict[str, _Layer] = {}
         steps = range(2 * len(groups))
         self.hyper_channels = self._add(layers, "hyper_64", None, None, 3)
@@ -223,8 +162,8 @@ class StepNetwork:
                 x = _shuffled(x)
             if name != "to_16":
                 x = self.activate(x)
-        told = self._layers["from_planes"](planes.reshape(len(planes), -1).astype(self.dtype))
-        x += told.reshape(x.shape)
+        of_planes = self._layers["from_planes"](planes.reshape(len(planes), -1).astype(self.dtype))
+        x += of_planes.reshape(x.shape)
         return board.halves(x)
 
     def predict(self, state: Halves, step: int) -> Array:
@@ -241,47 +180,45 @@ class StepNetwork:
         split = weights.reshape(self.width, -1, num_taps)
         return split[:, channels].reshape(self.width, -1)
 
-    def heard(self, step: int, decoded: Array, board: Checkerboard) -> Heard:
-        """What :meth:`absorb` takes.
+    def absorb(
+        self, state: Halves, step: int, decoded: Array, board: Checkerboard, num_steps: int
+    ) -> None:
+        """Add what a step decoded to the state, as far as a later step looks at it.
 
         Args:
+            state: is changed.
             step: 2 group + pass.
             decoded: (channels of the group, cells of the colour).
             board: of the cells.
+            num_steps: that are taken in all.
         """
-        # At low rates most channels say nothing, and many cells hear nothing.
+        colours = {num_steps - 1: (), num_steps - 2: (1,)}.get(step, (0, 1))
+        if not colours:
+            return
+        # At low rates most channels are zero everywhere, and many cells have no other neighbour.
         channels = np.flatnonzero(decoded.any(axis=1))
         if len(channels) < len(decoded):
             decoded = decoded[channels]
         values = decoded.astype(self.dtype, copy=False)
-        says = values.any(axis=0).reshape(1, -1)
-        everywhere = np.count_nonzero(says) > _DENSE * says.size
-        return Heard(
-            step, channels, board.padded(values), None if everywhere else board.padded(says)
-        )
-
-    def absorb(self, state: Halves, heard: Heard, board: Checkerboard, to: int) -> None:
-        """Add what a step decoded to the state of one colour.
-
-        Args:
-            state: is changed.
-            heard: of the step.
-            board: of the cells.
-            to: the colour.
-        """
-        group, colour = divmod(heard.step, 2)
-        half = state[to]
-        half += self._layers[f"absorb_group.{group}"].bias
-        if not len(heard.channels):
-            return
-        weights = self._weights(group, colour == to, heard.channels)
-        columns = board.columns(heard.padded, colour, to)
-        if heard.cells is not None:
-            hears = np.flatnonzero(board.columns(heard.cells, colour, to).any(axis=0))
-            if len(hears) <= _DENSE * half.shape[1]:
-                half[:, hears] += weights @ columns[:, hears]
-                return
-        half += weights @ columns
+        nonzero = values.any(axis=0).reshape(1, -1)
+        is_dense = np.count_nonzero(nonzero) > _DENSE * nonzero.size
+        padded = board.padded(values)
+        padded_nonzero = None if is_dense else board.padded(nonzero)
+        group, colour = divmod(step, 2)
+        for to in colours:
+            half = state[to]
+            half += self._layers[f"absorb_group.{group}"].bias
+            if not len(channels):
+                continue
+            weights = self._weights(group, colour == to, channels)
+            columns = board.columns(padded, colour, to)
+            if padded_nonzero is not None:
+                near = board.columns(padded_nonzero, colour, to).any(axis=0)
+                reached = np.flatnonzero(near)
+                if len(reached) <= _DENSE * half.shape[1]:
+                    half[:, reached] += weights @ columns[:, reached]
+                    continue
+            half += weights @ columns
 
 
 class MeanNetwork(StepNetwork):
@@ -325,7 +262,7 @@ class ScaleNetwork(StepNetwork):
             raise ModelError(f"{what}: {error}") from error
         for name, (weight, bias) in self._layers.items():
             is_head = name.startswith("head")
-            unit = 2.0 ** -(SUM_BITS - 2 if is_head else WEIGHT_BITS)
+            unit = TABLE_GAIN * 2.0**-SUM_BITS if is_head else 2.0**-WEIGHT_BITS
             weight *= unit
             bias *= unit
             if not is_head and not name.startswith(("from_planes", "absorb_group")):
@@ -338,12 +275,10 @@ class ScaleNetwork(StepNetwork):
         result: Array = np.floor(x)
         return np.clip(result, 0, MAX_INTEGER, out=result)
 
-    def table(
-        self, state: Halves, step: int, level: Array, q: int, num_tables: int
-    ) -> npt.NDArray[np.uint8]:
+    def table(self, state: Halves, step: int, level: Array, q: int) -> npt.NDArray[np.uint8]:
         """Numbers of the coding tables of a step's symbols.
 
-            clip((4 sum + 3 * 2^13 (64 s + q) + 20 * 2^20 + 2^19) >> 20, 0, num_tables - 1)
+            clip((4 sum + 3 * 2^13 (64 s + q) + 20 * 2^20 + 2^19) >> 20, 0, 63)
 
         A step size of half the length doubles a symbol: that much is known without a network.
 
@@ -352,24 +287,18 @@ class ScaleNetwork(StepNetwork):
             step: 2 group + pass.
             level: (cells of the colour,) levels s of the importance map.
             q: of the header.
-            num_tables: how many there are, at most 256.
 
         Returns:
             (channels of the group, cells of the colour)
         """
         numbers = self.predict(state, step)
-        told = (
-            3 * 2**13 * (64 * level.astype(np.int64) + q) + 20 * 2**SUM_BITS + 2 ** (SUM_BITS - 1)
-        )
+        of_step_size = _SUM_PER_Q * (Q_UNITS * level.astype(np.int64) + q)
         # Where this sum could round, it is far beyond all tables.
-        numbers += told * 2.0**-SUM_BITS
-        np.clip(numbers, 0, num_tables - 1, out=numbers)
+        numbers += (
+            of_step_size + MIDDLE_TABLE * 2**SUM_BITS + 2 ** (SUM_BITS - 1)
+        ) * 2.0**-SUM_BITS
+        np.clip(numbers, 0, NUM_TABLES - 1, out=numbers)
         return numbers.astype(np.uint8)
-
-
-# The largest inputs of a scale network are activations themselves.
-MAX_HYPER = 63
-assert MAX_HYPER << ACTIVATION_BITS <= MAX_INTEGER
 
 
 def _columns_3x3(x: Array) -> Array:

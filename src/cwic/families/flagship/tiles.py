@@ -1,0 +1,190 @@
+"""The transforms of a model over tiles of a picture: what each sees, and which run side by side.
+
+A transform of a tile sees a window, the tile and a halo of its real neighbours, so that no seam
+shows. Tiles of one picture are worked on side by side, each by one thread; a picture of one tile
+has all threads for itself.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cwic.engine import Engine
+from cwic.families.flagship.coder import CodedLatents
+from cwic.families.flagship.grid import HYPER_PX, LATENT_PX, PREVIEW_PX
+from cwic.families.flagship.latents import condition
+from cwic.families.flagship.step_network import MAX_HYPER
+from cwic.families.protocol import Pixels
+from cwic.families.tiling import Rectangle, Tiling
+from cwic.model_file import ModelFile
+
+# What the transforms see of a tile's neighbours; their receptive fields reach 112 pixels.
+HALO_PX = 128
+
+# What the synthesis takes of a tile: latents, prior and planes, each (channels, rows, columns).
+_Inputs = tuple[npt.NDArray[np.float32], ...]
+
+
+class View(NamedTuple):
+    """A graph that makes a picture of latents."""
+
+    graph: str
+    unit_px: int  # pixels of the coded picture that one of its pixels stands for, a side
+    halo_px: int  # what it sees of a tile's neighbours
+
+
+FULL = View("synthesis", 1, HALO_PX)
+PREVIEW = View("preview", PREVIEW_PX, HYPER_PX)
+
+
+def cells_in(part: Rectangle) -> tuple[slice, slice]:
+    """Rows and columns of the cells of a tile in a picture's map."""
+    return (
+        slice(part.top // LATENT_PX, -(-part.bottom // LATENT_PX)),
+        slice(part.left // LATENT_PX, -(-part.right // LATENT_PX)),
+    )
+
+
+class TileTransforms:
+    """The transforms of one model; safe to share among threads."""
+
+    def __init__(self, model: ModelFile, threads: int | None = None):
+        """`threads`: processor threads of one call; None: all cores."""
+        self._threads = threads or os.cpu_count() or 1
+        self._engine_of_one = Engine(model, threads)
+        self._engine_of_several = Engine(model, 1)
+
+    def has_preview(self) -> bool:
+        """Whether the model can show a picture at 1/8 of its size."""
+        return self._engine_of_one.has(PREVIEW.graph)
+
+    def prepare(self, tiling: Tiling, graph: str) -> None:
+        """Begin to load a graph that a picture is going to need, and go on meanwhile."""
+        self._engine(tiling).prepare(graph)
+
+    def two_threads(self, tiling: Tiling) -> bool:
+        """Whether coding one tile may take two threads: there is no other to work on."""
+        return len(tiling.tiles) == 1 and self._threads > 1
+
+    @contextmanager
+    def pool(self, tiling: Tiling) -> Iterator[Callable[..., Iterator[Any]]]:
+        """A `map` over numbers of tiles: side by side if there are several."""
+        if len(tiling.tiles) == 1:
+            yield map
+            return
+        with ThreadPoolExecutor(self._threads) as executor:
+            yield executor.map
+
+    def for_each(self, tiling: Tiling, call: Callable[[int], Any]) -> list[Any]:
+        """Results of a call for the number of each tile."""
+        with self.pool(tiling) as pool:
+            return list(pool(call, range(len(tiling.tiles))))
+
+    def analyze(
+        self, picture: Pixels, tiling: Tiling, number: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Latents (M, h, w) of a tile's own cells, and their importance (h, w)."""
+        core = tiling.around(tiling.tiles[number])
+        window = tiling.around(core, HALO_PX)
+        pixels = tiling.pixels(picture, window)
+        latents, importance = self._engine(tiling).run("analysis", pixels[None])
+        rows, columns = core.slices(window, LATENT_PX)
+        # A view of a part would keep the halo in memory.
+        own = np.ascontiguousarray(latents[0][:, rows, columns])
+        return own, importance[0, 0, rows, columns]
+
+    def hyper_latents(
+        self,
+        tiling: Tiling,
+        latents: npt.NDArray[np.float32],
+        q: int,
+        level: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.int64]:
+        """Of a tile's latents (M, h, w) and levels (h, w), padded: (hyper_channels, h / 4, w / 4).
+
+        Integers in -63..63.
+        """
+        planes = condition(q, level)
+        (z,) = self._engine(tiling).run("hyper_analysis", latents[None], planes[None])
+        hyper: npt.NDArray[np.int64] = np.floor(np.clip(z[0], -MAX_HYPER, MAX_HYPER) + 0.5).astype(
+            np.int64
+        )
+        return hyper
+
+    def synthesize(
+        self,
+        coded: Callable[[int], CodedLatents],
+        tiling: Tiling,
+        part: Rectangle,
+        view: View = FULL,
+    ) -> Pixels:
+        """A part of the picture from the latents of its tiles.
+
+        Args:
+            coded: the latents of a tile by its number; called once for each that is needed.
+            tiling: of the picture.
+            part: in pixels, inside the picture.
+            view: what to make of the latents.
+        """
+        shown = part.shrunk(view.unit_px)
+        result = np.empty((shown.height, shown.width, 3), np.uint8)
+        inputs: dict[int, _Inputs] = {}
+
+        def decode(number: int) -> _Inputs:
+            latents = coded(number)
+            return latents.decoded, latents.prior, latents.planes
+
+        def show(number: int) -> None:
+            core = tiling.tiles[number].cut(part)
+            window = tiling.around(core, view.halo_px)
+            seen = (array[None] for array in _gathered(inputs, tiling, window))
+            (pixels,) = self._engine(tiling).run(view.graph, *seen)
+            small = core.shrunk(view.unit_px)
+            rows, columns = small.slices(window.shrunk(view.unit_px))
+            result[small.slices(shown)] = pixels[0][rows, columns]
+
+        with self.pool(tiling) as pool:
+            for row in _rows(tiling.meeting(part), tiling.columns):
+                first, last = (tiling.tiles[number].cut(part) for number in (row[0], row[-1]))
+                band = Rectangle(first.top, first.left, last.bottom, last.right)
+                needed = set(tiling.meeting(tiling.around(band, view.halo_px)))
+                for number in inputs.keys() - needed:
+                    del inputs[number]
+                missing = sorted(needed - inputs.keys())
+                inputs.update(zip(missing, pool(decode, missing), strict=True))
+                for _ in pool(show, row):
+                    pass
+        return result
+
+    def _engine(self, tiling: Tiling) -> Engine:
+        return self._engine_of_one if len(tiling.tiles) == 1 else self._engine_of_several
+
+
+def _rows(numbers: list[int], columns: int) -> Iterable[list[int]]:
+    """Numbers of tiles, ascending, row by row."""
+    rows: dict[int, list[int]] = {}
+    for number in numbers:
+        rows.setdefault(number // columns, []).append(number)
+    return rows.values()
+
+
+def _gathered(
+    inputs: dict[int, _Inputs], tiling: Tiling, window: Rectangle
+) -> list[npt.NDArray[np.float32]]:
+    """What the synthesis takes of a window, from the tiles that it meets."""
+    whole: list[npt.NDArray[np.float32]] = []
+    shape = (window.height // LATENT_PX, window.width // LATENT_PX)
+    for number in tiling.meeting(window):
+        own = tiling.around(tiling.tiles[number])
+        both = own.cut(window)
+        source, target = both.slices(own, LATENT_PX), both.slices(window, LATENT_PX)
+        if not whole:
+            whole = [np.empty((len(array), *shape), np.float32) for array in inputs[number]]
+        for array, gathered in zip(inputs[number], whole, strict=True):
+            gathered[:, *target] = array[:, *source]
+    return whole

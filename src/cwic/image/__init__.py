@@ -1,0 +1,36 @@
+"""Picture files, Pillow images and arrays <-> `Picture`: RGB samples, an alpha plane, metadata.
+
+Owns what a picture is before and after the codec. Leaves the coding of the alpha plane to
+`cwic.alpha_plane`, the .cwic container to `cwic.bitstream`, and the meaning of `-` for standard
+input and output to the command. docs/pictures.md says what is kept, changed and refused.
+"""
+
+from cwic.image.picture import (
+    LUMA,
+    Metadata,
+    Mode,
+    Picture,
+    as_shown,
+    crop,
+    pad_to_multiple,
+    to_pil,
+    without_hidden_colours,
+)
+from cwic.image.reader import Source, read_picture
+from cwic.image.writer import encode_image, save_image
+
+__all__ = [
+    "LUMA",
+    "Metadata",
+    "Mode",
+    "Picture",
+    "Source",
+    "as_shown",
+    "crop",
+    "encode_image",
+    "pad_to_multiple",
+    "read_picture",
+    "save_image",
+    "to_pil",
+    "without_hidden_colours",
+]

@@ -1,0 +1,67 @@
+"""What every `.cwic` file of a picture holds beside its tiles: size, mode, transparency, metadata.
+
+Both directions, for files of a model and for those without. The tiles are left to who makes and
+reads them, bytes to `bitstream`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cwic import bitstream
+from cwic.alpha_plane import unpack_alpha
+from cwic.bitstream import Bitstream
+from cwic.families.protocol import shrunk
+from cwic.families.tiling import Rectangle
+from cwic.image import Metadata, Mode, Picture, to_pil
+
+__all__ = ["alpha_of", "pack_picture", "shown"]
+
+
+def pack_picture(
+    picture: Picture,
+    q: int,
+    tiles: Sequence[bytes],
+    *,
+    identity: bytes = bitstream.NO_MODEL,
+    tile_px: int | None,
+    alpha: bytes | None = None,
+) -> bytes:
+    """The file of a picture; its pixels are in the tiles, the other arguments as of `pack`."""
+    return bitstream.pack(
+        identity=identity,
+        width=picture.width,
+        height=picture.height,
+        mode=picture.mode,
+        q=q,
+        tiles=tiles,
+        tile_px=tile_px,
+        alpha=alpha,
+        icc=picture.metadata.icc,
+        exif=picture.metadata.exif,
+        xmp=picture.metadata.xmp,
+    )
+
+
+def alpha_of(file: Bitstream, part: Rectangle, reduce: int) -> npt.NDArray[np.uint8] | None:
+    """The transparency of a part, (height, width) of it reduced; None without an alpha section.
+
+    Raises:
+        BitstreamError: the section is damaged.
+    """
+    if file.alpha is None:
+        return None
+    width, height = file.header.width, file.header.height
+    plane = unpack_alpha(file.alpha, width, height)
+    return shrunk(plane[part.slices(Rectangle(0, 0, height, width))], reduce)
+
+
+def shown(
+    file: Bitstream, pixels: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8] | None
+) -> Image.Image:
+    """The image of decoded pixels (H, W, 3) and alpha (H, W), in the file's mode."""
+    metadata = Metadata(icc=file.icc, exif=file.exif, xmp=file.xmp)
+    mode = Mode(file.header.mode)
+    return to_pil(Picture(pixels=pixels, alpha=alpha, mode=mode, metadata=metadata))

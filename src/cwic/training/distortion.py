@@ -1,0 +1,53 @@
+"""Distortions that the losses of both families are made of."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from cwic.evaluation.metrics import line_gradients
+from cwic.evaluation.structural_similarity import ms_ssim, ssim
+from cwic.training.config import StageConfig
+
+_LOW_FREQUENCY_PX = 16
+
+
+def similarity_terms(
+    reference: Tensor, decoded: Tensor, stage: StageConfig, shares: Tensor | None = None
+) -> Iterator[Tensor]:
+    """1 - SSIM and 1 - MS-SSIM, each times its weight, where that is not 0.
+
+    Args:
+        reference: (B, 3, H, W) float32 in [0, 1].
+        decoded: same shape.
+        stage: the weights.
+        shares: (B, 1, H, W), at least 0, how much a place counts; None: all alike.
+
+    Yields:
+        (B,)
+    """
+    if stage.ssim_weight:
+        yield stage.ssim_weight * (1 - ssim(reference, decoded, shares))
+    if stage.ms_ssim_weight:
+        yield stage.ms_ssim_weight * (1 - ms_ssim(reference, decoded, shares))
+
+
+def low_frequency_error(reference: Tensor, decoded: Tensor) -> Tensor:
+    """(B,) mean squared error of pictures (B, 3, H, W) shrunk by 16."""
+    shrunk = nn.functional.avg_pool2d(reference - decoded, _LOW_FREQUENCY_PX)
+    return shrunk.square().mean(dim=(1, 2, 3))
+
+
+def grid_variation(reference: Tensor, decoded: Tensor) -> Tensor:
+    """How much an 8-pixel grid shows, whatever its phase.
+
+    Args:
+        reference: (B, 3, H, W) in a range of length 1.
+        decoded: same shape.
+
+    Returns:
+        (B,) variance over the eight phases of log gradient relative to the original's.
+    """
+    floor = 0.25 / 255
+    log_ratio = torch.log((line_gradients(decoded) + floor) / (line_gradients(reference) + floor))
+    return log_ratio.var(dim=1, unbiased=False)

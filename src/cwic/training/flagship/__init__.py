@@ -1,0 +1,1 @@
+"""The flagship's family in training: its networks, its objective, its model file."""

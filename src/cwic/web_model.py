@@ -1,0 +1,111 @@
+"""Models for the decoder in a browser: the decoder's half, in files that are fetched when needed.
+
+A folder holds `index.json` and for each model one or two parts, which are model files with fewer
+entries. The first part has the arrays, the preview and the lightest synthesis; where that is
+`fast`, the second has `synthesis`. A part is named by the model's identity and a hash of its own
+bytes, so that a browser may keep it for ever.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cwic.atomic_file import write_file
+from cwic.errors import CodecError, ModelError, reason
+from cwic.families.flagship.family import FAMILY
+from cwic.model_file import EXTENSION, ModelFile, bundled_models, load, packed
+
+__all__ = ["WrittenPart", "usable_models", "write_web_models"]
+
+INDEX = "index.json"
+_FORMAT = "cwic-web-1"
+_HASH_DIGITS = 16
+
+
+class WrittenPart(NamedTuple):
+    """A file that a page fetches."""
+
+    path: Path
+    size_bytes: int
+
+
+def usable_models() -> list[Path]:
+    """The bundled models of the family that the browser's decoder knows."""
+    return [model.path for model in bundled_models() if model.family == FAMILY]
+
+
+def write_web_models(models: Sequence[Path], folder: Path) -> list[WrittenPart]:
+    """Write the parts of models and the index of all that the folder now has.
+
+    Models that the index named before stay in it. The index is written last.
+
+    Args:
+        models: model files of the `cwic` family.
+        folder: made if it is not there.
+
+    Raises:
+        ModelError: a file is damaged or of another family.
+        CodecError: the folder cannot be written.
+    """
+    loaded = [load(path, for_decoding=True) for path in models]
+    for model in loaded:
+        if model.family != FAMILY:
+            raise ModelError(
+                f"{model.name}: a browser decodes models of the family {FAMILY}, "
+                f"found one of {model.family}"
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CodecError(f"cannot make {folder}: {reason(error)}") from error
+    index = _read_index(folder / INDEX)
+    written = []
+    for model in loaded:
+        parts = {}
+        for part_name, graphs in _parts(model).items():
+            data = packed(
+                replace(
+                    model,
+                    encoding={},
+                    graphs={name: model.graphs[name] for name in graphs},
+                    arrays=model.arrays if part_name == "first" else {},
+                )
+            )
+            digest = hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]
+            path = folder / f"{model.identity.hex()}-{part_name}-{digest}{EXTENSION}"
+            write_file(path, data)
+            parts[part_name] = {"file": path.name, "bytes": len(data), "graphs": graphs}
+            written.append(WrittenPart(path, len(data)))
+        index["models"][model.identity.hex()] = {"name": model.name, **parts}
+    data = (json.dumps(index, indent=1, sort_keys=True) + "\n").encode()
+    write_file(folder / INDEX, data)
+    written.append(WrittenPart(folder / INDEX, len(data)))
+    return written
+
+
+def _parts(model: ModelFile) -> dict[str, list[str]]:
+    """Graphs of each part, by its name."""
+    preview = ["preview"] if "preview" in model.graphs else []
+    if "fast" in model.graphs:
+        return {"first": [*preview, "fast"], "full": ["synthesis"]}
+    return {"first": [*preview, "synthesis"]}
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    """What a folder has so far."""
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {"format": _FORMAT, "models": {}}
+    except (OSError, ValueError) as error:
+        raise CodecError(f"{path}: expected an index of models, found {error}") from error
+    if (
+        not isinstance(found, dict)
+        or found.get("format") != _FORMAT
+        or not isinstance(found.get("models"), dict)
+    ):
+        raise CodecError(f"{path}: expected an index of models of the format {_FORMAT}")
+    return found

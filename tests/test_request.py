@@ -1,0 +1,48 @@
+"""What was asked for of a picture is checked in one place, whoever asks."""
+
+import math
+
+import numpy as np
+import pytest
+
+import cwic
+from cwic.request import Request
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"quality": -1}, "quality: expected 0 to 100, found -1"),
+        ({"quality": 101}, "quality: expected 0 to 100"),
+        ({"quality": math.nan}, "quality: expected 0 to 100"),
+        ({"bpp": 0}, "bpp: expected a number above 0"),
+        ({"bpp": math.nan}, "bpp: expected a number above 0"),
+        ({"target_bytes": -5}, "target_bytes: expected a number above 0, found -5"),
+        ({"psnr_db": math.inf}, "psnr_db: expected a number above 0, found inf"),
+        ({"quality": 50, "bpp": 0.5}, "expected at most one of .*, found quality, bpp"),
+        ({"roi_strength": 4.5}, "roi_strength: expected 0 to 4"),
+        ({"roi_strength": math.nan}, "roi_strength: expected 0 to 4"),
+        ({"lossless": "perhaps"}, "lossless: expected one of"),
+    ],
+)
+def test_what_is_out_of_range_or_at_odds_is_refused(
+    fields: dict[str, float], message: str, tiny_codec: cwic.Codec
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Request(**fields)  # type: ignore[arg-type]
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    for encode in (cwic.encode, tiny_codec.encode):
+        with pytest.raises(ValueError, match=message):
+            encode(pixels, **fields)  # type: ignore[operator]
+
+
+def test_a_size_is_asked_for_in_bytes_or_in_bits_a_pixel() -> None:
+    assert Request(target_bytes=500).size_bytes(1000) == 500
+    assert Request(bpp=0.5).size_bytes(1000) == 62.5
+    assert Request(quality=3).size_bytes(1000) is None
+    assert Request(psnr_db=30).size_bytes(1000) is None
+
+
+def test_a_request_says_what_was_asked_for_in_its_unit() -> None:
+    requests = (Request(target_bytes=2500), Request(bpp=0.25), Request(psnr_db=31.5), Request())
+    assert [request.asked for request in requests] == ["2,500 B", "0.25 bpp", "31.5 dB", ""]
