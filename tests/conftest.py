@@ -1,7 +1,7 @@
 """Fixtures of several test modules: small pictures, and a small model that nobody trained."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cwic import model_file
+from cwic.cli.main import main
 from cwic.codec import Codec
 
 if TYPE_CHECKING:
@@ -201,3 +202,52 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     result = webdriver.Chrome(options=options, service=Service(driver))
     yield result
     result.quit()
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in this process: exit code, standard output, standard error."""
+
+    def run_words(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as usage:
+            code = usage.code if isinstance(usage.code, int) else -1
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run_words
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A smooth picture with some edges, 96x64."""
+    y, x = np.mgrid[0:64, 0:96]
+    pixels = np.stack([2 * x, 3 * y, 128 + 90 * np.sin(x / 9) * np.cos(y / 7)], axis=-1)
+    pixels[20:40, 30:60] = (230, 40, 40)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def encoded(run: Run, photo: Path) -> Path:
+    """The `.cwic` file of `photo`, beside it."""
+    assert run("encode", photo, "--quiet") == (0, "", "")
+    return photo.with_suffix(".cwic")
+
+
+def expect_one_line(result: tuple[int, str, str], name: str) -> None:
+    """Checks that a command failed with one line that mentions a name."""
+    code, out, err = result
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert name in err

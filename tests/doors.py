@@ -22,7 +22,7 @@ from PIL import Image
 
 from cwic import bitstream, codec, model_file, pillow_plugin
 from cwic.bitstream import Kind
-from cwic.cli import main as cli
+from cwic.cli.verbs import VERBS
 from cwic.codec import Codec
 from cwic.errors import CodecError, CodecWarning
 from cwic.families.tiling import Rectangle, Tiling
@@ -186,7 +186,7 @@ def info(data: bytes) -> None:
     """`cwic info`, and all sections read."""
     file, _ = _file(data)
     with contextlib.redirect_stdout(io.StringIO()):
-        cli._info(argparse.Namespace(input=_InMemory(file), json=bool(data[0] & 2)))
+        VERBS["info"](argparse.Namespace(input=_InMemory(file), json=bool(data[0] & 2)))
     bitstream.unpack(file, LIMITS)
 
 

@@ -22,14 +22,12 @@ from PIL import Image
 
 import cwic
 from cwic import batch, folder
-from cwic.batch import Decoding, Encoding, Summary
+from cwic.batch import Decoding, Encoding, Summary, Workers
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 from cwic.request import Request
 
 from conftest import seeded_picture  # isort: skip
 
-PICTURES = frozenset({".png", ".jpg"})
-CODED = frozenset({".cwic"})
 LOW = Encoding(Request(quality=20))
 # Ray takes seconds to begin where it is alone, and minutes beside busy programs.
 RAY_LIMIT_S = 1800
@@ -50,8 +48,15 @@ def pictures(tmp_path: Path) -> Path:
     return source
 
 
-def encode(source: Path | str, target: Path | str, task: Encoding = LOW, **more: Any) -> Summary:
-    return batch.run(str(source), str(target), task, suffixes=PICTURES, jobs=1, **more)
+def encode(
+    source: Path | str,
+    target: Path | str,
+    task: Encoding = LOW,
+    *,
+    ray_address: str | None = None,
+    **more: Any,
+) -> Summary:
+    return batch.run(str(source), str(target), task, Workers(1, ray_address), **more)
 
 
 def contents(target: Path) -> dict[str, bytes]:
@@ -112,7 +117,7 @@ def test_pictures_that_are_kept_whole_are_counted_and_come_back_exactly(tmp_path
     )
     assert [row["kept_whole"] for row in rows(tmp_path / "files")] == ["True", "False"]
     assert summary.num_whole == 1
-    batch.run(str(tmp_path / "files"), str(tmp_path / "back"), Decoding(), suffixes=CODED, jobs=1)
+    batch.run(str(tmp_path / "files"), str(tmp_path / "back"), Decoding(), Workers(1))
     with Image.open(tmp_path / "back" / "drawing.png") as back:
         assert np.array_equal(back, drawing)
 
@@ -120,7 +125,7 @@ def test_pictures_that_are_kept_whole_are_counted_and_come_back_exactly(tmp_path
 def test_a_tree_of_files_becomes_pictures_again(pictures: Path, tmp_path: Path) -> None:
     encode(pictures, tmp_path / "files")
     summary = batch.run(
-        str(tmp_path / "files"), str(tmp_path / "back"), Decoding("webp"), suffixes=CODED, jobs=1
+        str(tmp_path / "files"), str(tmp_path / "back"), Decoding("webp"), Workers(1)
     )
     assert (summary.num_done, summary.failed) == (3, [])
     with Image.open(tmp_path / "back" / "deep" / "er" / "b.webp") as picture:
@@ -140,9 +145,7 @@ def test_a_model_of_ones_own_encodes_and_decodes(
     model = str(tiny_model_path)
     assert not encode(pictures, tmp_path / "files", Encoding(model=model)).failed
     for task, num_failed in [(Decoding(), 3), (Decoding(model=model), 0)]:
-        summary = batch.run(
-            str(tmp_path / "files"), str(tmp_path / "back"), task, suffixes=CODED, jobs=1
-        )
+        summary = batch.run(str(tmp_path / "files"), str(tmp_path / "back"), task, Workers(1))
         assert len(summary.failed) == num_failed
 
 
@@ -367,7 +370,7 @@ def test_a_folder_without_work_says_what_it_was_looking_for(pictures: Path, tmp_
     with pytest.raises(CodecError, match=r"expected at least a picture.*--to png"):
         encode(tmp_path / "files", tmp_path)
     with pytest.raises(CodecError, match=r"expected at least a \.cwic file"):
-        batch.run(str(pictures), str(tmp_path), Decoding(), suffixes=CODED, jobs=1)
+        batch.run(str(pictures), str(tmp_path), Decoding(), Workers(1))
 
 
 def test_a_result_that_cannot_be_had_is_a_failure_of_its_own(
@@ -401,9 +404,7 @@ def test_a_url_is_a_folder_like_any_other(pictures: Path, tmp_path: Path) -> Non
     again = encode(pictures, "memory://batch/files")
     assert (again.num_done, again.num_skipped) == (0, 3)
     # A file system that shows half of a file gets it by another name first.
-    summary = batch.run(
-        "memory://batch/files", f"local://{tmp_path}/back", Decoding(), suffixes=CODED, jobs=1
-    )
+    summary = batch.run("memory://batch/files", f"local://{tmp_path}/back", Decoding(), Workers(1))
     assert (summary.num_done, summary.failed) == (3, [])
     names = ["a.png", "batch.csv", "deep/c.png", "deep/er/b.png"]
     assert list(contents(tmp_path / "back")) == names

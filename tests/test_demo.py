@@ -18,7 +18,6 @@ from PIL import Image
 
 import cwic
 from cwic import serve as demo
-from cwic.cli import main as cli
 from cwic.errors import ImageError
 from cwic.serve import Controls, coded, frame, opened, painted
 
@@ -120,11 +119,6 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no picture")
     with pytest.raises(ImageError):
         coded(path, Controls(), None)
-
-
-def test_the_command_has_the_defaults_of_the_page() -> None:
-    assert cli._PORT == demo.DEFAULT_PORT
-    assert cli._MAX_UPLOAD_BYTES == demo.MAX_UPLOAD_BYTES
 
 
 def test_a_port_that_is_taken_is_an_error() -> None:

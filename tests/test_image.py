@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
+from cwic.defaults import MAX_PIXELS
 from cwic.errors import CodecError, CodecWarning, ImageError
 from cwic.image import (
-    MAX_PIXELS,
     Metadata,
     Mode,
     Picture,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cwic.cli import main as cli
+from cwic.cli.main import main
 from cwic.model_file import bundled_models
 
 ROOT = Path(__file__).parent.parent
@@ -128,7 +128,7 @@ def test_the_commands_of_the_readme_run(
     for words in readme_commands():
         if trains(words) or words[0] == "evaluate":  # those have tests of their own
             continue
-        assert cli.main(words) == 0, (words, capsys.readouterr().err)
+        assert main(words) == 0, (words, capsys.readouterr().err)
         ran += 1
     assert ran >= 10
 
@@ -159,7 +159,7 @@ def test_the_training_of_the_readme_runs_with_its_recipe_made_small(
     recipe.parent.mkdir()
     recipe.write_text(text)
     for words in commands:
-        assert cli.main(words) == 0, (words, capsys.readouterr().err)
+        assert main(words) == 0, (words, capsys.readouterr().err)
     with Image.open("photo.png") as photo, Image.open("mine.png") as decoded:
         assert decoded.size == photo.size
 
@@ -174,7 +174,7 @@ def test_the_evaluation_of_the_readme_runs(
     with Image.open(ROOT / "examples" / "samples" / "coffee.png") as sample:
         sample.convert("RGB").resize((192, 170)).save(tmp_path / "KODAK" / "one.png")
     (words,) = (words for words in readme_commands() if words[0] == "evaluate")
-    assert cli.main(words) == 0, capsys.readouterr().err
+    assert main(words) == 0, capsys.readouterr().err
     assert (tmp_path / "results" / "report.html").stat().st_size > 10_000
 
 

@@ -12,12 +12,13 @@ from PIL import Image
 import cwic
 from cwic import bitstream, model_file
 from cwic.codec import Codec
+from cwic.defaults import REDUCTIONS
 from cwic.errors import BitstreamError, TargetError
 from cwic.families.flagship import family as flagship
 from cwic.families.flagship.coder import CodedLatents
 from cwic.families.flagship.family import Flagship, FlagshipAnalysis, FlagshipCoded
 from cwic.families.protocol import TileStream
-from cwic.families.tiling import REDUCTIONS, Rectangle, Tiling
+from cwic.families.tiling import Rectangle, Tiling
 
 
 def large_picture(height: int, width: int) -> np.ndarray:

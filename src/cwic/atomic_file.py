@@ -12,7 +12,7 @@ import stat
 import time
 from pathlib import Path
 
-from cwic.errors import CodecError
+from cwic.errors import CodecError, reason
 
 __all__ = ["remove_leftovers", "write_file"]
 
@@ -42,8 +42,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         else:
             _replace(target, data, mode)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CodecError(f"cannot write {os.fspath(path)}: {reason}") from error
+        raise CodecError(f"cannot write {os.fspath(path)}: {reason(error)}") from error
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:

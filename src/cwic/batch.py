@@ -1,12 +1,12 @@
 """Folders of pictures to folders of `.cwic` files and back, on many processes or many machines.
 
-Owns the plan (which file becomes which), the workers, and the account of it all: progress, summary
-and table. What is done to one file is left to `Codec`, where files lie to :mod:`cwic.folder`.
+Owns the plan (which file becomes which), the workers, and the report: progress, summary and table.
+What is done to one file is left to `Codec`, where files lie to :mod:`cwic.folder`.
 
-A batch can be stopped at any time, in any way, and be run again: a result that is there is skipped,
-and none is ever there in part. So the folder, and the table too, end up the same as without the
-stop, and two batches into one folder do not harm each other. Every worker computes on one thread:
-how many there are changes the time and not a byte.
+A batch can be stopped at any time, in any way, and run again: it skips results that exist, and no
+result is ever half written. So the folder and the table end up the same as without the stop, and
+two batches into one folder do not harm each other. Every worker computes on one thread: the number
+of workers changes the time and not a byte.
 """
 
 import csv
@@ -22,22 +22,34 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cwic.errors import BitstreamError, CodecError, CodecWarning, ModelError, NotBuiltError
+from cwic.defaults import CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES
+from cwic.errors import BitstreamError, CodecError, CodecWarning, ModelError, NotBuiltError, reason
 from cwic.folder import Folder, folder_at
 from cwic.request import Request
 
 if TYPE_CHECKING:
     from cwic.bitstream import Header
 
-__all__ = ["TABLE_NAME", "Decoding", "Encoding", "Outcome", "Summary", "result_names", "run"]
+__all__ = [
+    "TABLE_NAME",
+    "Decoding",
+    "Encoding",
+    "Outcome",
+    "Summary",
+    "Workers",
+    "nothing_found",
+    "plan",
+    "result_names",
+    "run",
+]
 
 TABLE_NAME = "batch.csv"
 
@@ -45,30 +57,28 @@ TABLE_NAME = "batch.csv"
 _PENDING_PER_WORKER = 4
 # Ray reports block by block: this many steps of the progress bar, or four for each worker.
 _RAY_BLOCKS = 256
-# Beside busy programs a Ray of this machine takes longer to begin than its processes wait for each
-# other: 15 to 30 s, which no setting changes. So it is begun again.
+# On a busy machine, Ray may take longer to start than its processes wait for each other: 15 to
+# 30 s, which no setting changes. So a start that took too long is repeated.
 _LOCAL_TRIES = 5
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Pictures become `.cwic` files.
+    """Turns pictures into `.cwic` files.
 
     Attributes:
-        request: what is asked for of each.
+        request: how to encode each picture.
         model: name of a bundled model or path of a model file; None is the default.
     """
 
     request: Request = field(default_factory=Request)
     model: str | None = None
 
-    @property
-    def suffix(self) -> str:
-        """Of the results."""
-        return ".cwic"
+    source_suffixes: ClassVar = PICTURE_SUFFIXES
+    result_suffix: ClassVar = CODEC_SUFFIX
 
     def __call__(self, picture: bytes) -> bytes:
-        """A picture file to a `.cwic` file."""
+        """Encodes a picture file."""
         from cwic.codec import loaded
 
         codec = loaded(self.model, threads=1)
@@ -77,23 +87,25 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Decoding:
-    """`.cwic` files become pictures.
+    """Turns `.cwic` files into pictures.
 
     Attributes:
         file_format: extension of the pictures, without a dot.
-        model: only for files of a model that is not part of the package.
+        model: name or path, needed only for files of a model that is not part of the package.
     """
 
-    file_format: str = "png"
+    file_format: str = PICTURE_FORMATS[0]
     model: str | None = None
 
+    source_suffixes: ClassVar = frozenset({CODEC_SUFFIX})
+
     @property
-    def suffix(self) -> str:
-        """Of the results."""
+    def result_suffix(self) -> str:
+        """Suffix of the results."""
         return f".{self.file_format}"
 
     def __call__(self, data: bytes) -> bytes:
-        """A `.cwic` file to a picture file."""
+        """Decodes a `.cwic` file."""
         from cwic.codec import loaded_for
         from cwic.image import encode_image
 
@@ -102,21 +114,35 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one file.
+class Workers:
+    """Who does the work.
 
     Attributes:
-        source: its name in the folder it comes from.
-        result: the name of what it becomes.
-        width_px: of the picture; like all numbers None where there is an error.
-        height_px: of the picture.
+        jobs: number of workers; None: one for each processor, of this machine or of the cluster.
+        ray_address: None works in processes of this machine, "local" in a Ray that is started
+            here, anything else on the Ray cluster at this address.
+    """
+
+    jobs: int | None = None
+    ray_address: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one file, or why there is none.
+
+    Attributes:
+        source: name of the file in the folder it comes from.
+        result: name of the result in the folder of results.
+        width_px: width of the picture; like all numbers None if there is an error.
+        height_px: height of the picture.
         input_bytes: size of the source.
         output_bytes: size of the result.
         rate_bpp: bits of the `.cwic` file per pixel.
-        kept_whole: nothing was lost in it.
-        was_there: the result was finished before, and nothing was done.
+        kept_whole: whether nothing was lost in it.
+        was_there: whether the result existed before, so that nothing was done.
         error: why there is no result, in one line.
-        stops_all: it would be the same for every other file.
+        stops_all: whether the error would be the same for every other file.
         note: warnings, in one line.
     """
 
@@ -136,12 +162,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a folder.
+    """The outcomes of a batch.
 
     Attributes:
-        outcomes: of every file, in the order of their names.
-        seconds: that the batch took.
-        table: where the table of the outcomes was written.
+        outcomes: one for each file, in the order of their names.
+        seconds: how long the batch took.
+        table: path or URL of the table of outcomes.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -150,17 +176,17 @@ class Summary:
 
     @property
     def failed(self) -> list[Outcome]:
-        """Those without a result."""
+        """The outcomes without a result."""
         return [outcome for outcome in self.outcomes if outcome.error]
 
     @property
     def num_skipped(self) -> int:
-        """How many results were there before."""
+        """How many results existed before."""
         return sum(outcome.was_there for outcome in self.outcomes)
 
     @property
     def num_whole(self) -> int:
-        """How many pictures are kept whole, of all with a result."""
+        """How many results hold a picture that is kept whole."""
         return sum(bool(outcome.kept_whole) for outcome in self.outcomes)
 
     @property
@@ -170,12 +196,12 @@ class Summary:
 
     @property
     def input_bytes(self) -> int:
-        """Of all sources with a result."""
+        """Size of all sources with a result."""
         return sum(outcome.input_bytes or 0 for outcome in self.outcomes)
 
     @property
     def output_bytes(self) -> int:
-        """Of all results."""
+        """Size of all results."""
         return sum(outcome.output_bytes or 0 for outcome in self.outcomes)
 
 
@@ -183,10 +209,8 @@ def run(
     source: str,
     target: str,
     task: Encoding | Decoding,
+    workers: Workers | None = None,
     *,
-    suffixes: frozenset[str],
-    jobs: int | None = None,
-    ray_address: str | None = None,
     force: bool = False,
     show_progress: bool = True,
 ) -> Summary:
@@ -197,55 +221,88 @@ def run(
         target: path or URL of the folder for the results, which keep their place in the tree, and
             for their table `batch.csv`. May be `source`.
         task: what to do to each file.
-        suffixes: of the files to take, in lower case, with their dots.
-        jobs: number of workers; by default one for each processor, of this machine or of the
-            cluster.
-        ray_address: None works on processes of this machine, "local" on a Ray of its own, anything
-            else on the Ray cluster at this address.
-        force: makes results that are there again.
-        show_progress: a bar on the standard error, if that is a terminal.
+        workers: who does it; None: processes of this machine, one for each processor.
+        force: whether existing results are made again.
+        show_progress: whether to show a bar on the standard error, if that is a terminal.
 
     Raises:
-        CodecError: there is nothing to do, or going on is of no use: no such model, a full disk, a
-            worker that was killed. What is finished stays.
+        CodecError: there is nothing to do, or to continue is of no use: no such model, a full
+            disk, a worker that was killed. Finished results stay.
     """
-    # Not at the top: the command imports this module for its help.
-    from tqdm import tqdm
-
     start_s = time.monotonic()
     job = _Job(folder_at(source), folder_at(target), task, force)
-    outcomes: list[Outcome] = []
-    pairs = _plan(job, suffixes, outcomes)
+    job.source.check()
+    outcomes: list[Outcome] = []  # begins with the folders that cannot be read
+    names = job.source.files(
+        lambda folder, error: outcomes.append(Outcome(folder, error=reason(error)))
+    )
+    pairs = plan(names, task.source_suffixes, task.result_suffix)
+    if not pairs and not outcomes:
+        has_coded = any(name.endswith(CODEC_SUFFIX) for name in job.source.files(_ignore))
+        hint = "; it has .cwic files, which --to png turns into pictures" if has_coded else ""
+        raise nothing_found(job.source, task.source_suffixes, hint)
     job.target.remove_leftovers()
-    if ray_address is not None:
-        work = _work_on_ray(job, pairs, jobs, ray_address)
-    else:
-        work = _work_here(job, pairs, min(jobs or _num_processors(), len(pairs)))
-    bar = tqdm(total=len(pairs), unit="file", disable=None if show_progress else True)
-    with bar, closing(work):
-        for outcome in work:
-            if outcome.stops_all:
-                raise CodecError(
-                    f"{outcome.error} (stopped after {bar.n} of {len(pairs)}; once this is mended, "
-                    "the same command goes on from there)"
-                )
-            if outcome.note:
-                with bar.external_write_mode():
-                    name = job.source.shown(outcome.source)
-                    warnings.warn(f"{name}: {outcome.note}", CodecWarning, stacklevel=2)
-            outcomes.append(outcome)
-            bar.update()
+    outcomes += _outcomes(job, pairs, workers or Workers(), show_progress)
     outcomes.sort(key=lambda outcome: outcome.source)
     job.target.write(TABLE_NAME, _table(outcomes))
     return Summary(tuple(outcomes), time.monotonic() - start_s, job.target.shown(TABLE_NAME))
 
 
-def result_names(names: Sequence[str], suffix: str) -> list[str]:
-    """What the results of files are called: a.cwic for a.png, but a.png.cwic if there is an a.jpg.
+def _outcomes(
+    job: "_Job", pairs: Sequence[tuple[str, str]], workers: Workers, show_progress: bool
+) -> Iterator[Outcome]:
+    """The outcomes as they come in, with a progress bar; notes of files become warnings."""
+    # Not at the top: the command imports this module for folders, without any progress bar.
+    from tqdm import tqdm
+
+    if workers.ray_address is None:
+        work = _work_here(job, pairs, min(workers.jobs or _num_processors(), len(pairs)))
+    else:
+        work = _work_on_ray(job, pairs, workers.jobs, workers.ray_address)
+    bar = tqdm(total=len(pairs), unit="file", disable=None if show_progress else True)
+    with bar, closing(work):
+        for outcome in work:
+            if outcome.stops_all:
+                raise CodecError(
+                    f"{outcome.error} (stopped after {bar.n} of {len(pairs)}; once this is solved, "
+                    "the same command continues from there)"
+                )
+            if outcome.note:
+                with bar.external_write_mode():
+                    name = job.source.shown(outcome.source)
+                    warnings.warn(f"{name}: {outcome.note}", CodecWarning, stacklevel=3)
+            yield outcome
+            bar.update()
+
+
+def plan(
+    names: Iterable[str], suffixes: frozenset[str], result_suffix: str
+) -> list[tuple[str, str]]:
+    """Which files are taken, and the names of their results.
 
     Args:
-        names: of the files, each once.
-        suffix: of the results.
+        names: names of all files of a folder.
+        suffixes: suffixes of the files to take, in lower case, with their dots.
+        result_suffix: suffix of the results.
+    """
+    fitting = [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
+    return list(zip(fitting, result_names(fitting, result_suffix), strict=True))
+
+
+def nothing_found(folder: Folder, suffixes: frozenset[str], hint: str = "") -> CodecError:
+    """The error for a folder without any file to take; `hint` stands at its end."""
+    expected = "a .cwic file" if suffixes == {CODEC_SUFFIX} else "a picture"
+    return CodecError(
+        f"{folder.shown()}: expected at least {expected} in this folder, found none{hint}"
+    )
+
+
+def result_names(names: Sequence[str], suffix: str) -> list[str]:
+    """The names of results: a.cwic for a.png, but a.png.cwic if there is an a.jpg too.
+
+    Args:
+        names: names of the files, each once.
+        suffix: suffix of the results.
 
     Returns:
         As many names, no two the same, not even for a file system that ignores case.
@@ -258,31 +315,12 @@ def result_names(names: Sequence[str], suffix: str) -> list[str]:
     ]
 
 
-def _plan(job: "_Job", suffixes: frozenset[str], outcomes: list[Outcome]) -> list[tuple[str, str]]:
-    """Each file and its result; folders that cannot be read are outcomes already."""
-    job.source.check()
-    others: Counter[str] = Counter()
-    names = []
-    for name in job.source.files(
-        lambda folder, error: outcomes.append(Outcome(folder, error=_reason(error)))
-    ):
-        suffix = PurePosixPath(name).suffix.lower()
-        if suffix in suffixes:
-            names.append(name)
-        others[suffix] += 1
-    if not names and not outcomes:
-        expected = "a .cwic file" if suffixes == {".cwic"} else "a picture"
-        hint = ""
-        if others[".cwic"]:
-            hint = "; it has .cwic files, and --to png makes pictures of them"
-        raise CodecError(
-            f"{job.source.shown()}: expected at least {expected} in this folder, found none{hint}"
-        )
-    return list(zip(names, result_names(names, job.task.suffix), strict=True))
+def _ignore(folder: str, error: OSError) -> None:
+    """Does nothing about a folder that cannot be read."""
 
 
 def _table(outcomes: Sequence[Outcome]) -> bytes:
-    """Comma-separated values; they say what is in the folder, not which run made it."""
+    """The outcomes as comma-separated values; the same whichever run made a result."""
     columns = "width_px height_px input_bytes output_bytes rate_bpp kept_whole error".split()
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
@@ -290,7 +328,7 @@ def _table(outcomes: Sequence[Outcome]) -> bytes:
     for outcome in outcomes:
         result = "" if outcome.error else outcome.result
         rows.writerow([outcome.source, result, *(getattr(outcome, name) for name in columns)])
-    # Names of files need not be text.
+    # The name of a file may hold bytes that are no text.
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
@@ -299,7 +337,7 @@ def _table(outcomes: Sequence[Outcome]) -> bytes:
 
 @dataclass(frozen=True)
 class _Job:
-    """All that a worker has to know; it travels to other processes and machines."""
+    """What a worker needs to know; it is sent to other processes and machines."""
 
     source: Folder
     target: Folder
@@ -307,16 +345,15 @@ class _Job:
     force: bool
 
     def do(self, name: str, result: str) -> Outcome:
-        """Makes the result of a file, unless it is there."""
+        """Makes the result of a file, unless it exists."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CodecWarning)
             try:
                 outcome = self._do(name, result)
             except (CodecError, OSError, MemoryError) as error:
-                outcome = Outcome(
-                    name, result, error=_reason(error), stops_all=_is_the_same_for_all(error)
-                )
-        notes = [_without_stand_in(str(warning.message)) for warning in caught]
+                why = _without_placeholder(reason(error))
+                outcome = Outcome(name, result, error=why, stops_all=_concerns_all_files(error))
+        notes = [_without_placeholder(str(warning.message)) for warning in caught]
         return replace(outcome, note="; ".join(notes))
 
     def _do(self, name: str, result: str) -> Outcome:
@@ -355,7 +392,7 @@ class _Job:
         )
 
     def _checked_header(self, coded: bytes, result: str, was_there: bool) -> "Header":
-        """The header of a `.cwic` file that is complete."""
+        """The header of a `.cwic` file, which must be complete."""
         from cwic import bitstream
 
         try:
@@ -365,13 +402,14 @@ class _Job:
             if not was_there or isinstance(self.task, Decoding):
                 raise
             raise CodecError(
-                f"{self.target.shown(result)} is there and no complete .cwic file ({error}); "
+                f"{self.target.shown(result)} exists but is no complete .cwic file ({error}); "
                 "-f makes it again"
             ) from error
         return header
 
 
-def _is_the_same_for_all(error: BaseException) -> bool:
+def _concerns_all_files(error: BaseException) -> bool:
+    """Whether every other file would fail for the same reason."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
     causes = (error, error.__cause__)
     return isinstance(error, ModelError) or any(
@@ -379,15 +417,8 @@ def _is_the_same_for_all(error: BaseException) -> bool:
     )
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return _without_stand_in(" ".join(text.split()))
-
-
-def _without_stand_in(text: str) -> str:
-    """Without what messages call a picture whose file they do not know; the list names it."""
+def _without_placeholder(text: str) -> str:
+    """A message without the word for a picture of unknown name; the table has the name."""
     return text.removeprefix("picture: ")
 
 
@@ -395,7 +426,7 @@ def _without_stand_in(text: str) -> str:
 
 
 def _num_processors() -> int:
-    """That this process may use."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -404,7 +435,7 @@ def _num_processors() -> int:
 def _work_here(
     job: _Job, pairs: Sequence[tuple[str, str]], jobs: int
 ) -> Generator[Outcome, None, None]:
-    """The outcomes, as they come in, of processes on this machine."""
+    """The outcomes of processes on this machine, as they come in."""
     if jobs <= 1:
         for pair in pairs:
             yield job.do(*pair)
@@ -424,15 +455,15 @@ def _work_here(
             yield future.result()
     except BrokenProcessPool as error:
         raise CodecError(
-            "a worker was killed, for want of memory perhaps; the same command with a smaller -j "
-            "goes on where this one stopped"
+            "a worker was killed, perhaps for lack of memory; the same command with a smaller -j "
+            "continues where this one stopped"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _begin_worker() -> None:
-    """Makes a process compute on one thread, leave Ctrl-C to its parent, and end with it."""
+    """Lets a process compute on one thread, ignore Ctrl-C, and end together with its parent."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -449,35 +480,19 @@ def _end_with_parent() -> None:
 def _work_on_ray(
     job: _Job, pairs: Sequence[tuple[str, str]], jobs: int | None, address: str
 ) -> Generator[Outcome, None, None]:
-    """The outcomes, block by block, of actors of Ray Data."""
-    try:
-        import ray
-        import ray.data
-    except ModuleNotFoundError as error:
-        raise NotBuiltError(
-            f"--ray needs Ray, found no {error.name}: pip install 'cwic[ray]'"
-        ) from error
-    # Reports of Ray's inner life; what matters comes as an exception.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    """The outcomes of actors of Ray Data, block by block."""
     where: dict[str, Any] = {"address": address}
     if address == "local":
         jobs = min(jobs or _num_processors(), len(pairs))
-        # One more for the tasks of Ray Data itself.
+        # One processor more than workers, for the tasks of Ray Data itself.
         where = {"num_cpus": jobs + 1, "include_dashboard": False}
-    try:
-        _check_reachable(address)
-        _begin_ray(where, tries=_LOCAL_TRIES if address == "local" else 1)
-    except Exception as error:  # ConnectionError, ValueError, RuntimeError and more
-        raise CodecError(
-            f"no Ray at {address}: {_reason(error)}; `ray start --head` begins a cluster"
-        ) from error
+    ray = _started_ray(address, where)
     try:
         jobs = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
         settings = ray.data.DataContext.get_current()
-        settings.enable_progress_bars = False  # ours is there
+        settings.enable_progress_bars = False  # this module shows its own
         files = ray.data.from_items(
-            # As JSON, because Ray takes text only and a name need not be any.
+            # As JSON, because Ray takes text only, and a name may be something else.
             [{"pair": json.dumps(pair)} for pair in pairs],
             override_num_blocks=min(len(pairs), max(_RAY_BLOCKS, 4 * jobs)),
         )
@@ -493,29 +508,49 @@ def _work_on_ray(
         ray.shutdown()
 
 
-def _begin_ray(where: dict[str, Any], tries: int) -> None:
-    """Begins a Ray, or connects to one; raises what the last try raised."""
-    import ray
+def _started_ray(address: str, where: dict[str, Any]) -> Any:
+    """The module `ray` after it has started a Ray, or connected to one.
 
-    for further in reversed(range(tries)):
-        try:
-            ray.init(**where, log_to_driver=False, logging_level="error")
-            return
-        except Exception:  # Ray knows no kind for a start that took too long
-            ray.shutdown()
-            if not further:
-                raise
+    Args:
+        address: as in `Workers`.
+        where: arguments of `ray.init`.
+    """
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError as error:
+        raise NotBuiltError(
+            f"--ray needs Ray, found no {error.name}: pip install 'cwic[ray]'"
+        ) from error
+    # Ray logs much about itself; what matters comes as an exception.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        _check_reachable(address)
+        for further in reversed(range(_LOCAL_TRIES if address == "local" else 1)):
+            try:
+                ray.init(**where, log_to_driver=False, logging_level="error")
+                break
+            except Exception:  # Ray has no class of its own for a start that took too long
+                ray.shutdown()
+                if not further:
+                    raise
+    except Exception as error:  # ConnectionError, ValueError, RuntimeError and more
+        raise CodecError(
+            f"no Ray at {address}: {reason(error)}; `ray start --head` starts a cluster"
+        ) from error
+    return ray
 
 
 def _check_reachable(address: str) -> None:
-    """Asks for a moment what Ray would ask for minutes: whether anything answers at host:port."""
+    """Fails within seconds if nothing answers at host:port; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 class _RayWorker:
-    """An actor: a process of the cluster that keeps its codec."""
+    """An actor: a process of the cluster that keeps its codec loaded."""
 
     def __init__(self, job: _Job):
         self._job = job

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
 from cwic.errors import BitstreamError
 
 __all__ = [
@@ -90,8 +91,8 @@ class Limits:
         max_sections: entries of the section table, tiles included.
     """
 
-    max_pixels: int = 2 * 89_478_485
-    max_metadata_bytes: int = 16 * 2**20
+    max_pixels: int = MAX_PIXELS
+    max_metadata_bytes: int = MAX_METADATA_BYTES
     max_sections: int = 2**17
 
 

@@ -21,15 +21,16 @@ from cwic import bitstream, model_file
 from cwic.alpha_plane import pack_alpha
 from cwic.bitstream import Bitstream, Header, Limits
 from cwic.choice import choose
+from cwic.defaults import DEFAULT_QUALITY, MAX_PIXELS
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
 from cwic.families.protocol import Allocation, Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
-from cwic.image import MAX_PIXELS, Picture, Source, read_picture, without_hidden_colours
+from cwic.image import Picture, Source, read_picture, without_hidden_colours
 from cwic.picture_file import Inspected, alpha_of, pack_picture, shown
 from cwic.rate_control import Answer, Candidate, at_psnr, at_same_size, at_size
-from cwic.request import DEFAULT_QUALITY, Request
+from cwic.request import Request
 from cwic.saliency import Detector, emphasis_of
 from cwic.whole import WholeReader
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from cwic.errors import CodecError, ModelError
+from cwic.errors import CodecError, ModelError, reason
 from cwic.model_file import ModelFile
 
 # On import it writes an identity of this machine into the home folder and begins to report events;
@@ -97,11 +97,10 @@ class Engine:
         try:
             return session.run(*inputs)
         except Exception as error:  # ONNX Runtime's exceptions share no public base
-            reason = " ".join(str(error).split())[:200]
             shapes = ", ".join(str(value.shape) for value in inputs)
             raise CodecError(
                 f"model {self._name}: {graph} of an array of shape {shapes} failed, "
-                f"for want of memory perhaps: {reason}"
+                f"for want of memory perhaps: {reason(error)[:200]}"
             ) from error
 
     def prepare(self, graph: str) -> None:

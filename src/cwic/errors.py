@@ -9,10 +9,10 @@
     ├── TrainingError               a configuration, data set or checkpoint that cannot be used
     └── NotBuiltError               a feature that is not installed here or not written yet
 
-    CodecWarning (a UserWarning)    the result is usable, but is not quite what was asked for
+    CodecWarning (a UserWarning)    the result is usable, but is not exactly the requested one
 
-A message names what was found and what was expected. Where and when each one is raised is left to
-the modules that raise it.
+A message names what was found and what was expected; `reason` makes a line of any exception. Where
+and when each one is raised is left to the modules that raise it.
 """
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "TargetError",
     "TrainingError",
     "UnknownModelError",
+    "reason",
 ]
 
 
@@ -49,7 +50,7 @@ class ModelError(CodecError):
 
 
 class TargetError(CodecError):
-    """A size, rate or quality asked for strictly cannot be met, or a region lies outside."""
+    """A strict target cannot be met, or a region lies outside the picture."""
 
 
 class TrainingError(CodecError):
@@ -57,11 +58,24 @@ class TrainingError(CodecError):
 
 
 class NotBuiltError(CodecError):
-    """A feature is not available: the message names the extra to install, or says it is unwritten.
+    """A feature is not installed here, or not written yet; the message names the extra to install.
 
-    Also what is raised for a feature that Pillow or another library was compiled without.
+    Also raised for a feature that Pillow or another library was compiled without.
     """
 
 
 class CodecWarning(UserWarning):
-    """The result is usable but differs from what was asked for: nearest size, 8 of 16 bits, ..."""
+    """The result is usable but deviates from the request: the nearest size, 8 of 16 bits, ..."""
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, as one line that stands at the end of a message.
+
+    Errors of the system are in the system's words, without number and file name: the message names
+    the file. An exception without text is named by its class. The line may be long: libraries put
+    whole paragraphs into their exceptions.
+    """
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()) or type(error).__name__

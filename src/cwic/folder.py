@@ -1,8 +1,7 @@
 """A folder of files, here or behind a URL: list, read, write by relative name.
 
 Owns the difference between local folders and `s3://`-like URLs, and the promise that a file is
-there whole or not at all. Which files to take and what to make of them is left to
-:mod:`cwic.batch`.
+complete or absent. Which files to take and what to make of them is left to :mod:`cwic.batch`.
 
 Names are relative to the folder, with `/` between their parts. URLs go through fsspec, and where
 fsspec would need one more package (S3, Google) through the file systems inside pyarrow.
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from cwic.atomic_file import remove_leftovers, write_file
-from cwic.errors import CodecError, NotBuiltError
+from cwic.errors import CodecError, NotBuiltError, reason
 
 __all__ = ["Folder", "LocalFolder", "UrlFolder", "folder_at"]
 
@@ -31,12 +30,12 @@ _WHOLE_OBJECTS = frozenset("s3 s3a gs gcs az abfs abfss memory".split())
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of this machine, or one that every machine sees under the same path."""
+    """A folder with a path, the same on every machine that works on it."""
 
     path: Path
 
     def shown(self, name: str = "") -> str:
-        """How messages call a file of this folder, or the folder."""
+        """The name of the folder, or of a file in it, for messages."""
         return str(self.path / name)
 
     def check(self) -> None:
@@ -51,9 +50,13 @@ class LocalFolder:
         Links are followed, except one that leads back to a folder it stands in.
 
         Args:
-            on_error: called with the name of each folder that cannot be read, and why.
+            on_error: called with the name of each folder that cannot be read, and the error.
         """
         return self._files(self.path, frozenset(), on_error)
+
+    def own_files(self) -> list[str]:
+        """Names of the regular files that lie in the folder itself, in order."""
+        return sorted(path.name for path in self.path.iterdir() if path.is_file())
 
     def _files(
         self,
@@ -80,29 +83,29 @@ class LocalFolder:
         return path.relative_to(self.path).as_posix()
 
     def exists(self, name: str) -> bool:
-        """Whether anything has this name."""
+        """Whether a file or folder of this name exists."""
         return (self.path / name).exists()
 
     def size_bytes(self, name: str) -> int:
-        """Of a file."""
+        """Size of a file."""
         return (self.path / name).stat().st_size
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
         path = self.path / name
-        # A pipe of this name would be waited for without end.
+        # Reading from a pipe could wait for ever.
         if not stat.S_ISREG(path.stat().st_mode):
             raise CodecError("expected a file, found a folder, a pipe or a device")
         return path.read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file in one step, and the folders it needs."""
+        """Writes a file in one step, and creates the folders it needs."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, data)
 
     def remove_leftovers(self) -> None:
-        """Removes what killed writers left behind."""
+        """Removes temporary files that killed writers left."""
         remove_leftovers(self.path)
 
 
@@ -113,11 +116,11 @@ class UrlFolder:
     url: str
 
     def shown(self, name: str = "") -> str:
-        """How messages call a file of this folder, or the folder."""
+        """The name of the folder, or of a file in it, for messages."""
         return f"{self.url}/{name}" if name else self.url
 
     def check(self) -> None:
-        """Raises CodecError if the URL is of no known kind. An empty folder is none in a store."""
+        """Raises CodecError if the URL is of no known kind. A store has no empty folders."""
         _file_system(self.url)
 
     def files(self, on_error: Callable[[str, OSError], None]) -> Iterator[str]:  # noqa: ARG002
@@ -129,13 +132,13 @@ class UrlFolder:
             yield path[len(root) :].lstrip("/")
 
     def exists(self, name: str) -> bool:
-        """Whether anything has this name."""
+        """Whether a file or folder of this name exists."""
         system, root = _file_system(self.url)
         with _codec_errors(self.shown(name)):
             return bool(system.exists(f"{root}/{name}"))
 
     def size_bytes(self, name: str) -> int:
-        """Of a file."""
+        """Size of a file."""
         system, root = _file_system(self.url)
         with _codec_errors(self.shown(name)):
             return int(system.size(f"{root}/{name}"))
@@ -147,7 +150,7 @@ class UrlFolder:
             return bytes(system.cat_file(f"{root}/{name}"))
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file in one step, and the folders it needs."""
+        """Writes a file in one step, and creates the folders it needs."""
         system, root = _file_system(self.url)
         path = f"{root}/{name}"
         with _codec_errors(self.shown(name)):
@@ -166,7 +169,7 @@ class UrlFolder:
                 raise
 
     def remove_leftovers(self) -> None:
-        """Leaves them: the clock of a remote machine says little about the age of a file."""
+        """Does nothing: the clock of another machine does not show the age of a file."""
 
 
 Folder = LocalFolder | UrlFolder
@@ -212,12 +215,10 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _codec_errors(name: str) -> Iterator[None]:
-    """Clients of stores raise errors of their own that share no public base."""
+    """Turns errors of the clients of stores, which share no public base, into `CodecError`."""
     try:
         yield
     except (CodecError, OSError):
         raise
     except Exception as error:
-        raise CodecError(
-            f"{name}: {' '.join(str(error).split()) or type(error).__name__}"
-        ) from error
+        raise CodecError(f"{name}: {reason(error)}") from error

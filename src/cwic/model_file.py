@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cwic.atomic_file import write_file
-from cwic.errors import ModelError, UnknownModelError
+from cwic.errors import ModelError, UnknownModelError, reason
 from cwic.onnx_check import check_graph
 
 EXTENSION = ".cwicmodel"
@@ -282,7 +282,7 @@ def _content(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such model file") from error
     except OSError as error:
-        raise ModelError(f"{path}: expected a model file, found {_reason(error)}") from error
+        raise ModelError(f"{path}: expected a model file, found {reason(error)}") from error
     if len(content) > _MAX_BYTES:
         raise ModelError(f"{path}: expected at most {_MAX_BYTES} B, found more")
     return bytes(content)
@@ -304,16 +304,12 @@ def _opened(path: Path, content: bytes | None = None) -> Iterator[zipfile.ZipFil
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such model file") from error
     except Exception as error:  # zipfile and zlib raise nearly anything on damaged bytes
-        raise ModelError(f"{path}: expected a model file, found {_reason(error)}") from error
+        raise ModelError(f"{path}: expected a model file, found {reason(error)}") from error
 
 
 def _names(file: zipfile.ZipFile, suffix: str) -> list[str]:
     """Entries with a suffix, without it."""
     return [name.removesuffix(suffix) for name in file.namelist() if name.endswith(suffix)]
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _read_entry(file: zipfile.ZipFile, name: str, path: Path) -> bytes:
@@ -381,6 +377,6 @@ def _read_array(data: bytes, name: str, path: Path) -> Array:
         array: Array = np.frombuffer(data, dtype, math.prod(shape), buffer.tell())
     except Exception as error:  # numpy evaluates the header as Python, so nearly anything
         raise ModelError(
-            f"{path}: {name}: expected an array of numbers, found {_reason(error)}"
+            f"{path}: {name}: expected an array of numbers, found {reason(error)}"
         ) from error
     return array.reshape(shape, order="F" if is_fortran else "C")

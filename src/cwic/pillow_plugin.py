@@ -25,8 +25,8 @@ from PIL import Image, ImageFile
 import cwic
 from cwic import bitstream
 from cwic.bitstream import Kind
+from cwic.defaults import REDUCTIONS
 from cwic.errors import BitstreamError, CodecError
-from cwic.families.tiling import REDUCTIONS
 from cwic.image import Metadata, Mode, read_picture
 from cwic.request import Request
 

@@ -8,18 +8,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cwic.defaults import LOSSLESS, MAX_ROI_STRENGTH
+
 if TYPE_CHECKING:
     from cwic.image import Source
     from cwic.saliency import Detector
 
-__all__ = ["DEFAULT_QUALITY", "LOSSLESS", "MAX_ROI_STRENGTH", "Request"]
-
-DEFAULT_QUALITY = 50.0
-
-# What `lossless` may be.
-LOSSLESS = ("auto", "never", "always")
-
-MAX_ROI_STRENGTH = 4.0
+__all__ = ["Request"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +61,7 @@ class Request:
     roi_strength: float = 1.0
     saliency: "bool | Source | Detector | None" = None
     strict: bool = False
-    lossless: str = "auto"
+    lossless: str = LOSSLESS[0]
     keep_metadata: bool = True
     max_pixels: int | None = None
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cwic.engine import Session
-from cwic.errors import CodecWarning, ImageError, ModelError, NotBuiltError
+from cwic.errors import CodecWarning, ImageError, ModelError, NotBuiltError, reason
 from cwic.families.protocol import Emphasis
 from cwic.image import Source, pad_to_multiple, read_picture
 from cwic.onnx_check import DETECTOR_OPERATORS, check_graph
@@ -161,13 +161,13 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
         graph = Path(path).read_bytes()
         check_graph(graph, DETECTOR_OPERATORS)
     except OSError as error:
-        raise ModelError(f"{name}: cannot be read: {error.strerror}") from error
+        raise ModelError(f"{name}: cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise ModelError(f"{name}: {error}") from error
     try:
         session = Session(graph)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise ModelError(f"{name}: no graph that can be run: {error}") from error
+        raise ModelError(f"{name}: no graph that can be run: {reason(error)[:200]}") from error
     inputs = session.inputs
     shape = inputs[0].shape if inputs else []
     fits = (
@@ -192,9 +192,8 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
         try:
             found = np.asarray(session.run(planes)[0], np.float32)
         except Exception as error:  # ONNX Runtime's exceptions share no public base
-            reason = " ".join(str(error).split())[:200]
             raise ModelError(
-                f"{name}: failed on a picture of {width}x{height}: {reason}"
+                f"{name}: failed on a picture of {width}x{height}: {reason(error)[:200]}"
             ) from error
         while found.ndim > 2 and found.shape[0] == 1:
             found = found[0]

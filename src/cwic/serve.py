@@ -1,8 +1,8 @@
 """The local page of `cwic serve`: drop a picture, ask for a size, paint where it matters, compare.
 
-Owns what stands on the page and what its controls do. What a file is, a comparison or a map of the
-bits is left to `Codec`, :mod:`cwic.evaluation.compare` and :mod:`cwic.view`, the server to Gradio.
-Nothing on the page is loaded from elsewhere, and nothing is sent elsewhere.
+Owns the layout of the page and what its controls do. Files are left to `Codec`, comparisons to
+:mod:`cwic.evaluation.compare`, maps of the bits to :mod:`cwic.view`, and the server to Gradio. The
+page loads nothing from elsewhere and sends nothing elsewhere.
 """
 
 import os
@@ -21,101 +21,95 @@ from PIL import Image
 
 from cwic import bitstream, model_file
 from cwic.codec import Codec, loaded, loaded_for
-from cwic.errors import CodecError, CodecWarning, NotBuiltError
+from cwic.defaults import (
+    CODEC_SUFFIX,
+    DEFAULT_QUALITY,
+    LOSSLESS,
+    MAX_ROI_STRENGTH,
+    MAX_UPLOAD_BYTES,
+    PORT,
+)
+from cwic.errors import CodecError, CodecWarning, NotBuiltError, reason
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed
 from cwic.image import encode_image, read_picture, to_pil
-from cwic.request import DEFAULT_QUALITY, LOSSLESS, Request
+from cwic.request import Request
 from cwic.saliency import has_detector
 from cwic.view import overlay
 from cwic.whole import WholeReader
 
-__all__ = [
-    "DEFAULT_PORT",
-    "MAX_UPLOAD_BYTES",
-    "Coded",
-    "Controls",
-    "coded",
-    "frame",
-    "opened",
-    "page",
-    "painted",
-    "serve",
-]
-
-DEFAULT_PORT = 7860
-MAX_UPLOAD_BYTES = 100 * 10**6
+__all__ = ["Coded", "Controls", "coded", "frame", "opened", "page", "painted", "serve"]
 
 TITLE = "cwic: pictures small, and good where it matters"
 
 _BEGIN = """
 ### Drop a picture to begin
 
-- It is encoded and shown beside other codecs at the same size. Move the quality, or ask for a size.
-- Paint over what matters and press *encode*: bits move there, the size stays.
-- Download the `.cwic` file. Dropped here, it becomes a picture again.
+- The page encodes it and compares it with other codecs at the same size. Choose quality or size.
+- Paint over what matters and press *encode*: bits move there, and the size stays.
+- Download the `.cwic` file. Drop it here to turn it into a picture again.
 
-All of it happens on the machine that serves this page.
+Everything happens on the machine that serves this page.
 """
 
-# What can be asked for, as it stands on the page.
-_QUALITY, _BPP, _SIZE = "quality", "bits per pixel", "size in kB"
+# What a person can choose a target for.
+_TARGETS = _QUALITY, _BPP, _SIZE = "quality", "bits per pixel", "size in kB"
 
-# Above and below the body of a page in a frame, and a little more, lest a bar to scroll appear.
+# Above and below the body of a page in a frame, and a little more, so that no scroll bar appears.
 _FRAME_MARGINS_PX = 72
 
+# Selected when the page opens.
 _COMPARED_AT_FIRST = ("jpeg", "webp", "avif")
 
-# A picture to paint on needs no more.
+# Longest side of the picture to paint on.
 _CANVAS_PX = 640
-# Larger pictures are compared by their middle, for the browser's sake.
+# The page shows the middle of larger pictures, which a browser could not handle.
 _SHOWN_PX = 2048
 
 
 class Controls(NamedTuple):
-    """What the controls say."""
+    """What the controls of the page are set to."""
 
-    aim: str = _QUALITY
-    amount: float = DEFAULT_QUALITY  # of the quality, of bits per pixel or of kB
-    strength: float = 1.0  # of what was painted
-    by_itself: bool = False  # saliency
+    target: str = _QUALITY
+    amount: float = DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
+    strength: float = 1.0  # how much the painted mask counts
+    find_saliency: bool = False
     model: str | None = None
     lossless: str = LOSSLESS[0]
 
     def request(self, roi: npt.NDArray[np.bool_] | None) -> Request:
-        """What they ask for, and more of it where a mask is True."""
-        size_bytes = round(1000 * self.amount) if self.aim == _SIZE else None
+        """The same for `Codec.encode_request`, with a mask of the picture's size."""
         return Request(
-            quality=self.amount if self.aim == _QUALITY else None,
-            bpp=self.amount if self.aim == _BPP else None,
-            target_bytes=size_bytes,
+            quality=self.amount if self.target == _QUALITY else None,
+            bpp=self.amount if self.target == _BPP else None,
+            target_bytes=round(1000 * self.amount) if self.target == _SIZE else None,
             roi=roi,
             roi_strength=self.strength,
-            saliency=self.by_itself,
+            saliency=self.find_saliency,
             lossless=self.lossless,
         )
 
 
 class Coded(NamedTuple):
-    """What came of it, or what a file holds."""
+    """A `.cwic` file and all that the page shows of it."""
 
-    original: Image.Image | None  # RGB; None if all there is is the file
+    original: Image.Image | None  # RGB; None if the file was opened and not made here
     data: bytes  # the .cwic file
     decoded: Image.Image
     map: Image.Image  # where the bits went
-    summary: str  # one line
+    summary: str  # one line of Markdown
     warnings: tuple[str, ...] = ()
 
 
 def coded(
     path: str | os.PathLike[str], controls: Controls, mask: npt.NDArray[np.bool_] | None
 ) -> Coded:
-    """A picture file as the controls ask for it.
+    """Encodes a picture file.
 
     Args:
         path: of a picture.
-        controls: what they say.
-        mask: True where it was painted; of any size. None: nowhere.
+        controls: how to encode it.
+        mask: (h, w) of any size, True where the person painted; None for nowhere.
 
     Raises:
         CodecError: the picture cannot be read.
@@ -131,13 +125,15 @@ def coded(
         start_s = time.perf_counter()
         data = codec.encode_request(picture, controls.request(roi)).data
         seconds = time.perf_counter() - start_s
-    notes = tuple(str(warning.message) for warning in caught)
     done = f"{Path(path).name} encoded in {seconds:.2f} s"
-    return _decoded(codec, data, done, picture.convert("RGB"), notes)
+    return _decoded(codec, data, done)._replace(
+        original=picture.convert("RGB"),
+        warnings=tuple(str(warning.message) for warning in caught),
+    )
 
 
 def opened(path: str | os.PathLike[str]) -> Coded:
-    """A .cwic file.
+    """Opens a `.cwic` file.
 
     Raises:
         CodecError: it is damaged, or of a model that is not here.
@@ -146,33 +142,23 @@ def opened(path: str | os.PathLike[str]) -> Coded:
     return _decoded(loaded_for(data), data, Path(path).name)
 
 
-def _decoded(
-    codec: Codec | WholeReader,
-    data: bytes,
-    done: str,
-    original: Image.Image | None = None,
-    notes: tuple[str, ...] = (),
-) -> Coded:
+def _decoded(codec: Codec | WholeReader, data: bytes, done: str) -> Coded:
+    """Decodes a file; `done` begins the summary."""
     start_s = time.perf_counter()
     decoded, allocation = codec.inspect(data)
     seconds = time.perf_counter() - start_s
     bpp = 8 * len(data) / (decoded.width * decoded.height)
-    how = f" by {codec.name}"
-    if bitstream.read_header(data).is_whole:
-        how = ", kept whole"
-    return Coded(
-        original,
-        data,
-        decoded,
-        overlay(decoded, allocation),
+    is_whole = bitstream.read_header(data).is_whole
+    how = ", kept whole" if is_whole else f" by {codec.name}"
+    summary = (
         f"{done}, decoded in {seconds:.2f} s{how}: {decoded.width}x{decoded.height}, "
-        f"**{len(data):,} B, {bpp:.3f} bits per pixel**",
-        notes,
+        f"**{len(data):,} B, {bpp:.3f} bits per pixel**"
     )
+    return Coded(None, data, decoded, overlay(decoded, allocation), summary)
 
 
 def painted(editor: dict[str, Any] | None) -> npt.NDArray[np.bool_] | None:
-    """Where an image editor's layers were painted: (h, w), or None for nowhere."""
+    """Where the layers of an image editor are painted: (h, w), or None for nowhere."""
     mask = None
     for layer in (editor or {}).get("layers") or ():
         own = np.asarray(layer.convert("RGBA"))[..., 3] > 0
@@ -181,9 +167,14 @@ def painted(editor: dict[str, Any] | None) -> npt.NDArray[np.bool_] | None:
 
 
 def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
-    """HTML of the comparison with the original and other codecs; of a file alone, its picture.
+    """HTML of a frame with the comparison, or with the picture alone if there is no original.
 
-    In a frame, because a comparison brings a script along.
+    It is a frame because the page of a comparison has a script of its own.
+
+    Args:
+        name: title of the comparison, plain text.
+        found: what to show.
+        codecs: names of the other codecs.
     """
     if found.original is None:
         decoded = found.decoded.convert("RGB")
@@ -201,162 +192,146 @@ def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
     )
 
 
-class _Inputs(NamedTuple):
-    """What a person sets on the page: the parts of Gradio, or what they hold."""
-
-    dropped: Any
-    editor: Any
-    aim: Any
-    quality: Any
-    bpp: Any
-    size: Any
-    strength: Any
-    by_itself: Any
-    model: Any
-    lossless: Any
-    against: Any
-
-    def controls(self) -> Controls:
-        """What they hold, in short."""
-        amount = {_QUALITY: self.quality, _BPP: self.bpp, _SIZE: self.size}[self.aim]
-        return Controls(self.aim, amount, self.strength, self.by_itself, self.model, self.lossless)
-
-
-class _Outputs(NamedTuple):
-    """What the page shows."""
-
-    summary: Any
-    shown: Any
-    bits: Any
-    download: Any
-
-
 def page(models: Sequence[str]) -> Any:
     """The page, a Gradio `Blocks`.
 
     Args:
-        models: to choose from, names or paths; the first is chosen.
+        models: names or paths to choose from; the first is selected.
     """
     gr = _gradio()
-    # Uploads and results are forgotten after an hour.
+    # Gradio deletes uploads and results after an hour.
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
     ) as blocks:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                inputs, again = _inputs(gr, models)
+                inputs = _inputs(gr, models)
+                again = gr.Button("encode", variant="primary")
             with gr.Column(scale=3):
                 outputs = _outputs(gr)
-
-        def show_amount(aim: str) -> list[Any]:
-            return [gr.update(visible=aim == name) for name in (_QUALITY, _BPP, _SIZE)]
-
-        inputs.aim.change(show_amount, inputs.aim, [inputs.quality, inputs.bpp, inputs.size])
-        event: dict[str, Any] = {
-            "fn": _work,
+        amounts = [inputs.quality, inputs.bpp, inputs.size_kb]
+        inputs.target.change(_visible_amounts, inputs.target, amounts)
+        update: dict[str, Any] = {
+            "fn": _results,
             "inputs": list(inputs),
-            "outputs": list(outputs),
-            "show_progress_on": outputs.shown,
+            "outputs": outputs,
+            "show_progress_on": outputs[1],
         }
-        inputs.dropped.upload(_canvas, inputs.dropped, inputs.editor).then(**event)
-        inputs.dropped.clear(**event)
-        again.click(**event)
+        inputs.dropped.upload(_canvas, inputs.dropped, inputs.editor).then(**update)
+        inputs.dropped.clear(**update)
+        again.click(**update)
         for slider in (inputs.quality, inputs.bpp, inputs.strength):
-            slider.release(**event)
+            slider.release(**update)
     return blocks
 
 
-def _inputs(gr: Any, models: Sequence[str]) -> tuple[_Inputs, Any]:
-    """The left column, and its button."""
+class _Inputs(NamedTuple):
+    """Components that a person sets, or their values."""
+
+    dropped: Any
+    editor: Any
+    target: Any
+    quality: Any
+    bpp: Any
+    size_kb: Any
+    strength: Any
+    find_saliency: Any
+    model: Any
+    lossless: Any
+    codecs: Any
+
+
+def _inputs(gr: Any, models: Sequence[str]) -> _Inputs:
+    """The left column, from top to bottom."""
     others = [(codec.label, codec.name) for codec in installed()]
     dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
-    aim = gr.Radio([_QUALITY, _BPP, _SIZE], value=_QUALITY, label="ask for")
+    target = gr.Radio(list(_TARGETS), value=_QUALITY, label="choose")
     quality = gr.Slider(0, 100, DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality")
     bpp = gr.Slider(0.05, 2, 0.5, step=0.01, label=_BPP, visible=False)
-    size = gr.Number(50, label=_SIZE, minimum=0.1, visible=False)
-    with gr.Accordion("where it matters (the size stays)", open=True):
+    size_kb = gr.Number(50, label=_SIZE, minimum=0.1, visible=False)
+    with gr.Accordion("what matters (the size stays)", open=True):
+        brush = gr.Brush(default_size=40, colors=["rgb(255, 60, 60)"], color_mode="fixed")
         editor = gr.ImageEditor(
             label="paint here",
             type="pil",
             sources=(),
             transforms=(),
             layers=False,
-            brush=gr.Brush(default_size=40, colors=["rgb(255, 60, 60)"], color_mode="fixed"),
+            brush=brush,
             elem_id="editor",
         )
-        strength = gr.Slider(0, 4, 1, step=0.1, label="strength")
-        by_itself = gr.Checkbox(label="find it by itself", visible=has_detector(), value=False)
+        strength = gr.Slider(0, MAX_ROI_STRENGTH, 1, step=0.1, label="strength")
+        find_saliency = gr.Checkbox(
+            label="find it automatically", visible=has_detector(), value=False
+        )
     model = gr.Dropdown(list(models), value=models[0], label="model")
-    lossless = gr.Radio(list(LOSSLESS), value=LOSSLESS[0], label="keep it whole, with nothing lost")
-    against = gr.CheckboxGroup(
+    lossless = gr.Radio(
+        list(LOSSLESS), value=LOSSLESS[0], label="keep the picture whole, without any loss"
+    )
+    codecs = gr.CheckboxGroup(
         others,
         value=[name for _, name in others if name in _COMPARED_AT_FIRST],
         label="compare with, at the same size",
     )
-    again = gr.Button("encode", variant="primary")
-    return (
-        _Inputs(
-            dropped=dropped,
-            editor=editor,
-            aim=aim,
-            quality=quality,
-            bpp=bpp,
-            size=size,
-            strength=strength,
-            by_itself=by_itself,
-            model=model,
-            lossless=lossless,
-            against=against,
-        ),
-        again,
+    return _Inputs(
+        *(dropped, editor, target, quality, bpp, size_kb),
+        *(strength, find_saliency, model, lossless, codecs),
     )
 
 
-def _outputs(gr: Any) -> _Outputs:
-    """The right column."""
-    return _Outputs(
-        summary=gr.Markdown(_BEGIN, elem_id="report"),
-        shown=gr.HTML(elem_id="shown"),
-        download=gr.DownloadButton("download", visible=False, elem_id="download"),
-        bits=gr.Image(
-            label="importance map, and where the bits went",
-            format="png",
-            interactive=False,
-            visible=False,
-            elem_id="map",
-        ),
+def _outputs(gr: Any) -> list[Any]:
+    """The right column: report, frame, map and download."""
+    report_text = gr.Markdown(_BEGIN, elem_id="report")
+    comparison = gr.HTML(elem_id="shown")
+    download = gr.DownloadButton("download", visible=False, elem_id="download")
+    bits = gr.Image(
+        label="importance map, and where the bits went",
+        format="png",
+        interactive=False,
+        visible=False,
+        elem_id="map",
     )
+    return [report_text, comparison, bits, download]
+
+
+def _visible_amounts(target: str) -> list[Any]:
+    """Shows the control for the amount of the target, and hides the others."""
+    return [_gradio().update(visible=target == name) for name in _TARGETS]
 
 
 def _canvas(path: str | None) -> Any:
-    """What was dropped, to be painted on."""
-    if path is None or _is_file(path):
+    """The picture to paint on; None for a `.cwic` file."""
+    if path is None or _is_codec_file(path):
         return None
-    with _errors_on_the_page():
+    with _errors_of_page():
         picture = to_pil(read_picture(path)).convert("RGB")
     picture.thumbnail((_CANVAS_PX, _CANVAS_PX))
     return {"background": picture, "layers": [], "composite": None}
 
 
-def _work(*held: Any) -> Iterator[list[Any]]:
-    """What the outputs show of what the inputs hold: our file first, then beside others."""
+def _results(*values: Any) -> Iterator[list[Any]]:
+    """What `_outputs` show, first without other codecs, which take longer.
+
+    Args:
+        values: of `_Inputs`.
+    """
     gr = _gradio()
-    inputs = _Inputs(*held)
+    inputs = _Inputs(*values)
     if inputs.dropped is None:
         nothing = gr.update(visible=False)
         yield [_BEGIN, "", nothing, nothing]
         return
-    path, name = inputs.dropped, Path(inputs.dropped).name
-    # Gradio copies what is given for a download before it asks for more.
-    with _errors_on_the_page(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
-        if _is_file(path):
-            found = opened(path)
+    name = Path(inputs.dropped).name
+    # Gradio copies the file for the download before it asks for the next results.
+    with _errors_of_page(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
+        if _is_codec_file(inputs.dropped):
+            found = opened(inputs.dropped)
             file = Path(folder, name).with_suffix(".png")
             data = encode_image(found.decoded, "PNG")
         else:
-            found = coded(path, inputs.controls(), painted(inputs.editor))
-            file, data = Path(folder, name).with_suffix(".cwic"), found.data
+            found = coded(inputs.dropped, _controls(inputs), painted(inputs.editor))
+            file, data = Path(folder, name).with_suffix(CODEC_SUFFIX), found.data
         file.write_bytes(data)
         for warning in found.warnings:
             gr.Warning(warning)
@@ -366,29 +341,41 @@ def _work(*held: Any) -> Iterator[list[Any]]:
             gr.update(value=found.map, visible=True),
             gr.update(value=str(file), visible=True, label=f"download {file.name}"),
         ]
-        if inputs.against and found.original is not None:
-            yield [gr.skip(), frame(name, found, inputs.against), gr.skip(), gr.skip()]
+        if inputs.codecs and found.original is not None:
+            yield [gr.skip(), frame(name, found, inputs.codecs), gr.skip(), gr.skip()]
+
+
+def _controls(inputs: _Inputs) -> Controls:
+    amounts = {_QUALITY: inputs.quality, _BPP: inputs.bpp, _SIZE: inputs.size_kb}
+    return Controls(
+        inputs.target,
+        amounts[inputs.target],
+        inputs.strength,
+        inputs.find_saliency,
+        inputs.model,
+        inputs.lossless,
+    )
 
 
 def serve(
     host: str = "127.0.0.1",
-    port: int = DEFAULT_PORT,
+    port: int = PORT,
     *,
     max_upload_bytes: int = MAX_UPLOAD_BYTES,
     model: str | None = None,
-    say: Callable[[str], None] = lambda address: None,
+    announce: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serves the page until it is interrupted.
 
     Args:
         host: address to listen on; anyone who reaches it can use the page.
-        port: to listen on.
-        max_upload_bytes: larger files are refused.
-        model: that is chosen at first, a name or a path; None: the default model.
-        say: is told the page's address once it is there.
+        port: number of the port to listen on.
+        max_upload_bytes: the page refuses larger files.
+        model: name or path of the model that is selected at first; None: the default model.
+        announce: called with the address of the page as soon as it is served.
 
     Raises:
-        CodecError: the port is not to be had, or Gradio is not installed.
+        CodecError: the port is not available, or Gradio is not installed.
         ModelError: there is no such model.
     """
     gr = _gradio()
@@ -412,25 +399,24 @@ def serve(
         )
     except OSError as error:
         raise CodecError(
-            f"port {port} of {host} is not to be had: {' '.join(str(error).split())}; --port "
-            "names another"
+            f"port {port} of {host} is not available: {reason(error)}; --port selects another"
         ) from error
-    say(str(address))
+    announce(str(address))
     blocks.block_thread()
 
 
-def _is_file(path: str) -> bool:
+def _is_codec_file(path: str) -> bool:
     with open(path, "rb") as file:
         return file.read(len(bitstream.MAGIC)) == bitstream.MAGIC
 
 
 @contextmanager
-def _errors_on_the_page() -> Iterator[None]:
-    """Errors as the page says them."""
+def _errors_of_page() -> Iterator[None]:
+    """Turns errors into messages on the page."""
     try:
         yield
     except (CodecError, OSError, ValueError, MemoryError) as error:
-        raise _gradio().Error(str(error) or type(error).__name__, duration=None) from error
+        raise _gradio().Error(reason(error), duration=None) from error
 
 
 def _gradio() -> Any:

@@ -8,7 +8,7 @@ from cwic.families.protocol import Allocation
 
 __all__ = ["overlay"]
 
-_BLOCK_PX = 16  # bits are said for blocks of this side
+_BLOCK_PX = 16  # the side of the blocks that bits are counted in
 
 _GAP_PX = 12
 _SCALE_PX = 14  # height of a colour scale

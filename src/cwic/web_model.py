@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cwic.atomic_file import write_file
-from cwic.errors import CodecError, ModelError
+from cwic.errors import CodecError, ModelError, reason
 from cwic.families.flagship.family import FAMILY
 from cwic.model_file import EXTENSION, ModelFile, bundled_models, load, packed
 
@@ -60,7 +60,7 @@ def write_web_models(models: Sequence[Path], folder: Path) -> list[WrittenPart]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CodecError(f"cannot make {folder}: {error.strerror}") from error
+        raise CodecError(f"cannot make {folder}: {reason(error)}") from error
     index = _read_index(folder / INDEX)
     written = []
     for model in loaded:

@@ -22,6 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cwic import atomic_file
+from cwic.defaults import DATASET_NAMES
 from cwic.errors import CodecError, NotBuiltError
 
 __all__ = ["DATASETS", "Dataset", "fetch"]
@@ -45,28 +46,30 @@ class Dataset:
 
 _ETH = "https://data.vision.ee.ethz.ch/cvl/"
 
-DATASETS = {
-    "kodak": Dataset(
+# In the order of `DATASET_NAMES`.
+_SETS = (
+    Dataset(
         tuple(f"https://r0k.us/graphics/kodak/kodak/kodim{n:02}.png" for n in range(1, 25)),
         "24 photographs of 768x512, 15 MB",
         "released by Kodak for unrestricted use",
     ),
-    "div2k-valid": Dataset(
+    Dataset(
         (_ETH + "DIV2K/DIV2K_valid_HR.zip",),
         "100 pictures of 2 megapixels and more, 0.4 GB",
         "academic research only",
     ),
-    "div2k-train": Dataset(
+    Dataset(
         (_ETH + "DIV2K/DIV2K_train_HR.zip",),
         "800 pictures of 2 megapixels and more, 3.5 GB",
         "academic research only",
     ),
-    "clic": Dataset(
+    Dataset(
         (_ETH + "clic/professional_valid_2020.zip",),
         "CLIC 2020, 41 professional photographs, 0.13 GB",
         "Unsplash licence",
     ),
-}
+)
+DATASETS = dict(zip(DATASET_NAMES, _SETS, strict=True))
 
 
 def fetch(

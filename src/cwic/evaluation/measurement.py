@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic.errors import CodecError
+from cwic.errors import CodecError, reason
 from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.quality import Quality
 from cwic.image import read_picture
@@ -187,7 +187,7 @@ def jobs_of(
             failures.append(Failure(str(path), None, "no such file"))
             continue
         except (CodecError, OSError, MemoryError) as error:
-            failures.append(Failure(str(path), None, _reason(error)))
+            failures.append(Failure(str(path), None, reason(error)))
             continue
         jobs.extend(Job(path, digest, c.name, c.settings, c.facts) for c in contestants)
     return jobs, failures
@@ -243,26 +243,26 @@ def _measure(job: Job) -> Measured:
     from cwic.evaluation.metrics import one_thread
 
     points: list[Point] = []
-    failed: dict[str, list[float]] = defaultdict(list)  # settings by what was said
+    failed: dict[str, list[float]] = defaultdict(list)  # settings by the reason of their failure
     try:
         codec = _warm_contestant(job.codec)
         pixels = pixels_of(job.path)
     except Exception as error:  # a codec of others raises whatever it likes
-        return Measured(job, [], [Failure(str(job.path), job.codec, _reason(error))])
+        return Measured(job, [], [Failure(str(job.path), job.codec, reason(error))])
     with one_thread():
         for setting in job.settings:
             try:
                 points.append(_point(job, codec, pixels, setting))
             except Exception as error:
-                failed[_reason(error)].append(setting)
+                failed[reason(error)].append(setting)
     failures = [
         Failure(
             str(job.path),
             job.codec,
-            reason,
+            why,
             () if len(settings) == len(codec.settings) else tuple(settings),
         )
-        for reason, settings in failed.items()
+        for why, settings in failed.items()
     ]
     return Measured(job, points, failures)
 
@@ -303,7 +303,3 @@ def _warm_contestant(name: str) -> Contestant:
 def pixels_of(path: Path) -> npt.NDArray[np.uint8]:
     """(H, W, 3) R, G, B of a picture; transparency does not take part."""
     return read_picture(path, keep_metadata=False).pixels
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -9,10 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cwic.defaults import REDUCTIONS
 from cwic.errors import TargetError
-
-# By which a decoded picture can be made smaller: so many pixels a side become one.
-REDUCTIONS = (1, 2, 4, 8)
 
 
 class Rectangle(NamedTuple):
@@ -133,7 +131,7 @@ def part_of(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce
     Args:
         region: (x, y, width, height) in pixels; None is all.
         picture: all of it.
-        reduce: one of `REDUCTIONS`.
+        reduce: one of `defaults.REDUCTIONS`.
 
     Raises:
         TargetError: the region is not within the picture.

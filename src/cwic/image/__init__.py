@@ -16,12 +16,11 @@ from cwic.image.picture import (
     to_pil,
     without_hidden_colours,
 )
-from cwic.image.reader import MAX_PIXELS, Source, read_picture
+from cwic.image.reader import Source, read_picture
 from cwic.image.writer import encode_image, save_image
 
 __all__ = [
     "LUMA",
-    "MAX_PIXELS",
     "Metadata",
     "Mode",
     "Picture",

@@ -21,7 +21,6 @@ from cwic.image.hidden_colours import filled
 
 __all__ = [
     "LUMA",
-    "MAX_METADATA_BYTES",
     "Metadata",
     "Mode",
     "Picture",
@@ -40,8 +39,6 @@ _PNG_STEP_DPI = 0.0254
 LUMA = (0.299, 0.587, 0.114)
 
 _Sample = TypeVar("_Sample", bound=np.generic)
-# A longer block would not be read back: it is over the default limit of the container.
-MAX_METADATA_BYTES = 16 * 2**20
 
 
 class Mode(IntEnum):

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from cwic.errors import CodecWarning, ImageError
+from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
+from cwic.errors import CodecWarning, ImageError, reason
 from cwic.image import exif, png_chunks, profiles
 from cwic.image.picture import (
-    MAX_METADATA_BYTES,
     Metadata,
     Mode,
     Picture,
@@ -33,12 +33,10 @@ from cwic.image.picture import (
     is_neutral,
 )
 
-__all__ = ["MAX_PIXELS", "Source", "read_picture"]
+__all__ = ["Source", "read_picture"]
 
 Samples = NDArray[np.uint8]
 
-# The size at which Pillow's own protection refuses a file: twice its MAX_IMAGE_PIXELS.
-MAX_PIXELS = 2 * 89_478_485
 Source = str | os.PathLike[str] | BinaryIO | Image.Image | NDArray[Any] | Picture
 _ORIENTATION = ExifTags.Base.Orientation
 # How to make (H, W, C) of each orientation upright.
@@ -146,10 +144,6 @@ def _name_of(source: Source) -> str:
     return name if isinstance(name, str) else "picture"
 
 
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
 @contextlib.contextmanager
 def _naming_failures(name: str) -> Iterator[None]:
     """Turns whatever is raised inside into an `ImageError` about `name`."""
@@ -162,7 +156,7 @@ def _naming_failures(name: str) -> Iterator[None]:
     except Exception as error:
         # The readers of damaged files raise OSError, SyntaxError, ValueError, struct.error,
         # ZeroDivisionError, DecompressionBombError and more; Pillow lists them nowhere.
-        raise ImageError(f"cannot read {name}: {_reason(error)}") from error
+        raise ImageError(f"cannot read {name}: {reason(error)}") from error
 
 
 def _open_path(path: str | os.PathLike[str]) -> BinaryIO:
@@ -172,7 +166,7 @@ def _open_path(path: str | os.PathLike[str]) -> BinaryIO:
     except FileNotFoundError as error:
         raise ImageError(f"no such file: {name}") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise ImageError(f"cannot read {name}: {_reason(error)}") from error
+        raise ImageError(f"cannot read {name}: {reason(error)}") from error
 
 
 def _from_file(
@@ -415,7 +409,7 @@ def _to_srgb(image: Image.Image, info: Mapping[Any, Any], notes: list[str]) -> I
                 outputMode="RGB",
             )
         except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-            notes.append(f"its CMYK profile cannot be used: {_reason(error)}")
+            notes.append(f"its CMYK profile cannot be used: {reason(error)}")
         else:
             assert converted is not None  # only `inPlace=True` returns nothing
             return converted
@@ -533,7 +527,7 @@ def _exif_of(
             if block is None and tags and not is_given:
                 block = _exif_of_tags(tags)
     except Exception as error:  # the picture is worth more than the description of its camera
-        notes.append(f"its damaged EXIF block is left out: {_reason(error)}")
+        notes.append(f"its damaged EXIF block is left out: {reason(error)}")
         return None, exif.UPRIGHT
     if not (is_given or isinstance(image, ImageFile.ImageFile)):
         orientation = exif.UPRIGHT
@@ -551,7 +545,7 @@ def _exif_of_picture(
         if dpi is not None:
             block = exif.with_resolution(block, *dpi)
     except (ValueError, struct.error) as error:
-        notes.append(f"its damaged EXIF block is left out: {_reason(error)}")
+        notes.append(f"its damaged EXIF block is left out: {reason(error)}")
         return None
     density = info.get("aspect")  # of PNG
     if density is None and info.get("jfif_unit") == 0:

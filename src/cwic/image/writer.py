@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from PIL import Image, PngImagePlugin
 
 from cwic.atomic_file import write_file
-from cwic.errors import CodecWarning, ImageError
+from cwic.defaults import MAX_METADATA_BYTES
+from cwic.errors import CodecWarning, ImageError, reason
 from cwic.image import profiles
-from cwic.image.picture import MAX_METADATA_BYTES, dpi_of
+from cwic.image.picture import dpi_of
 
 __all__ = ["encode_image", "save_image"]
 
@@ -101,9 +102,7 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
     try:
         return _save(image, known, options)
     except Exception as error:  # Pillow's plugins raise nearly anything
-        failure = ImageError(
-            f"cannot encode {known.name}: {' '.join(str(error).split()) or type(error).__name__}"
-        )
+        failure = ImageError(f"cannot encode {known.name}: {reason(error)}")
         failure.__cause__ = error
     if options.pop("exif", None) is None:
         raise failure

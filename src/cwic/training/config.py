@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
-from cwic.errors import TrainingError
+from cwic.errors import TrainingError, reason
 from cwic.training.data import DataConfig
 
 T = TypeVar("T")
@@ -162,7 +162,7 @@ def load_config(path: Path, families: Mapping[str, FamilyTypes]) -> TrainConfig:
         with path.open("rb") as file:
             table = tomllib.load(file)
     except OSError as error:
-        raise TrainingError(f"{path}: cannot read the configuration: {error.strerror}") from error
+        raise TrainingError(f"{path}: cannot read the configuration: {reason(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path}: expected TOML, found {error}") from error
     return config_from_table(table, str(path), families)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from cwic import model_file
-from cwic.errors import TrainingError
+from cwic.errors import TrainingError, reason
 from cwic.training.checkpoint import load_weights
 from cwic.training.families import FAMILIES
 
@@ -35,8 +35,8 @@ def export_checkpoint(
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise TrainingError(f"{checkpoint}: does not fit its network: {reason}") from error
+        why = reason(error)
+        raise TrainingError(f"{checkpoint}: does not fit its network: {why}") from error
     try:
         model = family.model(network, config, name or output.stem)
     except TrainingError as error:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from cwic import model_file
 from cwic.atomic_file import write_file
-from cwic.errors import TrainingError
+from cwic.errors import TrainingError, reason
 from cwic.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
 from cwic.training.config import StageConfig, TrainConfig, load_config
 from cwic.training.data import (
@@ -180,7 +180,7 @@ class _Trainer:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(
-                f"{run_dir}: expected a folder for the run: {error.strerror}"
+                f"{run_dir}: expected a folder for the run: {reason(error)}"
             ) from error
         torch.manual_seed(config.seed)
         if process.device.type == "cuda":
@@ -252,8 +252,7 @@ class _Trainer:
             for name, average in self.average.items():
                 average.copy_(groups["average"][name])
         except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise TrainingError(f"{path}: does not fit the network: {reason}") from error
+            raise TrainingError(f"{path}: does not fit the network: {reason(error)}") from error
         for name, parameter in self.network.named_parameters():
             for key, value in groups.get("optimizer", {}).items():
                 if key.rpartition("/")[0] != name:
@@ -280,8 +279,7 @@ class _Trainer:
         try:
             self._load(weights)
         except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise TrainingError(f"{path}: does not fit the network: {reason}") from error
+            raise TrainingError(f"{path}: does not fit the network: {reason(error)}") from error
         for name, parameter in self.network.named_parameters():
             self.average[name].copy_(parameter.detach())
 

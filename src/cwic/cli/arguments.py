@@ -1,0 +1,488 @@
+"""The words of a person: verbs, options, their types, and hints after wrong usage.
+
+Leaves what a verb does to :mod:`cwic.cli.verbs`.
+"""
+
+import argparse
+import difflib
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from cwic import __version__, defaults
+from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES
+
+if TYPE_CHECKING:
+    from cwic.request import Request
+
+__all__ = ["build_parser", "input_path", "location", "parse", "request_of", "size_bytes"]
+
+# Fields of `Request`; an option that sets one stores it under the same name.
+_REQUEST = (
+    "quality bpp target_bytes psnr_db roi roi_strength saliency strict lossless keep_metadata"
+    " max_pixels"
+).split()
+
+_VERBS_OF_FILES = ("encode", "decode", "view", "compare")
+
+_UNIT_BYTES = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmg", 1):
+    _UNIT_BYTES |= {
+        _letter: 1000**_power,
+        f"{_letter}b": 1000**_power,
+        f"{_letter}ib": 1024**_power,
+    }
+_LARGEST_SIZE_BYTES = 10**15
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command, `verb` among them.
+
+    Raises:
+        SystemExit: 2 after a message and a hint for wrong usage, 0 after help and version.
+    """
+    parser = build_parser()
+    _check_verb(parser, words)
+    options, rest = parser.parse_known_args(words)
+    if rest:
+        _refuse_rest(options, rest)
+    _check_combination(options)
+    options.words = list(words)
+    return options
+
+
+def request_of(options: argparse.Namespace) -> "Request":
+    """What the options ask of a picture; what a verb has no option for stays at its default."""
+    from cwic.request import Request
+
+    return Request(**{name: value for name, value in vars(options).items() if name in _REQUEST})
+
+
+# --- types ----------------------------------------------------------------------------------------
+
+
+def input_path(text: str) -> Path:
+    """A path; an empty one is a shell variable that was not set, and not this folder."""
+    if not text or "://" in text:
+        found = f"{text}: cwic batch takes URLs of folders" if text else "nothing"
+        raise argparse.ArgumentTypeError(f"expected a file, a folder or -, found {found}")
+    return Path(text)
+
+
+def location(text: str) -> str:
+    """A folder by path or URL; as text, because a Path would fold the slashes of a URL."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder or a URL, found nothing")
+    return text
+
+
+def size_bytes(text: str) -> int:
+    """'40kB', '40 kB', '1.5MB', '40KiB' or '40000' -> bytes; 1 kB is 1000 B."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z]*)\s*", text, re.ASCII)
+    unit_bytes = _UNIT_BYTES.get(match[2].lower()) if match else None
+    if match is None or unit_bytes is None:
+        raise argparse.ArgumentTypeError(f"expected a size like 40kB or 40000, found {text!r}")
+    value = float(match[1]) * unit_bytes
+    if not 0.5 < value < _LARGEST_SIZE_BYTES:
+        raise argparse.ArgumentTypeError(
+            f"expected 1 byte to {_LARGEST_SIZE_BYTES:,}, found {text[:40]!r}"
+        )
+    return round(value)
+
+
+def _number(
+    fits: Callable[[float], bool], expected: str, kind: type[float] = float
+) -> Callable[[str], float]:
+    """The type of a number that fits; messages call it `expected`."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or not fits(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
+        return kind(value)
+
+    return number
+
+
+_positive = _number(lambda value: value > 0, "a number above 0")
+_count = _number(lambda value: value >= 1 and value == int(value), "a whole number above 0", int)
+_port = _number(lambda value: value in range(1, 65536), "1 to 65535", int)
+
+
+def _number_to(largest: float) -> Callable[[str], float]:
+    return _number(lambda value: 0 <= value <= largest, f"0 to {largest:g}")
+
+
+def _region(text: str) -> tuple[int, int, int, int]:
+    try:
+        x, y, width, height = (int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected X,Y,W,H, four integers, found {text!r}"
+        ) from None
+    return x, y, width, height
+
+
+# --- options and verbs ----------------------------------------------------------------------------
+
+
+class _Option(NamedTuple):
+    """What `add_argument` is called with."""
+
+    flags: list[str]
+    settings: dict[str, Any]
+
+    def but(self, summary: str, **settings: Any) -> "_Option":
+        """The same option with another help, for one verb."""
+        return _Option(self.flags, {**self.settings, "help": summary, **settings})
+
+
+def _value(
+    flags: str, metavar: str, kind: Callable[[str], Any] | None, summary: str, **settings: Any
+) -> _Option:
+    """An option, or a positional argument, with a value; `kind` makes it of a word."""
+    return _Option(flags.split(), {"metavar": metavar, "type": kind, "help": summary, **settings})
+
+
+def _choice(flags: str, choices: Sequence[Any], summary: str, **settings: Any) -> _Option:
+    return _Option(flags.split(), {"choices": choices, "help": summary, **settings})
+
+
+def _switch(flags: str, summary: str, action: str = "store_true", **settings: Any) -> _Option:
+    return _Option(flags.split(), {"action": action, "help": summary, **settings})
+
+
+class _Verb:
+    """A verb; its examples stand at the end of its help, and a test runs them."""
+
+    def __init__(self, summary: str, *options: _Option, examples: str):
+        self.summary, self.options, self.examples = summary, options, examples
+
+
+_PICTURE = _value("input", "PICTURE", input_path, "a file, a folder or -")
+_FILE = _value("input", "FILE", input_path, "a .cwic file, a folder or -")
+_OUTPUT = _value("-o --output", "OUT", None, "")
+_FORCE = _switch("-f --force", "overwrite existing files")
+_QUALITY = _value(
+    "-q --quality", "0..100", _number_to(100), f"quality (default: {defaults.DEFAULT_QUALITY:g})"
+)
+_BPP = _value("--bpp", "X", _positive, "bits of the file per pixel")
+_TARGET_SIZE = _value(
+    "--target-size", "SIZE", size_bytes, "file size: 40kB, 1.5MB, 40KiB, ...", dest="target_bytes"
+)
+_PSNR = _value("--psnr", "DB", _positive, "PSNR of the picture in dB", dest="psnr_db")
+_RATE = (_QUALITY, _BPP, _TARGET_SIZE, _PSNR)  # at most one of them
+_STRICT = _switch("--strict", "fail instead of exceeding the size or missing the PSNR")
+_LOSSLESS = _choice(
+    "--lossless",
+    defaults.LOSSLESS,
+    "keep the picture whole, without any loss: auto (the default) does so where it is cheap",
+    default=defaults.LOSSLESS[0],
+)
+_ROI = _value("--roi", "MASK", Path, "a picture that is white where it matters")
+_ROI_STRENGTH = _value(
+    "--roi-strength",
+    f"0..{defaults.MAX_ROI_STRENGTH:g}",
+    _number_to(defaults.MAX_ROI_STRENGTH),
+    "how much the mask counts (default: 1)",
+    default=1.0,
+)
+_SALIENCY = _switch(
+    "--saliency", "give more bits to what eyes look at", action="store_const", const=True
+)
+_STRIP = _switch("--strip", "drop ICC, EXIF and XMP", action="store_false", dest="keep_metadata")
+_MODEL = _value("--model", "NAME|PATH", None, "a name from cwic models, or a model file")
+_MAX_PIXELS = _value(
+    "--max-pixels", "N", _count, f"refuse larger pictures (default: {defaults.MAX_PIXELS:,})"
+)
+_JOBS = _value("-j --jobs", "N", _count, "")
+_JSON = _switch("--json", "print JSON for programs")
+_QUIET = _switch("--quiet", "print errors only")
+_VERBOSE = _switch("-v --verbose", "print more")
+
+_VERBS = {
+    "encode": _Verb(
+        "turn a picture into a .cwic file",
+        _PICTURE,
+        _OUTPUT.but("the .cwic file, a folder for the files of a folder, or - for stdout"),
+        *(_FORCE, *_RATE, _STRICT, _ROI, _ROI_STRENGTH, _SALIENCY, _LOSSLESS, _STRIP, _MODEL),
+        _MAX_PIXELS,
+        examples="""
+  cwic encode photo.png                        makes photo.cwic at quality 50
+  cwic encode photo.png -o small.cwic --bpp 0.3
+  cwic encode photo.png --target-size 40kB -f  overwrites photo.cwic
+  cwic encode photo.png --roi mask.png         moves bits to where the mask is white
+  cwic encode photos/ -o files/                a folder without its subfolders""",
+    ),
+    "decode": _Verb(
+        "turn a .cwic file into a picture",
+        _FILE,
+        _OUTPUT.but("the picture; its extension selects the format (default: .png)"),
+        _FORCE,
+        _MODEL.but("the model file, if cwic models does not list the model"),
+        _choice("--to", PICTURE_FORMATS, "format for folders and stdout"),
+        _value("--region", "X,Y,W,H", _region, "decode a part of the picture, in pixels"),
+        _choice(
+            "--reduce",
+            defaults.REDUCTIONS,
+            "make each side so many times smaller; 8 is a quick preview",
+            type=int,
+            default=1,
+        ),
+        _MAX_PIXELS,
+        examples="""
+  cwic decode photo.cwic                       makes photo.png
+  cwic decode photo.cwic -o photo.webp         the extension selects the format
+  cwic decode photo.cwic --region 0,0,640,480  decodes only what it needs
+  cwic decode photo.cwic --reduce 8 -o small.png
+  cwic decode files/ -o pictures/ --to jpg     a folder without its subfolders
+  cwic decode - -o - --to webp                 from a pipe into a pipe""",
+    ),
+    "view": _Verb(
+        "show where the bits of a picture go",
+        _PICTURE.but("a picture, a .cwic file, a folder or -"),
+        _OUTPUT.but("the picture to make (default: NAME.map.png), a folder, or -"),
+        *(_FORCE, _QUALITY, _BPP, _LOSSLESS, _ROI, _SALIENCY, _MODEL),
+        examples="""
+  cwic view photo.png                          makes photo.map.png, at quality 50
+  cwic view photo.cwic -o map.png""",
+    ),
+    "compare": _Verb(
+        "make a page of a picture by cwic and by other codecs",
+        _PICTURE,
+        _OUTPUT.but("the page to make (default: NAME.html), a folder, or -"),
+        *(_FORCE, *_RATE, _STRICT, _LOSSLESS, _ROI, _SALIENCY, _MODEL),
+        examples="""
+  cwic compare photo.png --bpp 0.25            makes photo.html; open it in a browser""",
+    ),
+    "batch": _Verb(
+        "encode or decode a folder and all folders in it",
+        _value("input", "IN", location, "a folder, or a URL like s3://..."),
+        _value("output", "OUT", location, "a folder for the results"),
+        _choice(
+            "--to",
+            (CODEC_FORMAT, *PICTURE_FORMATS),
+            "what to make: cwic (the default) encodes, a picture format decodes",
+            default=CODEC_FORMAT,
+        ),
+        *(*_RATE, _STRICT, _LOSSLESS, _STRIP, _MODEL),
+        _JOBS.but("number of workers (default: one for each processor)"),
+        _value("--ray", "local|ADDRESS", None, "use a Ray cluster; needs the extra 'ray'"),
+        _FORCE.but("make existing results again"),
+        examples="""
+  cwic batch photos/ files/ -q 60              subfolders too; repeat it to continue
+  cwic batch files/ pictures/ --to webp        turns the files into pictures again
+  cwic batch photos/ files/ -j 2               uses two processes, and less memory
+  cwic batch s3://in/photos s3://out/files --ray 10.0.0.1:6379""",
+    ),
+    "serve": _Verb(
+        "serve a web page that encodes and compares; needs the extra 'demo'",
+        _value(
+            "--host",
+            "ADDRESS",
+            None,
+            "address (default: 127.0.0.1, this machine)",
+            default="127.0.0.1",
+        ),
+        _value("--port", "N", _port, f"port (default: {defaults.PORT})", default=defaults.PORT),
+        _value(
+            "--max-upload",
+            "SIZE",
+            size_bytes,
+            f"refuse larger files (default: {defaults.MAX_UPLOAD_BYTES // 10**6}MB)",
+            default=defaults.MAX_UPLOAD_BYTES,
+        ),
+        _MODEL.but("the model that the page selects at first"),
+        examples="""
+  cwic serve                                   open http://127.0.0.1:7860 in a browser
+  cwic serve --port 8000 --max-upload 20MB""",
+    ),
+    "info": _Verb(
+        "print what a .cwic file holds, without decoding it",
+        _FILE.but("a .cwic file, or -"),
+        _JSON,
+        examples="\n  cwic info photo.cwic\n  cwic info photo.cwic --json",
+    ),
+    "models": _Verb(
+        "list the models that come with cwic",
+        _JSON,
+        _value("--web", "FOLDER", Path, "write what a browser needs to decode; see web/README.md"),
+        _MODEL.but("a model for --web (default: all usable); may be repeated", action="append"),
+        examples="""
+  cwic models
+  cwic models --web site/models                for pages that show .cwic files""",
+    ),
+    "train": _Verb(
+        "train a model; needs the extra 'train'",
+        _value("config", "CONFIG.toml", Path, "the training recipe"),
+        _value("--data", "FOLDER", Path, "folders of pictures", nargs="+", required=True),
+        _value("--out", "FOLDER", Path, "a folder for the run, new or to continue", required=True),
+        _value("--init-from", "FILE", Path, "a checkpoint or model file to start from"),
+        _value("--max-seconds", "S", _positive, "save and stop after this time"),
+        _value("--threads", "N", _count, "number of processor threads"),
+        _value("--device", "NAME", None, "device to train on: cpu, cuda, ..."),
+        examples="""
+  cwic train configs/cvpr2018.toml --data photos/ --out run
+  cwic train configs/cvpr2018.toml --data photos/ --out run --max-seconds 3600""",
+    ),
+    "export": _Verb(
+        "turn a checkpoint into a model file; needs the extra 'train'",
+        _value("checkpoint", "CHECKPOINT", Path, "a file of a training run"),
+        _OUTPUT.but("the model file to make", required=True),
+        _FORCE,
+        examples="\n  cwic export run/best.safetensors -o mine.cwicmodel",
+    ),
+    "data": _Verb(
+        "download a public set of pictures; needs the extra 'evaluate'",
+        _choice("action", ("fetch",), "fetch downloads the set"),
+        _choice("name", defaults.DATASET_NAMES, "name of the set"),
+        _OUTPUT.but("a folder for the files (default: the set's name)", metavar="FOLDER"),
+        examples="""
+  cwic data fetch kodak                        fills the folder kodak/; repeat it to continue""",
+    ),
+    "completion": _Verb(
+        "print a script with which a shell completes cwic commands",
+        _choice("shell", ("bash", "zsh", "fish"), "the shell"),
+        examples="""
+  cwic completion bash > ~/.local/share/bash-completion/completions/cwic
+  cwic completion zsh > ~/.zfunc/_cwic         in a folder of your $fpath
+  cwic completion fish > ~/.config/fish/completions/cwic.fish""",
+    ),
+    "evaluate": _Verb(
+        "measure models and other codecs; needs the extra 'evaluate'",
+        _value("inputs", "IMAGES", input_path, "pictures, or folders of them", nargs="+"),
+        _value(
+            "--codecs",
+            "NAME",
+            None,
+            "jpeg, jpeg2000, webp, avif, jpegxl, heic, cwic:MODEL (default: all installed)",
+            nargs="+",
+        ),
+        _value("--out", "FOLDER", Path, "a folder for the results", required=True),
+        _JOBS.but("number of processes (default: 1)", default=1),
+        examples="""
+  cwic evaluate kodak/ --out results/ -j 2
+  cwic evaluate photo.png --codecs cwic:cvpr2018 jpeg avif --out results/""",
+    ),
+}
+_EXAMPLES = """
+  cwic encode photo.png                        makes photo.cwic
+  cwic encode photo.png --target-size 40kB
+  cwic decode photo.cwic -o photo.jpg
+  cwic batch photos/ files/                    a folder and all folders in it
+  cwic compare photo.png                       a page with JPEG, WebP and AVIF
+  cwic encode --help                           options and more examples"""
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves examples as they are, and the longest verb on the line of its help."""
+
+    def format_help(self) -> str:
+        # Verbs are indented by this much; argparse forgets it when it makes room for them.
+        self._action_max_length += self._indent_increment
+        return super().format_help()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="cwic",
+        description="Content-weighted image compression: pictures to small .cwic files and back.",
+        epilog=f"examples:{_EXAMPLES}",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"cwic {__version__}")
+    parsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in _VERBS.items():
+        own = parsers.add_parser(
+            name,
+            help=verb.summary,
+            description=verb.summary[0].upper() + verb.summary[1:] + ".",
+            epilog=f"examples:{verb.examples}",
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        own.set_defaults(parser=own)
+        if _QUALITY in verb.options:
+            group = own.add_argument_group("size or quality (at most one)")
+            rate = group.add_mutually_exclusive_group()
+        for option in (*verb.options, _QUIET, _VERBOSE):
+            place = rate if option in _RATE else own
+            place.add_argument(*option.flags, **option.settings)
+    return parser
+
+
+# --- hints ----------------------------------------------------------------------------------------
+
+
+def _check_verb(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Refuses a first word that is no verb, with a guess; without any word, prints the help."""
+    if not words:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    word = words[0]
+    if word.startswith("-") or word in _VERBS:
+        return
+    close = difflib.get_close_matches(word, _VERBS, 1)
+    if Path(word).suffix.lower() in PICTURE_SUFFIXES:
+        hint = f"cwic encode {word}?"
+    elif Path(word).suffix.lower() == CODEC_SUFFIX:
+        hint = f"cwic decode {word}?"
+    else:
+        hint = f"cwic {close[0]}?" if close else "cwic --help lists the verbs"
+    parser.error(f"expected a verb, found {word!r}: {hint}")
+
+
+def _refuse_rest(options: argparse.Namespace, rest: Sequence[str]) -> NoReturn:
+    """Refuses words that a verb does not take, with a guess at what was meant."""
+    parser: argparse.ArgumentParser = options.parser
+    word = rest[0]
+    known = [name for action in parser._actions for name in action.option_strings]
+    hint = f"{parser.prog} --help lists the options"
+    if word.startswith("-"):
+        name = word.partition("=")[0]
+        # `--size` is nearer to `--strip` in letters than to the option that ends with it.
+        close = [option for option in known if option.endswith(name.lstrip("-"))]
+        close += difflib.get_close_matches(name, known, 1)
+        if close:
+            hint = f"{close[0]}?"
+    elif options.verb in _VERBS_OF_FILES:
+        hint = f"{parser.prog} takes one file, or a folder with -o FOLDER"
+    parser.error(f"cannot use {word!r}: {hint}")
+
+
+def _check_combination(options: argparse.Namespace) -> None:
+    """Refuses options and files that do not fit together."""
+    refuse = options.parser.error
+    verb: str = options.verb
+    if verb == "batch" and options.to != CODEC_FORMAT:
+        requested = {name: value for name, value in vars(options).items() if name in _REQUEST}
+        if any(value != options.parser.get_default(name) for name, value in requested.items()):
+            refuse(f"--to {options.to} decodes, so it takes no option for encoding")
+    if verb == "models" and options.model and not options.web:
+        refuse("--model needs --web")
+    if verb not in (*_VERBS_OF_FILES, "info"):
+        return
+    source: Path = options.input
+    suffix = source.suffix.lower()
+    output: str = getattr(options, "output", None) or ""
+    makes_picture = Path(output).suffix.lower() in PICTURE_SUFFIXES
+    if verb in ("decode", "info") and suffix in PICTURE_SUFFIXES:
+        refuse(f"expected a .cwic file: cwic encode {source}?")
+    if verb == "encode" and suffix == CODEC_SUFFIX:
+        refuse(f"expected a picture: cwic decode {source}?")
+    if verb == "compare" and suffix == CODEC_SUFFIX:
+        refuse(f"expected the original picture, found {source}")
+    if verb == "encode" and makes_picture:
+        refuse(f"encode makes .cwic files, found -o {output}")
+    if verb == "decode" and makes_picture and options.to is not None:
+        refuse(f"the extension of {output} selects the format, found --to {options.to}")
+    if verb != "info" and output in ("", "-") and str(source) != "-" and source.is_dir():
+        refuse(f"{source} is a folder, expected -o with a folder for the results")

@@ -1,0 +1,186 @@
+"""Files in and out: standard streams, the names of results, and what must not be overwritten.
+
+Which files of a folder are taken, and what their results are called, is left to :mod:`cwic.batch`.
+"""
+
+import argparse
+import io
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cwic.cli.messages import print_error, text_of
+from cwic.errors import (
+    BitstreamError,
+    CodecError,
+    ImageError,
+    ModelError,
+    NotBuiltError,
+    TargetError,
+    reason,
+)
+
+__all__ = ["STDIO", "check_target", "display_name", "for_each", "of_folder", "read", "write"]
+
+STDIO = Path("-")
+
+_Act = Callable[[Path, Path, argparse.Namespace], None]
+
+
+def for_each(
+    options: argparse.Namespace, act: _Act, suffixes: frozenset[str], result_suffix: str
+) -> int:
+    """Acts on the input that the options name, or on each fitting file of a folder.
+
+    Args:
+        options: with `input`, `output` and `force`.
+        act: makes a result; called with source, target and options.
+        suffixes: suffixes of the files to take from a folder.
+        result_suffix: suffix of results that the options do not name.
+
+    Returns:
+        The exit code: 1 if a file of the folder failed.
+    """
+    source: Path = options.input
+    if source == STDIO or not source.is_dir():
+        target = _target(source, options.output, result_suffix)
+        _act_checked(act, source, target, options)
+        return 0
+    target = Path(options.output)
+    pairs = of_folder(source, suffixes, result_suffix)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise CodecError(f"{target}: expected a folder for the results, found a file") from None
+    except OSError as error:
+        raise CodecError(f"{target}: cannot create this folder: {reason(error)}") from error
+    failed = []
+    for name, result in pairs:
+        try:
+            _act_checked(act, source / name, target / result, options)
+        except (CodecError, OSError, MemoryError) as error:
+            if isinstance(error, ModelError | NotBuiltError | BrokenPipeError):
+                raise  # it would be the same for each file
+            print_error(text_of(error))
+            failed.append(name)
+    if failed:
+        print_error(f"{len(failed)} of {len(pairs)} failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _target(source: Path, output: str | None, result_suffix: str) -> Path:
+    """Where the result of one file goes."""
+    own_name = Path(display_name(source)).with_suffix(result_suffix).name
+    if output is None:
+        return STDIO if source == STDIO else source.with_name(own_name)
+    is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
+    return Path(output) / own_name if is_folder else Path(output)
+
+
+def _act_checked(act: _Act, source: Path, target: Path, options: argparse.Namespace) -> None:
+    check_target(target, options.force, source)
+    with naming(source):
+        act(source, target, options)
+
+
+def of_folder(
+    folder: Path, suffixes: frozenset[str], result_suffix: str = ""
+) -> list[tuple[str, str]]:
+    """The fitting files of a folder, without its subfolders, each with the name of its result."""
+    from cwic import batch
+    from cwic.folder import LocalFolder
+
+    pairs = batch.plan(LocalFolder(folder).own_files(), suffixes, result_suffix)
+    if not pairs:
+        raise batch.nothing_found(LocalFolder(folder), suffixes)
+    return pairs
+
+
+def check_target(target: Path, force: bool, source: Path) -> None:
+    """Refuses, before any work is done, a result that cannot be written or would destroy a file.
+
+    Raises:
+        CodecError: the target cannot be written, is the source, or exists and `force` is not given.
+    """
+    if target == STDIO:
+        if sys.stdout.isatty():
+            raise CodecError("stdout is a terminal, expected a file or a pipe; -o FILE names one")
+        return
+    if not target.parent.is_dir():
+        raise CodecError(
+            f"{target}: expected an existing folder, found none: mkdir -p {target.parent}?"
+        )
+    if target.is_dir():
+        raise CodecError(f"{target}: expected a file, found a folder")
+    if source.exists() and target.exists() and target.samefile(source):
+        raise CodecError(f"{target}: this is the input too, expected another output")
+    # Nothing is lost by writing to a device or a pipe.
+    if not force and (target.is_file() or target.is_symlink()):
+        raise CodecError(f"{target}: this file exists already; -f overwrites it")
+
+
+def picture_source(source: Path) -> Any:
+    """What `cwic.encode` reads the picture from; a pipe is read to its end."""
+    return _StandardInput(sys.stdin.buffer.read()) if source == STDIO else source
+
+
+class _StandardInput(io.BytesIO):
+    """The content of the standard input, with the name that messages use."""
+
+    name = "stdin"
+
+
+def read(source: Path) -> bytes:
+    """The content of a file or of the standard input."""
+    if source == STDIO:
+        return sys.stdin.buffer.read()
+    if source.is_dir():
+        raise CodecError(f"{source}: expected a file, found a folder")
+    return source.read_bytes()
+
+
+def write(data: bytes, target: Path) -> None:
+    """Writes a file in one step, or to the standard output."""
+    from cwic.atomic_file import write_file
+
+    if target != STDIO:
+        write_file(target, data)
+        return
+    rest = memoryview(data)
+    while rest:  # an unbuffered stream may take a part and return its length
+        rest = rest[sys.stdout.buffer.write(rest) :]
+    sys.stdout.buffer.flush()
+
+
+def display_name(path: Path, standard_stream: str = "stdin") -> str:
+    """The name of a file, or of a standard stream, in messages."""
+    return standard_stream if path == STDIO else str(path)
+
+
+@contextmanager
+def naming(source: Path) -> Iterator[None]:
+    """Puts the name of the file before errors and warnings that do not mention it themselves."""
+
+    def named(text: str) -> str:
+        name = "stdin" if source == STDIO else source.name
+        mentioned = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)
+        return text if mentioned else f"{display_name(source)}: {text}"
+
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_named(message: Warning | str, *where: Any, **more: Any) -> None:
+            show(named(str(message)), *where, **more)
+
+        warnings.showwarning = show_named
+        try:
+            yield
+        except (BitstreamError, ImageError, TargetError) as error:
+            if named(str(error)) == str(error):
+                raise
+            raise type(error)(named(str(error))) from error

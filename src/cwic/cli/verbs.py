@@ -1,0 +1,444 @@
+"""What each verb does: options to calls of the package, and what came of them to messages.
+
+Everything heavy is imported inside the verb that needs it, so that help and `info` are there at
+once.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cwic.cli import files, messages
+from cwic.cli.arguments import build_parser, input_path, location, request_of
+from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES
+from cwic.errors import NotBuiltError
+
+if TYPE_CHECKING:
+    from cwic.bitstream import Header
+
+__all__ = ["VERBS"]
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+# What each extra brings; looked for before any work is done.
+_EXTRAS = {
+    "train": ("torch",),
+    "evaluate": ("torch", "pytorch_msssim", "scipy", "ssimulacra2", "matplotlib"),
+    "completion": ("shtab",),
+}
+
+# At most so many failures of a batch are printed; its table has all of them.
+_PRINTED_FAILURES = 20
+
+
+# --- one file, or the files of one folder ---------------------------------------------------------
+
+
+def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
+    """A picture to a `.cwic` file."""
+    _one_blas_thread()
+    from cwic.codec import loaded
+
+    start_s = time.perf_counter()
+    picture = files.picture_source(source)
+    if options.max_pixels is not None:
+        from PIL import Image
+
+        Image.MAX_IMAGE_PIXELS = options.max_pixels
+    request = request_of(options)
+    data, header, reached_db = loaded(options.model).encode_request(picture, request)
+    files.write(data, target)
+    seconds = time.perf_counter() - start_s
+    reached = "" if reached_db is None else f", {reached_db:.2f} dB"
+    goal = f"{reached} (target {request.asked})" if request.asked else ""
+    _print_result(source, target, _size_and_rate(data, header, goal), options)
+    _print_details(source, header, seconds, options)
+
+
+def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
+    """A `.cwic` file to a picture."""
+    _one_blas_thread()
+    from cwic.image import encode_image
+
+    start_s = time.perf_counter()
+    data = files.read(source)
+    picture = _decoded(data, options, region=options.region, reduce=options.reduce)
+    file_format = options.to or (PICTURE_FORMATS[0] if target == files.STDIO else target.suffix)
+    files.write(encode_image(picture, file_format), target)
+    seconds = time.perf_counter() - start_s
+    _print_result(source, target, f"{picture.width}x{picture.height}", options)
+    _print_details(source, _header(data), seconds, options)
+
+
+def _decoded(data: bytes, options: argparse.Namespace, **part: Any) -> Any:
+    """The picture of a file, by the model that the options name or else a bundled one."""
+    import cwic
+    from cwic.codec import loaded_for
+
+    max_pixels = getattr(options, "max_pixels", None)
+    limits = None if max_pixels is None else cwic.Limits(max_pixels=max_pixels)
+    codec = loaded_for(data, options.model, limits=limits)
+    return codec.decode(data, limits=limits, **part)
+
+
+def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
+    """A picture or a `.cwic` file to a picture of where the bits go."""
+    from dataclasses import replace
+
+    from cwic.codec import loaded, loaded_for
+    from cwic.image import encode_image
+    from cwic.view import overlay
+
+    if source.suffix.lower() == CODEC_SUFFIX:
+        data = files.read(source)
+    else:
+        request = replace(request_of(options), keep_metadata=False)
+        picture = files.picture_source(source)
+        data = loaded(options.model).encode_request(picture, request).data
+    sheet = overlay(*loaded_for(data, options.model).inspect(data))
+    files.write(encode_image(sheet, "PNG" if target == files.STDIO else target.suffix), target)
+    _print_result(source, target, f"of {_size_and_rate(data, _header(data))}", options)
+
+
+def _compare(source: Path, target: Path, options: argparse.Namespace) -> None:
+    """A picture to a page that compares codecs."""
+    from cwic.codec import loaded
+    from cwic.evaluation.compare import compared, compared_page
+    from cwic.image import read_picture, to_pil
+
+    picture = to_pil(read_picture(files.picture_source(source), keep_metadata=False)).convert("RGB")
+    data, header, _ = loaded(options.model).encode_request(picture, request_of(options))
+    comparison = compared(files.display_name(source), picture, data, _decoded(data, options))
+    files.write(compared_page(comparison).encode(), target)
+    _print_result(source, target, f"at {_size_and_rate(data, header)}", options)
+
+
+def _one_blas_thread() -> None:
+    """Keeps numpy, which is loaded after this, from starting threads that would be in the way."""
+    from cwic.coding.blas_threads import one_from_the_start
+
+    one_from_the_start()
+
+
+def _print_result(source: Path, target: Path, facts: str, options: argparse.Namespace) -> None:
+    if not options.quiet:
+        names = f"{files.display_name(source)} -> {files.display_name(target, 'stdout')}"
+        messages.print_line(f"{names} {facts}", sys.stderr if target == files.STDIO else sys.stdout)
+
+
+def _print_details(
+    source: Path, header: "Header", seconds: float, options: argparse.Namespace
+) -> None:
+    if options.verbose:
+        model = f"model {_bundled_name(header) or header.identity.hex()}, q {header.q}"
+        made_by = "kept whole" if header.is_whole else model
+        messages.print_note(f"{files.display_name(source)}: {made_by}, {seconds:.2f} s")
+
+
+# --- facts of a file ------------------------------------------------------------------------------
+
+
+def _info(options: argparse.Namespace) -> int:
+    """The facts of a `.cwic` file, from its header alone."""
+    from cwic.bitstream import check_length
+    from cwic.image import Mode
+
+    source: Path = options.input
+    data = files.read(source)
+    with files.naming(source):
+        header = _header(data)
+        check_length(header, len(data))
+    sections: dict[str, int] = {}
+    for section in header.sections:
+        kind = section.kind.name.lower()
+        sections[kind] = sections.get(kind, 0) + section.length
+    mode = Mode(header.mode)
+    facts: dict[str, Any] = {
+        "file": files.display_name(source),
+        "bytes": len(data),
+        "bpp": round(8 * len(data) / header.pixels, 6),
+        "width": header.width,
+        "height": header.height,
+        "mode": mode.pil_name,
+        "grey": mode.is_grey,
+        "model": _bundled_name(header),
+        "kept_whole": header.is_whole,
+        "identity": header.identity.hex(),
+        "q": header.q,
+        "tile_px": header.tile_px,
+        "tiles": header.num_tiles,
+        "version": header.version,
+        "sections": sections,
+    }
+    print(json.dumps(facts, indent=2) if options.json else _fact_sheet(facts))
+    return 0
+
+
+def _fact_sheet(facts: dict[str, Any]) -> str:
+    """The same for a person to read."""
+    model = f"{facts['model'] or 'not known to this version'}, identity {facts['identity']}"
+    grey = ", all grey" if facts["grey"] and facts["mode"].startswith("RGB") else ""
+    sections = ", ".join(f"{kind} {length:,} B" for kind, length in facts["sections"].items())
+    tiles = "one" if facts["tile_px"] is None else f"{facts['tiles']} of {facts['tile_px']} px"
+    return (
+        f"file      {facts['file']}\n"
+        f"size      {facts['bytes']:,} B, {facts['bpp']:.3f} bpp\n"
+        f"picture   {facts['width']}x{facts['height']} {facts['mode']}{grey}\n"
+        f"model     {'none, kept whole' if facts['kept_whole'] else model}\n"
+        f"q         {facts['q']}, rate offset in 1/64\n"
+        f"sections  {sections}\n"
+        f"tiles     {tiles}\n"
+        f"format    version {facts['version']}"
+    )
+
+
+def _header(data: bytes) -> "Header":
+    """The header of a file of any size: to read it takes no memory."""
+    from cwic.bitstream import ANY_SIZE, read_header
+
+    return read_header(data, ANY_SIZE)
+
+
+def _size_and_rate(data: bytes, header: "Header", goal: str = "") -> str:
+    whole = ", kept whole" if header.is_whole else ""
+    return f"{len(data):,} B, {8 * len(data) / header.pixels:.3f} bpp{goal}{whole}"
+
+
+def _bundled_name(header: "Header") -> str | None:
+    from cwic.model_file import bundled_models
+
+    names = [model.name for model in bundled_models() if model.identity == header.identity]
+    return names[0] if names else None
+
+
+def _models(options: argparse.Namespace) -> int:
+    """The models that come with the package, listed or written for a browser."""
+    from cwic.model_file import bundled_models, find
+
+    if options.web:
+        from cwic.web_model import usable_models, write_web_models
+
+        paths = [find(name) for name in options.model] if options.model else usable_models()
+        for written in write_web_models(paths, options.web):
+            if not options.quiet:
+                messages.print_line(f"{written.path}, {written.size_bytes / 1e6:.1f} MB")
+        return 0
+    facts = [
+        {
+            "name": model.name,
+            "family": model.family,
+            "identity": model.identity.hex(),
+            "bytes": model.size_bytes,
+            "path": str(model.path),
+            "default": model.is_default,
+        }
+        for model in bundled_models()
+    ]
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    rows = [("name", "family", "identity", "size", "")]
+    for model in bundled_models():
+        size, default = f"{model.size_bytes / 1e6:.1f} MB", "default" if model.is_default else ""
+        rows.append((model.name, model.family, model.identity.hex(), size, default))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    return 0
+
+
+# --- many files -----------------------------------------------------------------------------------
+
+
+def _batch(options: argparse.Namespace) -> int:
+    """A tree of pictures to a tree of `.cwic` files, or back."""
+    # Neither times nor bytes shall depend on -j.
+    _one_blas_thread()
+    from cwic.batch import Decoding, Encoding, Workers, run
+
+    task: Encoding | Decoding = Decoding(options.to, options.model)
+    if options.to == CODEC_FORMAT:
+        task = Encoding(request_of(options), options.model)
+    summary = run(
+        options.input,
+        options.output,
+        task,
+        Workers(options.jobs, options.ray),
+        force=options.force,
+        show_progress=not options.quiet,
+    )
+    failed = summary.failed
+    for outcome in failed[:_PRINTED_FAILURES]:
+        messages.print_error(f"{outcome.source}: {outcome.error}")
+    if failed:
+        messages.print_error(
+            f"{len(failed)} of {len(summary.outcomes)} failed, listed in {summary.table}"
+        )
+    skipped = f", {summary.num_skipped} existed already (-f makes them again)"
+    whole = f", {summary.num_whole} kept whole" if summary.num_whole else ""
+    if not options.quiet:
+        messages.print_line(
+            f"{options.input} -> {options.output} {summary.num_done} done"
+            f"{skipped if summary.num_skipped else ''}{whole}, {len(failed)} failed, "
+            f"{summary.input_bytes:,} B -> {summary.output_bytes:,} B, {summary.seconds:.1f} s"
+        )
+    return 1 if failed else 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    """Measurements of codecs on pictures."""
+    paths: list[Path] = []
+    for source in options.inputs:
+        if source.is_dir():
+            paths += [source / name for name, _ in files.of_folder(source, PICTURE_SUFFIXES)]
+        else:
+            paths.append(source)
+    _one_blas_thread()
+    with _extra("evaluate"):
+        from cwic.evaluation.benchmark import evaluate
+
+        result = evaluate(
+            paths,
+            options.out,
+            codecs=options.codecs,
+            processes=options.jobs,
+            command=["cwic", *options.words],
+            show_progress=not options.quiet,
+        )
+    for failure in result.failures:
+        messages.print_error(str(failure))
+    if not options.quiet:
+        messages.print_line(
+            f"{options.out / 'report.html'}: {result.measured} points measured, "
+            f"{result.reused} from before, {len(result.failures)} failures"
+        )
+    return 1 if result.failures else 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    """A public set of pictures, downloaded."""
+    from cwic.evaluation.datasets import DATASETS, fetch
+
+    dataset = DATASETS[options.name]
+    folder = Path(options.output or options.name)
+    say: Callable[[str], None] = (lambda text: None) if options.quiet else messages.print_note
+    say(f"{options.name}: {dataset.about}; {dataset.licence}")
+    if not dataset.is_tried:
+        say(f"{options.name}: this project has not tried the address")
+    pictures = fetch(dataset, folder, say=say, show_progress=not options.quiet)
+    if not options.quiet:
+        messages.print_line(f"{folder} {len(pictures)} pictures")
+    return 0
+
+
+# --- the page, models of one's own, the shell -----------------------------------------------------
+
+
+def _serve(options: argparse.Namespace) -> int:
+    """The local page, until it is interrupted."""
+    from cwic.serve import serve
+
+    def announce(address: str) -> None:
+        if not options.quiet:
+            messages.print_line(f"{address} (Ctrl-C ends it)")
+            sys.stdout.flush()
+        if options.host not in _LOOPBACK:
+            messages.print_note(f"warning: whoever reaches {options.host} can use this page")
+
+    serve(
+        options.host,
+        options.port,
+        max_upload_bytes=options.max_upload,
+        model=options.model,
+        announce=announce,
+    )
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    """A training run, from its beginning or from where it was."""
+    with _extra("train"):
+        from cwic.training.trainer import train
+
+        train(
+            options.config,
+            data=options.data,
+            run_dir=options.out,
+            max_seconds=options.max_seconds,
+            device=options.device,
+            threads=options.threads,
+            init_from=options.init_from,
+            show_progress=not options.quiet,
+        )
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    """A checkpoint to a model file."""
+    target = Path(options.output)
+    files.check_target(target, options.force, options.checkpoint)
+    with _extra("train"):
+        from cwic.training.export import export_checkpoint
+
+        model = export_checkpoint(options.checkpoint, target)
+    facts = f"{model.size_bytes:,} B, {model.family}, identity {model.identity.hex()}"
+    _print_result(options.checkpoint, target, facts, options)
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    """A script for a shell."""
+    with _extra("completion"):
+        import shtab
+    parser = build_parser()
+    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for verb in verbs.choices.values():
+        for action in verb._actions:
+            if action.type in (Path, input_path, location) or action.dest in ("output", "model"):
+                action.complete = shtab.FILE
+    print(shtab.complete(parser, options.shell))
+    return 0
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Turns a missing module into an error that names the extra to install."""
+    from importlib.util import find_spec
+
+    hint = f"this needs the extra {name!r}, found no {{}}: pip install 'cwic[{name}]'"
+    for module in _EXTRAS[name]:
+        if find_spec(module) is None:
+            raise NotBuiltError(hint.format(module))
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "cwic":
+            raise
+        raise NotBuiltError(hint.format(error.name)) from error
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "encode": lambda options: files.for_each(options, _encode, PICTURE_SUFFIXES, CODEC_SUFFIX),
+    "decode": lambda options: files.for_each(
+        options, _decode, frozenset({CODEC_SUFFIX}), f".{options.to or PICTURE_FORMATS[0]}"
+    ),
+    "view": lambda options: files.for_each(
+        options, _view, PICTURE_SUFFIXES | {CODEC_SUFFIX}, ".map.png"
+    ),
+    "compare": lambda options: files.for_each(options, _compare, PICTURE_SUFFIXES, ".html"),
+    "info": _info,
+    "models": _models,
+    "batch": _batch,
+    "evaluate": _evaluate,
+    "data": _data,
+    "serve": _serve,
+    "train": _train,
+    "export": _export,
+    "completion": _completion,
+}

@@ -1,0 +1,59 @@
+"""Limits, defaults and choices that the command shows and other modules obey.
+
+Imports nothing, so that `cwic --help` is there at once and no number stands in two places.
+"""
+
+__all__ = [
+    "CODEC_FORMAT",
+    "CODEC_SUFFIX",
+    "DATASET_NAMES",
+    "DEFAULT_QUALITY",
+    "LOSSLESS",
+    "MAX_METADATA_BYTES",
+    "MAX_PIXELS",
+    "MAX_ROI_STRENGTH",
+    "MAX_UPLOAD_BYTES",
+    "PICTURE_FORMATS",
+    "PICTURE_SUFFIXES",
+    "PORT",
+    "REDUCTIONS",
+]
+
+# Width times height beyond which a picture or a file is refused. Pillow's own protection refuses a
+# picture of this size: it is twice its MAX_IMAGE_PIXELS.
+MAX_PIXELS = 2 * 89_478_485
+
+# Of one inflated ICC, EXIF or XMP block.
+MAX_METADATA_BYTES = 16 * 2**20
+
+# In 0..100; used where neither a quality nor another target is given.
+DEFAULT_QUALITY = 50.0
+
+# Choices of `lossless`, the default first.
+LOSSLESS = ("auto", "never", "always")
+
+# The largest strength of a region of interest; 1 is the default.
+MAX_ROI_STRENGTH = 4.0
+
+# Pixels on each side that become one when a picture is decoded smaller.
+REDUCTIONS = (1, 2, 4, 8)
+
+# The name of our own format, and the extension of its files.
+CODEC_FORMAT = "cwic"
+CODEC_SUFFIX = ".cwic"
+
+# Of the files in a folder, those with these suffixes are taken for pictures; lower case.
+PICTURE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff"
+    " .webp".split()
+)
+
+# Formats of decoded pictures, the default first; each is a file extension without its dot.
+PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")
+
+# Of the page of `cwic serve`.
+PORT = 7860
+MAX_UPLOAD_BYTES = 100 * 10**6
+
+# Picture sets that `cwic data fetch` knows; their addresses are in `evaluation.datasets`.
+DATASET_NAMES = ("kodak", "div2k-valid", "div2k-train", "clic")

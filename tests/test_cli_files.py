@@ -1,0 +1,236 @@
+"""The files of the command: names, folders, pipes, and what must not be overwritten."""
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run, expect_one_line
+from PIL import Image
+
+import cwic
+from cwic.cli.main import main
+from cwic.codec import Codec, Encoded
+from cwic.errors import CodecWarning
+from cwic.image import encode_image
+
+Piped = Callable[..., tuple[int, bytes]]
+
+
+class _PipeStandIn(io.BytesIO):
+    """A standard stream that carries bytes."""
+
+    @property
+    def buffer(self) -> "_PipeStandIn":
+        return self
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Piped:
+    """Runs the command between two pipes: exit code, and what came out."""
+
+    def run_words(data: bytes, *words: str) -> tuple[int, bytes]:
+        out = _PipeStandIn()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", _PipeStandIn(data))
+            patch.setattr(sys, "stdout", out)
+            code = main(list(words))
+        return code, out.getvalue()
+
+    return run_words
+
+
+def test_nothing_is_overwritten_without_force(run: Run, photo: Path, encoded: Path) -> None:
+    encoded.write_bytes(b"precious")
+    code, out, err = run("encode", photo)
+    assert (code, out) == (1, "")
+    assert err == f"error: {encoded}: this file exists already; -f overwrites it\n"
+    assert encoded.read_bytes() == b"precious"
+    assert run("encode", photo, "-f")[0] == 0
+    assert encoded.read_bytes() != b"precious"
+
+
+def test_the_input_is_never_overwritten_not_even_by_force(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "a.odd"
+    source.write_bytes(b"precious")
+    code, _, err = run("encode", source, "-o", source, "-f")
+    assert code == 1
+    assert "input" in err
+    assert source.read_bytes() == b"precious"
+
+
+def test_an_output_folder_takes_the_name_of_the_input(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    assert run("encode", photo, "-o", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out" / "photo.cwic").is_file()
+
+
+@pytest.mark.parametrize("output", ["nowhere/a.cwic", "nowhere/"])
+def test_a_missing_output_folder_is_named_before_any_work(
+    run: Run, photo: Path, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    monkeypatch.setattr(Codec, "encode_request", None)
+    code, _, err = run("encode", photo, "-o", output)
+    assert code == 1
+    assert "nowhere" in err
+
+
+def test_a_folder_in_gives_a_folder_out_and_failures_are_listed(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    photo.rename(pictures / "good.png")
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    (pictures / "notes.txt").write_text("not for encoding")
+    files, back = tmp_path / "new" / "files", tmp_path / "back"
+
+    code, out, err = run("encode", pictures, "-o", files)
+    assert code == 1
+    assert out.startswith(f"{pictures / 'good.png'} -> {files / 'good.cwic'} ")
+    assert "broken.jpg" in err
+    assert err.endswith("error: 1 of 2 failed: broken.jpg\n")
+    assert [path.name for path in files.iterdir()] == ["good.cwic"]
+
+    assert run("decode", files, "-o", back)[0] == 0
+    assert [path.name for path in back.iterdir()] == ["good.png"]
+    code, _, err = run("decode", files, "-o", back)
+    assert code == 1
+    assert "exists already" in err
+
+
+def test_files_of_a_folder_that_differ_in_their_extension_do_not_collide(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    with Image.open(photo) as picture:
+        for name in ("a.png", "a.bmp", "b.png"):
+            picture.save(pictures / name)
+    assert run("encode", pictures, "-o", tmp_path / "out")[0] == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a.bmp.cwic", "a.png.cwic", "b.cwic"]
+
+
+def test_an_empty_folder_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("encode", tmp_path / "empty", "-o", tmp_path / "out")
+    assert (code, err) == (
+        1,
+        f"error: {tmp_path / 'empty'}: expected at least a picture in this folder, found none\n",
+    )
+
+
+def test_standard_streams_carry_the_data_and_messages_stay_out_of_it(
+    piped: Piped, photo: Path
+) -> None:
+    code, data = piped(photo.read_bytes(), "encode", "-")
+    assert code == 0
+    assert cwic.read_header(data).width == 96
+    code, data = piped(data, "decode", "-", "-o", "-")
+    assert code == 0
+    with Image.open(io.BytesIO(data)) as picture:
+        assert (picture.size, picture.format) == ((96, 64), "PNG")
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpg", "webp", "avif", "tiff", "ppm", "bmp"])
+def test_a_picture_of_any_format_comes_from_a_pipe_and_goes_into_one(
+    file_format: str, photo: Path, piped: Piped
+) -> None:
+    with Image.open(photo) as picture:
+        data = encode_image(picture, file_format)
+    _, coded = piped(data, "encode", "-", "-q", "90", "--lossless", "never")
+    code, back = piped(coded, "decode", "-", "-o", "-", "--to", file_format)
+    assert code == 0
+    with Image.open(io.BytesIO(back)) as picture:
+        pillow_name = {"jpg": "JPEG"}.get(file_format, file_format.upper())
+        assert (picture.size, picture.format) == ((96, 64), pillow_name)
+        difference = np.asarray(picture.convert("RGB")).astype(int) - np.asarray(Image.open(photo))
+    assert np.abs(difference).mean() < 8
+
+
+def test_a_folder_of_files_becomes_pictures_of_the_format_that_is_named(
+    run: Run, encoded: Path, tmp_path: Path
+) -> None:
+    code, _, err = run("decode", tmp_path, "-o", tmp_path / "out", "--to", "webp")
+    assert (code, err) == (0, "")
+    with Image.open(tmp_path / "out" / "photo.webp") as picture:
+        assert picture.format == "WEBP"
+    code, _, err = run("decode", encoded, "-o", tmp_path / "x.png", "--to", "webp")
+    assert code == 2
+    assert "selects the format" in err
+
+
+def test_data_is_not_thrown_at_a_terminal(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, _, err = run("encode", photo, "-o", "-")
+    assert code == 1
+    assert "terminal" in err
+
+
+@pytest.mark.parametrize("verb", ["encode", "decode", "info"])
+@pytest.mark.parametrize("content", [None, b"", b"just text\n", b"\x00" * 100])
+def test_what_is_no_picture_and_no_file_of_ours_gives_one_line(
+    run: Run, tmp_path: Path, verb: str, content: bytes | None
+) -> None:
+    path = tmp_path / "odd.file"
+    if content is not None:
+        path.write_bytes(content)
+    expect_one_line(run(verb, path), "odd.file")
+    assert len(list(tmp_path.iterdir())) == (content is not None)
+
+
+def test_damage_anywhere_gives_one_line_and_no_picture(run: Run, encoded: Path) -> None:
+    data = encoded.read_bytes()
+    damaged = encoded.with_name("damaged.cwic")
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 16
+    for content in (data[:-1], data[: len(data) // 2], data[:9], bytes(flipped)):
+        damaged.write_bytes(content)
+        expect_one_line(run("decode", damaged), "damaged.cwic")
+        assert not damaged.with_suffix(".png").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_an_unwritable_folder_is_named(run: Run, photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    expect_one_line(run("encode", photo, "-o", folder), "locked")
+
+
+def test_the_file_is_named_before_a_warning_and_each_warning_is_one_line(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*_: object) -> Encoded:
+        warnings.warn("as near\nas it gets", CodecWarning, stacklevel=2)
+        warnings.warn("photo.png is odd", CodecWarning, stacklevel=2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Codec, "encode_request", encode)
+    code, out, err = run("encode", photo)
+    assert (code, out) == (130, "")
+    assert err == (
+        f"warning: {photo}: as near as it gets\nwarning: photo.png is odd\nerror: interrupted\n"
+    )
+
+
+def test_an_error_of_the_system_is_one_line(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*_: object) -> Encoded:
+        raise error
+
+    monkeypatch.setattr(Codec, "encode_request", encode)
+    error: BaseException = OSError(28, "No space left on device", "a.cwic")
+    assert run("encode", photo) == (1, "", "error: a.cwic: No space left on device\n")
+    error = MemoryError()
+    assert run("encode", photo) == (1, "", "error: not enough memory\n")
