@@ -19,7 +19,8 @@ help:
 demo: .venv/stamp
 	.venv/bin/python examples/demo.py
 
-test: .venv-dev/stamp
+# Where there is Node, the decoder for browsers is built and tested too.
+test: .venv-dev/stamp $(if $(shell command -v npm),web)
 	PATH="$(CURDIR)/.venv-dev/bin:$$PATH" scripts/check
 
 web: web/node_modules/.package-lock.json

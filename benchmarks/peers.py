@@ -116,7 +116,7 @@ def kmacs_per_pixel(model: model_file.ModelFile) -> float:
     total = 0
     for name in ("analysis", "synthesis"):
         graph = onnx.load_from_string(model.graphs[name]).graph
-        latents = side // (16 if model.family == "cwic" else 8)
+        latents = side // (16 if model.family == "flagship" else 8)
         for given in graph.input:
             for dimension in given.type.tensor_type.shape.dim:
                 if dimension.dim_param:

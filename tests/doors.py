@@ -31,7 +31,7 @@ from cwic.whole import pack_whole
 
 GOLDEN = Path(__file__).resolve().parent / "data" / "golden"
 # By the low half of an input's first byte; any other is the first.
-FIRST = {0: "cwic", 15: "cvpr2018"}
+FIRST = {0: "flagship", 15: "cvpr2018"}
 MODELS = {first: GOLDEN / f"{name}.cwicmodel" for first, name in FIRST.items()}
 # The same of files without a model.
 WHOLE = 13

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
 GOLDEN = Path(__file__).resolve().parent / "data" / "golden"
-MODEL = GOLDEN / "cwic.cwicmodel"
+MODEL = GOLDEN / "flagship.cwicmodel"
 
 # Encodes on two threads of ONNX Runtime, then says which sockets are open.
 USE = f"""
@@ -132,6 +132,6 @@ def test_a_pickle_of_a_model_that_has_changed_is_a_model_error(tmp_path: Path) -
     path = tmp_path / "mine.cwicmodel"
     path.write_bytes(MODEL.read_bytes())
     pickled = pickle.dumps(Codec.load(path))
-    path.write_bytes((GOLDEN / "cvpr2018steps.cwicmodel").read_bytes())
+    path.write_bytes((GOLDEN / "cvpr2018.cwicmodel").read_bytes())
     with pytest.raises(ModelError, match="expected model"):
         pickle.loads(pickled)

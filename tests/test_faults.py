@@ -20,7 +20,7 @@ from cwic import model_file
 from cwic.codec import Codec
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
-MODEL = str(GOLDEN / "cwic.cwicmodel")
+MODEL = str(GOLDEN / "flagship.cwicmodel")
 OLD = b"what was there before"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
@@ -100,7 +100,7 @@ def test_encode_keeps_the_old_file_when_the_disk_is_full(limit_bytes: int, tmp_p
 def test_decode_keeps_the_old_file_when_the_disk_is_full(suffix: str, tmp_path: Path) -> None:
     target = tmp_path / f"shown{suffix}"
     target.write_bytes(OLD)
-    words = ("decode", GOLDEN / "cwic-low.cwic", "-o", target, "-f", "--model", MODEL)
+    words = ("decode", GOLDEN / "flagship-low.cwic", "-o", target, "-f", "--model", MODEL)
     check_refused(limited(200, *words), target)
     assert limited(2**20, *words).returncode == 0
     with Image.open(target) as shown:
@@ -115,7 +115,7 @@ def test_a_read_only_folder_is_named_and_left_as_it_was(verb: str, tmp_path: Pat
     Image.fromarray(seeded_picture(1)).save(photo)
     words: list[object] = {
         "encode": ["encode", photo, "-o", folder / "photo.cwic"],
-        "decode": ["decode", GOLDEN / "cwic-low.cwic", "-o", folder / "photo.png"],
+        "decode": ["decode", GOLDEN / "flagship-low.cwic", "-o", folder / "photo.png"],
         "batch": ["batch", photo.parent, folder, "-j", 1],
     }[verb]
     with read_only(folder, "photo.cwic", "photo.png"):
@@ -184,7 +184,7 @@ def test_a_reader_that_leaves_in_the_middle_of_a_picture_ends_the_command_quietl
 def test_a_disk_that_is_full_for_standard_output_is_one_line(unbuffered: str) -> None:
     with open("/dev/full", "wb") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "cwic", "info", GOLDEN / "cwic-low.cwic"],
+            [sys.executable, "-m", "cwic", "info", GOLDEN / "flagship-low.cwic"],
             env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
             stdout=full,
             stderr=subprocess.PIPE,

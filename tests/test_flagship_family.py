@@ -1,4 +1,4 @@
-"""The `cwic` family at run time: exact tables, one traversal, and the seam to torch."""
+"""The `flagship` family at run time: exact tables, one traversal, and the seam to torch."""
 
 import copy
 import dataclasses
@@ -477,6 +477,15 @@ def test_a_model_whose_arrays_do_not_fit_is_refused(
     )
     with pytest.raises(ModelError, match=message):
         Codec(broken)
+
+
+def test_a_model_of_the_family_by_its_former_name_is_refused(tiny_flagship_path: Path) -> None:
+    """Whose files have identities that no model has any more."""
+    model = model_file.load(tiny_flagship_path)
+    assert model.family == "flagship"
+    former = dataclasses.replace(model, family="cwic")
+    with pytest.raises(ModelError, match="expected family cvpr2018 or flagship, found 'cwic'"):
+        Codec(former)
 
 
 def test_a_model_of_damaged_groups_is_refused(tiny_flagship_path: Path) -> None:

@@ -15,7 +15,7 @@ from cwic.codec import Codec
 from cwic.errors import BitstreamError, TargetError
 from cwic.families.flagship import family as flagship
 from cwic.families.flagship.coder import CodedLatents
-from cwic.families.flagship.family import Flagship, FlagshipAnalysis
+from cwic.families.flagship.family import Flagship, FlagshipAnalysis, FlagshipCoded
 from cwic.families.protocol import TileStream
 from cwic.families.tiling import REDUCTIONS, Rectangle, Tiling
 
@@ -153,6 +153,18 @@ def test_a_region_takes_no_more_tiles_than_it_meets(tiled: Codec) -> None:
     assert family.decode(stream, part).shape == (128, 100, 3)
     with pytest.raises(BitstreamError):
         family.decode(stream, tiling.picture)
+
+
+def test_what_a_size_was_estimated_of_is_not_coded_again_for_its_bytes(
+    tiled: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coded = tiled._family.analyze(large_picture(128, 300)).code(50)
+    assert isinstance(coded, FlagshipCoded)
+    size_bytes = coded.size_bytes()
+    monkeypatch.setattr(FlagshipCoded, "tile", None)
+    payloads = coded.payloads()
+    assert len(payloads) == 3
+    assert sum(map(len, payloads)) == pytest.approx(size_bytes, abs=12)
 
 
 def test_regions_keep_the_alpha_of_their_pixels(tiled: Codec) -> None:

@@ -124,9 +124,9 @@ def test_a_model_of_other_sizes_of_another_family_or_with_holes_is_refused(
     )
     with pytest.raises(TrainingError, match=r"expected weights of level_context\.out\.bias, found"):
         restored_weights(holes, tiny_network)
-    with pytest.raises(TrainingError, match="expected a model of family cwic, found cvpr2018"):
+    with pytest.raises(TrainingError, match="expected a model of family flagship, found cvpr2018"):
         restored_weights(tiny_model_path, tiny_flagship_network)
-    with pytest.raises(TrainingError, match="expected a model of family cvpr2018, found cwic"):
+    with pytest.raises(TrainingError, match="expected a model of family cvpr2018, found flagship"):
         restored_weights(tiny_flagship_path, tiny_network)
     network = copy.deepcopy(tiny_flagship_network)
     network.synthesis.edge = torch.nn.Conv2d(5, 48, 3)

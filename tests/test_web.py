@@ -21,7 +21,7 @@ from cwic.web_model import usable_models
 
 WEB = Path(__file__).parents[1] / "web"
 NODE = shutil.which("node")
-GOLDEN_MODEL = Path(__file__).parent / "data" / "golden" / "cwic.cwicmodel"
+GOLDEN_MODEL = Path(__file__).parent / "data" / "golden" / "flagship.cwicmodel"
 
 pytestmark = [
     pytest.mark.skipif(NODE is None, reason="node is not installed"),

@@ -15,7 +15,7 @@ from cwic.errors import CodecError, ModelError
 from cwic.web_model import write_web_models
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
-MODEL = GOLDEN / "cwic.cwicmodel"
+MODEL = GOLDEN / "flagship.cwicmodel"
 
 
 @pytest.fixture

@@ -27,11 +27,11 @@ from cwic.families.flagship import family as flagship
 from cwic.families.protocol import Allocation, Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
 from cwic.image import MAX_PIXELS, Picture, Source, read_picture, without_hidden_colours
-from cwic.picture_file import alpha_of, pack_picture, shown
+from cwic.picture_file import Inspected, alpha_of, pack_picture, shown
 from cwic.rate_control import Answer, Candidate, at_psnr, at_same_size, at_size
 from cwic.request import DEFAULT_QUALITY, Request
 from cwic.saliency import Detector, emphasis_of
-from cwic.whole import Inspected, WholeReader
+from cwic.whole import WholeReader
 
 __all__ = ["Codec", "Encoded", "loaded", "loaded_for"]
 
@@ -172,7 +172,6 @@ class Codec:
         """What the model makes of a request."""
         family = self._family
         analyzed = family.analyze(picture.pixels)
-        tiles = analyzed.tiling.tiles
         pack = partial(
             pack_picture,
             picture,
@@ -182,11 +181,11 @@ class Codec:
         )
 
         def code(q: int) -> Candidate:
-            return Candidate(analyzed.code(q, emphasis), pack, is_divided=len(tiles) > 1)
+            return Candidate(analyzed.code(q, emphasis), pack)
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:
-            overhead_bytes = len(pack(0, [b""] * len(tiles)))
+            overhead_bytes = len(pack(0, [b""] * len(analyzed.tiling.tiles)))
             return at_size(code, family, request, size_bytes, overhead_bytes)
         if request.psnr_db is not None:
             return at_psnr(code, family, request, request.psnr_db, picture)

@@ -5,6 +5,7 @@ reads them, bytes to `bitstream`.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,18 @@ from PIL import Image
 from cwic import bitstream
 from cwic.alpha_plane import unpack_alpha
 from cwic.bitstream import Bitstream
-from cwic.families.protocol import shrunk
+from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle
 from cwic.image import Metadata, Mode, Picture, to_pil
 
-__all__ = ["alpha_of", "pack_picture", "shown"]
+__all__ = ["Inspected", "alpha_of", "pack_picture", "shown"]
+
+
+class Inspected(NamedTuple):
+    """The picture of a file, and where its bits went."""
+
+    picture: Image.Image
+    allocation: Allocation
 
 
 def pack_picture(

@@ -63,13 +63,10 @@ class Answer(NamedTuple):
 class Candidate:
     """A picture coded at one q, and its file, which is made once and only if it is asked for."""
 
-    def __init__(
-        self, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes], *, is_divided: bool
-    ):
-        """`pack` makes a file of q and payloads; `is_divided`: the picture has several tiles."""
+    def __init__(self, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes]):
+        """`pack` makes a file of the header's q and the payloads."""
         self._coded: Coded | None = coded
         self._pack = pack
-        self._is_divided = is_divided
 
     @property
     def coded(self) -> Coded:
@@ -83,13 +80,9 @@ class Candidate:
         return self._pack(self.coded.q, self.coded.payloads())
 
     def shelve(self) -> None:
-        """Lets go of the coding and keeps the file: in one piece, it takes 30 bytes a pixel.
-
-        That of a divided picture takes none, and its file as long as coding it again.
-        """
-        if not self._is_divided and self._coded is not None:
-            _ = self.data
-            self._coded = None
+        """Lets go of the coding, which may take 30 bytes a pixel, and keeps the file."""
+        _ = self.data
+        self._coded = None
 
 
 def is_within_size(num_bytes: float, target_bytes: float, *, strict: bool) -> bool:

@@ -131,9 +131,9 @@ def coded(
         start_s = time.perf_counter()
         data = codec.encode_request(picture, controls.request(roi)).data
         seconds = time.perf_counter() - start_s
-    said = tuple(str(warning.message) for warning in caught)
+    notes = tuple(str(warning.message) for warning in caught)
     done = f"{Path(path).name} encoded in {seconds:.2f} s"
-    return _decoded(codec, data, done, picture.convert("RGB"), said)
+    return _decoded(codec, data, done, picture.convert("RGB"), notes)
 
 
 def opened(path: str | os.PathLike[str]) -> Coded:
@@ -151,7 +151,7 @@ def _decoded(
     data: bytes,
     done: str,
     original: Image.Image | None = None,
-    said: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
 ) -> Coded:
     start_s = time.perf_counter()
     decoded, allocation = codec.inspect(data)
@@ -167,7 +167,7 @@ def _decoded(
         overlay(decoded, allocation),
         f"{done}, decoded in {seconds:.2f} s{how}: {decoded.width}x{decoded.height}, "
         f"**{len(data):,} B, {bpp:.3f} bits per pixel**",
-        said,
+        notes,
     )
 
 
@@ -225,7 +225,7 @@ class _Inputs(NamedTuple):
 class _Outputs(NamedTuple):
     """What the page shows."""
 
-    said: Any
+    summary: Any
     shown: Any
     bits: Any
     download: Any
@@ -253,17 +253,17 @@ def page(models: Sequence[str]) -> Any:
             return [gr.update(visible=aim == name) for name in (_QUALITY, _BPP, _SIZE)]
 
         inputs.aim.change(show_amount, inputs.aim, [inputs.quality, inputs.bpp, inputs.size])
-        does: dict[str, Any] = {
+        event: dict[str, Any] = {
             "fn": _work,
             "inputs": list(inputs),
             "outputs": list(outputs),
             "show_progress_on": outputs.shown,
         }
-        inputs.dropped.upload(_canvas, inputs.dropped, inputs.editor).then(**does)
-        inputs.dropped.clear(**does)
-        again.click(**does)
+        inputs.dropped.upload(_canvas, inputs.dropped, inputs.editor).then(**event)
+        inputs.dropped.clear(**event)
+        again.click(**event)
         for slider in (inputs.quality, inputs.bpp, inputs.strength):
-            slider.release(**does)
+            slider.release(**event)
     return blocks
 
 
@@ -316,7 +316,7 @@ def _inputs(gr: Any, models: Sequence[str]) -> tuple[_Inputs, Any]:
 def _outputs(gr: Any) -> _Outputs:
     """The right column."""
     return _Outputs(
-        said=gr.Markdown(_BEGIN, elem_id="report"),
+        summary=gr.Markdown(_BEGIN, elem_id="report"),
         shown=gr.HTML(elem_id="shown"),
         download=gr.DownloadButton("download", visible=False, elem_id="download"),
         bits=gr.Image(
@@ -333,7 +333,7 @@ def _canvas(path: str | None) -> Any:
     """What was dropped, to be painted on."""
     if path is None or _is_file(path):
         return None
-    with _said():
+    with _errors_on_the_page():
         picture = to_pil(read_picture(path)).convert("RGB")
     picture.thumbnail((_CANVAS_PX, _CANVAS_PX))
     return {"background": picture, "layers": [], "composite": None}
@@ -349,7 +349,7 @@ def _work(*held: Any) -> Iterator[list[Any]]:
         return
     path, name = inputs.dropped, Path(inputs.dropped).name
     # Gradio copies what is given for a download before it asks for more.
-    with _said(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
+    with _errors_on_the_page(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
         if _is_file(path):
             found = opened(path)
             file = Path(folder, name).with_suffix(".png")
@@ -425,7 +425,7 @@ def _is_file(path: str) -> bool:
 
 
 @contextmanager
-def _said() -> Iterator[None]:
+def _errors_on_the_page() -> Iterator[None]:
     """Errors as the page says them."""
     try:
         yield

@@ -6,7 +6,6 @@ stand to `bitstream`, the streams themselves to libwebp, which comes with Pillow
 """
 
 import io
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +19,9 @@ from cwic.errors import BitstreamError, NotBuiltError, UnknownModelError
 from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle, Tiling, part_of
 from cwic.image import Mode, Picture
-from cwic.picture_file import alpha_of, pack_picture, shown
+from cwic.picture_file import Inspected, alpha_of, pack_picture, shown
 
-__all__ = ["Inspected", "WholeReader", "is_available", "pack_whole"]
+__all__ = ["WholeReader", "is_available", "pack_whole"]
 
 Samples = npt.NDArray[np.uint8]  # (H, W, 3) or (H, W, 4)
 
@@ -87,13 +86,6 @@ def pack_whole(picture: Picture, *, tile_px: int | None = None) -> bytes:
         return beside
     streams = [_stream(np.dstack([picture.pixels[part], picture.alpha[part]])) for part in parts]
     return min(beside, pack_picture(picture, 0, streams, tile_px=tile_px), key=len)
-
-
-class Inspected(NamedTuple):
-    """The picture of a file, and where its bits went."""
-
-    picture: Image.Image
-    allocation: Allocation
 
 
 class WholeReader:

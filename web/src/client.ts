@@ -18,15 +18,32 @@ export interface DecodeOptions {
 // `import.meta.url` is where the program was loaded from.
 let models = new URL("models/", import.meta.url).href;
 let workerUrl = new URL("cwic-worker.js", import.meta.url).href;
-let worker: Worker | undefined;
+let maxWorkers = 1;
 let lastId = 0;
-const waiting = new Map<number, (reply: Reply) => void>();
 
-/** Where things lie, if not beside this program: the folder of `cwic models --web`, the worker. */
-export function configure(places: { models?: string | URL; worker?: string | URL }): void {
+/** A worker, and who waits for its answers. */
+interface Pooled {
+  worker: Worker;
+  waiting: Map<number, (reply: Reply) => void>;
+}
+
+let pool: Pooled[] = [];
+
+export interface Settings {
+  /** The folder of `cwic models --web`, if it is not `models/` beside this program. */
+  models?: string | URL;
+  /** The worker's script, if it is not beside this program. */
+  worker?: string | URL;
+  /** Pictures that are decoded at the same time, 1 unless said; each needs a model in memory. */
+  workers?: number;
+}
+
+/** Before the first picture. */
+export function configure(settings: Settings): void {
   const base = document.baseURI;
-  if (places.models) models = new URL(String(places.models).replace(/\/?$/, "/"), base).href;
-  if (places.worker) workerUrl = new URL(places.worker, base).href;
+  if (settings.models) models = new URL(String(settings.models).replace(/\/?$/, "/"), base).href;
+  if (settings.worker) workerUrl = new URL(settings.worker, base).href;
+  if (settings.workers) maxWorkers = Math.max(1, Math.floor(settings.workers));
 }
 
 /** A file as pixels. Throws a CodecError, and nothing else, on whatever bytes. */
@@ -94,6 +111,7 @@ function ask(
 ): Promise<Reply> {
   const id = ++lastId;
   return new Promise((resolve, reject) => {
+    const { worker, waiting } = leastBusy();
     waiting.set(id, (reply) => {
       if (reply.preview) {
         onReply?.(reply);
@@ -103,7 +121,6 @@ function ask(
       if (reply.error) reject(errorOf(reply.error));
       else resolve(reply);
     });
-    worker ??= startWorker();
     // A copy, since the caller keeps the bytes.
     const bytes = data instanceof Uint8Array ? data.slice() : new Uint8Array(data.slice(0));
     const request: Request = { id, what, models, data: bytes, options };
@@ -111,15 +128,25 @@ function ask(
   });
 }
 
-function startWorker(): Worker {
-  const started = new Worker(workerUrl, { type: "module" });
-  started.onmessage = ({ data }: MessageEvent<Reply>) => waiting.get(data.id)?.(data);
-  started.onerror = (event) => {
+function leastBusy(): Pooled {
+  pool.sort((a, b) => a.waiting.size - b.waiting.size);
+  const [first] = pool;
+  if (first && (first.waiting.size === 0 || pool.length >= maxWorkers)) return first;
+  const started = startWorker();
+  pool.push(started);
+  return started;
+}
+
+function startWorker(): Pooled {
+  const worker = new Worker(workerUrl, { type: "module" });
+  const started: Pooled = { worker, waiting: new Map() };
+  worker.onmessage = ({ data }: MessageEvent<Reply>) => started.waiting.get(data.id)?.(data);
+  worker.onerror = (event) => {
     event.preventDefault();
-    started.terminate();
-    if (worker === started) worker = undefined;
+    worker.terminate();
+    pool = pool.filter((other) => other !== started);
     const message = `the decoder's worker failed: ${event.message ?? "it cannot be loaded"}`;
-    for (const [id, done] of waiting) done({ id, error: { name: "CodecError", message } });
+    for (const [id, done] of started.waiting) done({ id, error: { name: "CodecError", message } });
   };
   return started;
 }

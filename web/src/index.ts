@@ -2,7 +2,7 @@
 
 export * from "./errors.ts";
 export { configure, decode, decodeToMap, decodeToPng, decodeWithProfile, readInfo } from "./client.ts";
-export type { Decoded, DecodeOptions } from "./client.ts";
+export type { Decoded, DecodeOptions, PngOptions, Settings } from "./client.ts";
 export type { CellMap, Rectangle } from "./decoder.ts";
 export { CwicImage } from "./element.ts";
 

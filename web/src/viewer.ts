@@ -72,7 +72,7 @@ async function drawPicture(mine: number): Promise<void> {
   });
   if (mine !== turn) return;
   draw(pixels);
-  setFact("decoded in", `${((performance.now() - start) / 1000).toFixed(2)} s, what was fetched included`);
+  setFact("shown after", `${((performance.now() - start) / 1000).toFixed(2)} s`);
   const coded = info.header.identity !== NO_MODEL;
   save.disabled = false;
   showMap.disabled = !coded;

@@ -14,7 +14,7 @@ const dist = fileURLToPath(new URL("../dist/", import.meta.url));
 const names = await goldenNames();
 const whole = readdirSync(folder).filter((name) => /^whole-.*\.cwic$/.test(name)).map((name) => name.slice(0, -5));
 // The model's identity stands in every file that it wrote.
-const identity = readFileSync(folder + "cwic-low.cwic").subarray(7, 15).toString("hex");
+const identity = readFileSync(folder + "flagship-low.cwic").subarray(7, 15).toString("hex");
 const part = { file: modelFile, bytes: readFileSync(folder + modelFile).length, graphs: ["synthesis"] };
 const bundled = readFileSync(new URL("../../src/cwic/models/cwic-psnr.cwicmodel", import.meta.url));
 // What the manifest says first of all in a model file, which is long before its end.
@@ -22,7 +22,7 @@ const bundledIdentity = readManifest(bundled).identity;
 const pages = {
   "index.html": `<!doctype html><title>test</title>
     <script type="module">import * as cwic from "./cwic.js"; window.cwic = cwic;</script>`,
-  "plain.html": `<!doctype html><title>plain</title><img id="plain" src="cwic-low.cwic" alt="a picture">
+  "plain.html": `<!doctype html><title>plain</title><img id="plain" src="flagship-low.cwic" alt="a picture">
     <script type="module">
       import { usePlainImages } from "./cwic.js"; window.ready = usePlainImages();</script>`,
   "models/index.json": JSON.stringify({
@@ -38,7 +38,7 @@ const pages = {
   [`models/${modelFile}`]: readFileSync(folder + modelFile),
   "models/bundled.cwicmodel": bundled,
   "noise.cwic": noise(),
-  "damaged.cwic": readFileSync(folder + "cwic-low.cwic").subarray(0, 300),
+  "damaged.cwic": readFileSync(folder + "flagship-low.cwic").subarray(0, 300),
 };
 
 describe("in Chromium", { skip: missing }, () => {
@@ -69,21 +69,40 @@ describe("in Chromium", { skip: missing }, () => {
     });
   }
 
+  test("several workers give the same pictures, and one that cannot start an error", async () => {
+    const found = await page.evaluate(async (files) => {
+      const cwic = await import("./cwic.js?several");
+      cwic.configure({ workers: 3, models: "models/" });
+      const all = await Promise.all(files.map(async (file) => {
+        const data = await (await fetch(file)).arrayBuffer();
+        const expected = await window.cwic.decode(data);
+        const pixels = await cwic.decode(data);
+        return pixels.data.every((sample, i) => sample === expected.data[i]);
+      }));
+      const broken = await import("./cwic.js?broken");
+      broken.configure({ worker: "nothing.js" });
+      const error = await broken.decode(new Uint8Array(8)).catch((caught) => caught.name);
+      return { all, error };
+    }, names.map((name) => `${name}.cwic`));
+    assert.ok(found.all.length >= 7 && found.all.every(Boolean));
+    assert.equal(found.error, "CodecError");
+  });
+
   test("a PNG file is the picture with its transparency", async () => {
     const file = await page.evaluate(async () => {
-      const data = await (await fetch("cwic-alpha.cwic")).arrayBuffer();
+      const data = await (await fetch("flagship-alpha.cwic")).arrayBuffer();
       const png = await window.cwic.decodeToPng(data);
       return Array.from(new Uint8Array(await png.arrayBuffer()));
     });
     const found = decodePng(Uint8Array.from(file));
-    const expected = decodePng(await readGolden("cwic-alpha.png"));
+    const expected = decodePng(await readGolden("flagship-alpha.png"));
     assert.ok(difference(found.data, expected.data) <= 2);
   });
 
   test("damaged files end in errors of ours", async () => {
     const found = await page.evaluate(async () => {
       const cwic = window.cwic;
-      const data = new Uint8Array(await (await fetch("cwic-high.cwic")).arrayBuffer());
+      const data = new Uint8Array(await (await fetch("flagship-high.cwic")).arrayBuffer());
       const errors = [];
       for (let at = 0; at < data.length; at += 7) {
         const copy = data.slice();
@@ -128,7 +147,7 @@ describe("in Chromium", { skip: missing }, () => {
       const element = document.createElement("cwic-img");
       element.setAttribute("alt", "a picture");
       element.setAttribute("width", "65");
-      element.src = "cwic-low.cwic";
+      element.src = "flagship-low.cwic";
       const loaded = new Promise((resolve, reject) => {
         element.addEventListener("load", resolve);
         element.addEventListener("error", reject);
@@ -194,7 +213,7 @@ describe("in Chromium", { skip: missing }, () => {
 
   test("the viewer shows picture, facts and map, and saves a PNG file", async () => {
     const viewer = await browser.newPage();
-    await viewer.goto(`${site.url}viewer.html?src=cwic-region.cwic`);
+    await viewer.goto(`${site.url}viewer.html?src=flagship-region.cwic`);
     await viewer.waitForSelector("#save:enabled");
     assert.match(await viewer.textContent("#facts"), /130 x 90, RGB/);
     await viewer.click("#show-map");
@@ -203,9 +222,9 @@ describe("in Chromium", { skip: missing }, () => {
     await viewer.click("#save");
     const file = await (await download).path();
     const found = decodePng(readFileSync(file));
-    const expected = decodePng(await readGolden("cwic-region.png"));
+    const expected = decodePng(await readGolden("flagship-region.png"));
     assert.ok(difference(found.data, expected.data) <= 2);
-    await viewer.setInputFiles("#open", folder + "cwic-region.json");
+    await viewer.setInputFiles("#open", folder + "flagship-region.json");
     await viewer.waitForSelector("#message:not([hidden])");
     assert.equal(await viewer.textContent("#message"), "expected a .cwic file, found another");
     await viewer.close();

@@ -39,14 +39,14 @@ test(`${FILES} damaged files end in an error of ours, or checksums fit and a pic
 });
 
 test("a file cut anywhere is refused", async () => {
-  const data = golden[names.indexOf("cwic-alpha")];
+  const data = golden[names.indexOf("flagship-alpha")];
   for (let length = 0; length < data.length; length++) {
     assert.throws(() => cwic.readHeader(data.subarray(0, length)), cwic.BitstreamError);
   }
 });
 
 test("a payload with a byte more is refused", async () => {
-  const data = golden[names.indexOf("cwic-low")];
+  const data = golden[names.indexOf("flagship-low")];
   for (const byte of [0, 1, 255]) {
     const longer = withPayload(data, (payload) => Uint8Array.of(...payload, byte, byte, byte, byte, byte));
     await assert.rejects(cwic.decodePixels(longer, model), cwic.BitstreamError);
@@ -62,12 +62,12 @@ test("a picture of more pixels than the limit is refused before anything is made
 });
 
 test("a tile of more pixels than the family has is refused", () => {
-  const data = rewritten(golden[names.indexOf("cwic-low")], { width: 2049, height: 2049 });
+  const data = rewritten(golden[names.indexOf("flagship-low")], { width: 2049, height: 2049 });
   assert.throws(() => cwic.readCheckedHeader(data), /expected tiles of at most 4194304 pixels/);
 });
 
 test("numbers that are not in their shortest form are refused", () => {
-  const data = golden[names.indexOf("cwic-low")];
+  const data = golden[names.indexOf("flagship-low")];
   const longer = Uint8Array.of(...data.subarray(0, 16), 0x80 | data[16], 0, ...data.subarray(17));
   assert.throws(() => cwic.readHeader(longer), cwic.BitstreamError);
 });

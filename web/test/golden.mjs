@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { inflateSync } from "node:zlib";
 
 export const folder = fileURLToPath(new URL("../../tests/data/golden/", import.meta.url));
-export const modelFile = "cwic.cwicmodel";
+export const modelFile = "flagship.cwicmodel";
 
 export async function readGolden(name) {
   return new Uint8Array(await readFile(folder + name));
@@ -13,7 +13,7 @@ export async function readGolden(name) {
 
 /** Names without suffix. */
 export async function goldenNames() {
-  const names = (await readdir(folder)).filter((name) => /^cwic-.*\.cwic$/.test(name));
+  const names = (await readdir(folder)).filter((name) => /^flagship-.*\.cwic$/.test(name));
   return names.map((name) => name.slice(0, -5)).sort();
 }
 

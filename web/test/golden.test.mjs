@@ -30,7 +30,7 @@ for (const name of names) {
 }
 
 test("a region is that part of the picture", async () => {
-  const data = await readGolden("cwic-tiles.cwic");
+  const data = await readGolden("flagship-tiles.cwic");
   const whole = await cwic.decodePixels(data, model);
   const region = { left: 37, top: 20, width: 70, height: 55 };
   const part = await cwic.decodePixels(data, model, { region });
@@ -43,13 +43,13 @@ test("a region is that part of the picture", async () => {
 });
 
 test("a region outside the picture is refused", async () => {
-  const data = await readGolden("cwic-low.cwic");
+  const data = await readGolden("flagship-low.cwic");
   const region = { left: 100, top: 0, width: 31, height: 10 };
   await assert.rejects(cwic.decodePixels(data, model, { region }), /expected a region inside/);
 });
 
 test("bits of all cells are those of the payload", async () => {
-  const data = await readGolden("cwic-high.cwic");
+  const data = await readGolden("flagship-high.cwic");
   const map = cwic.decodeMap(data, model);
   const { tiles } = cwic.readHeader(data);
   const bits = map.bits.reduce((sum, value) => sum + value, 0);

@@ -25,7 +25,7 @@ from cwic.families.protocol import (
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
-FAMILY = "cwic"
+FAMILY = "flagship"
 
 # Larger pictures are coded in tiles of this side, whose latents are predicted from no other tile.
 MAX_UNDIVIDED_PIXELS = 2**22
@@ -114,7 +114,7 @@ class Flagship:
         def decoded(number: int) -> CodedLatents:
             return self._decode_tile(stream, number, num_groups=num_groups)
 
-        self.transforms.prepare(stream.tiling, view.graph)
+        self.transforms.prepare(stream.tiling, view)
         pixels = self.transforms.synthesize(decoded, stream.tiling, part, view)
         return pixels if is_preview else shrunk(pixels, reduce)
 
@@ -158,7 +158,7 @@ class Flagship:
             self._allocate(stream.tiling.tiles[number], coded, result)
             return coded
 
-        self.transforms.prepare(stream.tiling, FULL.graph)
+        self.transforms.prepare(stream.tiling, FULL)
         tiling = stream.tiling
         return self.transforms.synthesize(decoded, tiling, tiling.picture, FULL), result
 
@@ -181,7 +181,6 @@ class FlagshipAnalysis:
         self.importance = np.empty((cells.height, cells.width), np.float32)
         self._latents: dict[int, npt.NDArray[np.float32]] = {}
         keeps = height * width <= _MAX_KEPT_PIXELS
-        family.transforms.prepare(tiling, "hyper_analysis")
 
         def analyze(number: int) -> None:
             latents, importance = family.transforms.analyze(picture, tiling, number)
@@ -215,9 +214,14 @@ class FlagshipCoded:
         self.q = q
         self.level = level
         self._only_tile: tuple[BitCounter, CodedLatents] | None = None
+        self._payloads: dict[int, bytes] = {}
 
     def tile(self, number: int) -> tuple[BitCounter, CodedLatents]:
-        """What a tile costs, and its latents; kept only for a picture that is not divided."""
+        """What a tile costs, and its latents.
+
+        Kept only for a picture that is not divided; of several tiles the payloads are, which take
+        a twentieth of the time to make, so that none is coded again for its bytes.
+        """
         if self._only_tile is not None:
             return self._only_tile
         tile = self._of.tiling.tiles[number]
@@ -238,6 +242,8 @@ class FlagshipCoded:
         )
         if len(tiling.tiles) == 1:
             self._only_tile = counter, coded
+        else:
+            self._payloads[number] = counter.payload()
         return counter, coded
 
     def size_bytes(self) -> float:
@@ -248,9 +254,15 @@ class FlagshipCoded:
 
     def payloads(self) -> list[bytes]:
         """The tiles' bytes."""
-        return self._of.family.transforms.for_each(
-            self._of.tiling, lambda number: self.tile(number)[0].payload()
-        )
+
+        def payload(number: int) -> bytes:
+            if number not in self._payloads:
+                counter, _ = self.tile(number)
+                if number not in self._payloads:
+                    self._payloads[number] = counter.payload()
+            return self._payloads[number]
+
+        return self._of.family.transforms.for_each(self._of.tiling, payload)
 
     def pixels(self) -> Pixels:
         """What a decoder will show."""

@@ -63,9 +63,9 @@ class TileTransforms:
         """Whether the model can show a picture at 1/8 of its size."""
         return self._engine_of_one.has(PREVIEW.graph)
 
-    def prepare(self, tiling: Tiling, graph: str) -> None:
-        """Begin to load a graph that a picture is going to need, and go on meanwhile."""
-        self._engine(tiling).prepare(graph)
+    def prepare(self, tiling: Tiling, view: View) -> None:
+        """Begin to load the graph of a view, and go on meanwhile."""
+        self._engine(tiling).prepare(view.graph)
 
     def two_threads(self, tiling: Tiling) -> bool:
         """Whether coding one tile may take two threads: there is no other to work on."""
