@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from cwic.coding.exact_arithmetic import ACTIVATION_BITS
 from cwic.coding.symbol_tables import FREQUENCY_BITS
 from cwic.families.flagship.coder import ESCAPE, RATE_CLASS_WIDTH, RATE_CLASSES
-from cwic.families.flagship.latents import MAX_SYMBOL
+from cwic.families.flagship.latents import CONDITION_PLANES, MAX_SYMBOL
 from cwic.families.flagship.levels import LEVEL_CONTEXTS, LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL
 from cwic.families.flagship.step_network import (
     MAX_HYPER,
@@ -31,7 +31,7 @@ from cwic.families.flagship.step_network import (
     TABLE_GAIN,
     TABLES_PER_OCTAVE,
 )
-from cwic.training.flagship.transforms import CONDITION_CHANNELS, activate, conv
+from cwic.training.flagship.transforms import activate, conv
 from cwic.training.integer_layers import (
     IntegerConv2d,
     IntegerWeights,
@@ -169,7 +169,7 @@ class StepNetwork(nn.Module):
 class MeanNetwork(StepNetwork):
     """Means of latents, in latents' own units; `planes` are those of `condition`."""
 
-    plane_channels = CONDITION_CHANNELS
+    plane_channels = CONDITION_PLANES
 
     def layer(self, in_channels: int, out_channels: int, size: int) -> nn.Module:
         """In floating point."""

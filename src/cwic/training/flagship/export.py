@@ -12,10 +12,11 @@ from cwic import model_file
 from cwic.errors import TrainingError
 from cwic.families.flagship.family import FAMILY
 from cwic.families.flagship.grid import HYPER_LATENTS, LATENT_PX, Q_UNITS
+from cwic.families.flagship.latents import CONDITION_PLANES
 from cwic.families.protocol import RateRange
 from cwic.training.flagship.entropy import MeanNetwork, coding_tables, magnitude_table
 from cwic.training.flagship.network import FlagshipConfig, FlagshipNetwork
-from cwic.training.flagship.transforms import CONDITION_CHANNELS, EDGE_PX, normalized, to_bytes
+from cwic.training.flagship.transforms import EDGE_PX, normalized, to_bytes
 from cwic.training.onnx_graph import Input, onnx_graph
 
 
@@ -88,7 +89,7 @@ def build_model(
     latent_inputs = [
         example("decoded", latents),
         example("prior", config.mean_width),
-        example("condition", CONDITION_CHANNELS),
+        example("condition", CONDITION_PLANES),
     ]
     graphs = {
         "analysis": onnx_graph(
@@ -98,7 +99,7 @@ def build_model(
         ),
         "hyper_analysis": onnx_graph(
             network.hyper_analysis,
-            [example("latents", latents), example("condition", CONDITION_CHANNELS)],
+            [example("latents", latents), example("condition", CONDITION_PLANES)],
             ["hyper"],
         ),
         "synthesis": onnx_graph(
@@ -111,7 +112,7 @@ def build_model(
             [
                 example("group", config.groups[0]),
                 example("prior", config.mean_width),
-                example("condition", CONDITION_CHANNELS),
+                example("condition", CONDITION_PLANES),
             ],
             ["pixels"],
         ),

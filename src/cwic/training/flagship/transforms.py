@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# Channels of `condition`.
-CONDITION_CHANNELS = 5
+from cwic.families.flagship.latents import CONDITION_PLANES
 
 # The edges of both transforms work at 1 / EDGE_PX of the picture's size.
 EDGE_PX = 4
@@ -52,7 +51,7 @@ def condition(q: Tensor, level: Tensor) -> Tensor:
         level: (B, 1, h, w) integer levels of the importance map, same unit.
 
     Returns:
-        (B, CONDITION_CHANNELS, h, w), magnitudes of about 1.
+        (B, CONDITION_PLANES, h, w), magnitudes of about 1.
     """
     q = q[:, None, None, None].expand_as(level)
     total = (q + level) / 8
@@ -150,7 +149,7 @@ class Analysis(nn.Module):
         # Each window overlaps its neighbours by half.
         self.edge = conv(3, edge_channels, 2 * EDGE_PX, EDGE_PX)
         self.to_8 = conv(edge_channels, width_8, 4, 2)
-        self.from_q = conv(CONDITION_CHANNELS, width_8, 1) if sees_q else None
+        self.from_q = conv(CONDITION_PLANES, width_8, 1) if sees_q else None
         self.blocks_8 = _blocks(ResidualBlock, width_8, blocks_8)
         self.to_16 = conv(width_8, width_16, 3, 2)
         self.blocks_16 = _blocks(ResidualBlock, width_16, blocks_16)
@@ -194,7 +193,7 @@ class HyperAnalysis(nn.Module):
 
     def __init__(self, latent_channels: int, width: int, hyper_channels: int):
         super().__init__()
-        self.reduce = conv(latent_channels + CONDITION_CHANNELS, width, 1)
+        self.reduce = conv(latent_channels + CONDITION_PLANES, width, 1)
         self.to_32 = conv(width, width, 4, 2)
         self.to_64 = conv(width, hyper_channels, 4, 2)
 
@@ -209,7 +208,7 @@ class Preview(nn.Module):
 
     def __init__(self, group_channels: int, prior_channels: int, hidden: int = 96):
         super().__init__()
-        self.enter = conv(group_channels + prior_channels + CONDITION_CHANNELS, hidden, 1)
+        self.enter = conv(group_channels + prior_channels + CONDITION_PLANES, hidden, 1)
         self.last = conv(hidden, 3 * 2 * 2, 3)
 
     def forward(self, group: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
@@ -218,7 +217,7 @@ class Preview(nn.Module):
         Args:
             group: (B, channels of the first group, h, w) latents.
             prior: (B, prior_channels, h, w), as for :class:`Synthesis`.
-            planes: (B, CONDITION_CHANNELS, h, w), see :func:`condition`.
+            planes: (B, CONDITION_PLANES, h, w), see :func:`condition`.
 
         Returns:
             (B, 3, H / 8, W / 8), nominally in [-0.5, 0.5], not clipped.
@@ -261,7 +260,7 @@ class Synthesis(nn.Module):
         super().__init__()
         self.detail_channels = detail_channels
         width_8, width_16 = sizes.width_8, sizes.width_16
-        entering = latent_channels - detail_channels + prior_channels + CONDITION_CHANNELS
+        entering = latent_channels - detail_channels + prior_channels + CONDITION_PLANES
         self.enter = conv(entering, width_16, 1)
         self.enter_8 = conv(detail_channels, 4 * width_8, 1) if detail_channels else None
         self.blocks_16 = _blocks(ResidualBlock, width_16, sizes.blocks_16)
@@ -278,7 +277,7 @@ class Synthesis(nn.Module):
         Args:
             decoded: (B, M, h, w) latents, symbol times step plus mean.
             prior: (B, prior_channels, h, w) features of the hyper-latents.
-            planes: (B, CONDITION_CHANNELS, h, w), see :func:`condition`.
+            planes: (B, CONDITION_PLANES, h, w), see :func:`condition`.
 
         Returns:
             (B, 3, H, W), nominally in [-0.5, 0.5], not clipped.
