@@ -1,4 +1,4 @@
-"""What the chunks of a PNG file say of its samples comes with the picture, or a warning says not."""
+"""What the chunks of a PNG file say of its samples is kept, or a warning says what is lost."""
 
 import io
 import struct
@@ -168,9 +168,7 @@ def expected_of_gamma(exponent: float) -> np.ndarray:
     return 255 * encoded
 
 
-@pytest.mark.parametrize(
-    ("colour", "space"), [(RGB, b"RGB "), (GREY, b"GRAY"), (PALETTE, b"RGB ")]
-)
+@pytest.mark.parametrize(("colour", "space"), [(RGB, b"RGB "), (GREY, b"GRAY"), (PALETTE, b"RGB ")])
 @pytest.mark.parametrize("number", [100_000, 55_556, 35_000])
 def test_a_gamma_becomes_a_profile_of_its_curve(colour: int, space: bytes, number: int) -> None:
     if colour == PALETTE:
