@@ -104,3 +104,10 @@ def test_an_opaque_picture_with_transparency_is_coded_and_decoded_without_a_word
     decoded = cwic.decode(cwic.encode(file))
     assert decoded.mode == "RGBA"
     assert decoded.getchannel("A").getextrema() == (255, 255)
+
+
+def test_a_drawing_that_is_kept_whole_keeps_hidden_colours_where_that_is_cheap() -> None:
+    source = np.full((64, 64, 4), 255, np.uint8)
+    source[20:40, 20:40] = (200, 30, 30, 255)
+    source[:10] = (7, 8, 9, 0)
+    np.testing.assert_array_equal(np.asarray(cwic.decode(cwic.encode(source))), source)
