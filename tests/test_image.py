@@ -255,6 +255,87 @@ def test_a_colour_ppm_of_16_bits_is_read_with_a_warning() -> None:
         assert picture.pixels.tolist() == [[[255, 0, 128], [1, 2, 3]]]
 
 
+def tiff_of(
+    samples: NDArray[Any], depth_bits: int, photometric: int, order: str = "<"
+) -> io.BytesIO:
+    """A TIFF of one strip of grey, packed by hand: Pillow writes no other depths than 8 and 16."""
+    height, width = samples.shape
+    if depth_bits in (8, 16, 32):
+        kind = {8: "u1", 16: "u2", 32: "f4"}[depth_bits]
+        body = samples.astype(f"{order}{kind}").tobytes()
+    else:
+        bits = np.unpackbits(samples.astype(">u2").view(np.uint8).reshape(height, width, 2), axis=2)
+        body = np.packbits(bits[:, :, 16 - depth_bits :].reshape(height, -1), axis=1).tobytes()
+    entries = {
+        256: width, 257: height, 258: depth_bits, 259: 1, 262: photometric, 273: 8 + 2 + 120 + 4,
+        277: 1, 278: height, 279: len(body), 339: 3 if depth_bits == 32 else 1,
+    }  # fmt: skip
+    directory = struct.pack(f"{order}H", len(entries))
+    for tag, value in entries.items():
+        directory += struct.pack(f"{order}HHII", tag, 4, 1, value)
+    head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8)
+    return io.BytesIO(head + directory + bytes(4) + body)
+
+
+@pytest.mark.parametrize(
+    ("depth_bits", "photometric", "order", "is_deflated"),
+    [
+        (12, 1, "<", False),
+        (16, 0, "<", False),
+        (16, 0, "<", True),
+        (16, 1, "<", False),
+        (16, 1, ">", False),
+        (32, 0, "<", False),
+        (32, 0, ">", False),
+        (32, 1, "<", False),
+    ],
+)
+def test_a_tiff_of_any_depth_is_white_where_it_is_white(
+    depth_bits: int, photometric: int, order: str, is_deflated: bool
+) -> None:
+    top = 1 if depth_bits == 32 else (1 << depth_bits) - 1
+    shares = np.array([[0, 0.25, 0.5, 1]])
+    samples = shares * top if depth_bits == 32 else np.rint(shares * top)
+    file = tiff_of(samples, depth_bits, photometric, order)
+    if is_deflated:
+        with Image.open(file) as image:
+            file = file_of(image, "TIFF", compression="tiff_adobe_deflate", tiffinfo={262: 0})
+    depth = "float32" if depth_bits == 32 else str(depth_bits)
+    with pytest.warns(CodecWarning, match=f"8 bits per channel are coded, of {depth}$") as caught:
+        picture = read_picture(file)
+    assert len(caught) == 1
+    expected = np.rint(255 * (shares if photometric else 1 - shares))
+    assert np.abs(picture.pixels[:, :, 0] - expected).max() <= 1
+    assert picture.pixels[0, [0, 3], 0].tolist() == ([0, 255] if photometric else [255, 0])
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("depth_bits", [1, 2, 4, 8])
+def test_a_tiff_of_few_bits_is_white_where_it_is_white(depth_bits: int, photometric: int) -> None:
+    top = (1 << depth_bits) - 1
+    picture = read_picture(tiff_of(np.array([[0, top] * 8]), depth_bits, photometric))
+    assert picture.pixels[0, :2, 0].tolist() == ([0, 255] if photometric else [255, 0])
+
+
+@pytest.mark.parametrize(
+    ("depth_bits", "photometric", "order"),
+    [(10, 1, "<"), (14, 1, "<"), (12, 1, ">"), (12, 0, "<"), (16, 0, ">")],
+)
+def test_a_tiff_of_a_depth_that_pillow_cannot_read_is_refused_with_its_depth(
+    depth_bits: int, photometric: int, order: str
+) -> None:
+    file = tiff_of(np.zeros((4, 4), int), depth_bits, photometric, order)
+    with pytest.raises(ImageError, match=f"a TIFF of {depth_bits} bits a sample"):
+        read_picture(file)
+
+
+def test_signed_samples_are_taken_as_unsigned_with_a_warning() -> None:
+    image = Image.new("L", (3, 2), 200)
+    with pytest.warns(CodecWarning, match="samples are signed"):
+        picture = read_picture(file_of(image, "TIFF", tiffinfo={339: 2}))
+    assert picture.pixels[0, 0, 0] == 200
+
+
 def test_a_transparent_grey_of_16_bits_becomes_an_alpha_plane() -> None:
     image = Image.fromarray(np.array([[500, 501], [60_000, 500]], np.uint16))
     with pytest.warns(CodecWarning, match="8 bits per channel"):
@@ -493,6 +574,58 @@ def test_a_truncated_file_is_an_image_error(file_format: str) -> None:
     for length in (0, 1, 10, len(data) // 3, len(data) * 2 // 3):
         with pytest.raises(ImageError):
             read_picture(io.BytesIO(data[:length]))
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("TIFF", {}), ("BMP", {})],
+)
+def test_of_a_truncated_file_what_is_there_is_taken_where_that_is_asked_for(
+    file_format: str, options: dict[str, Any]
+) -> None:
+    image = Image.linear_gradient("L").convert("RGB")
+    data = file_of(image, file_format, **options).getvalue()
+    data = data[: len(data) * 3 // 4]
+    with pytest.raises(ImageError, match="truncated"):
+        read_picture(io.BytesIO(data))
+    with pytest.warns(CodecWarning, match="it is truncated") as caught:
+        picture = read_picture(io.BytesIO(data), truncated=True)
+    assert len(caught) == 1
+    assert (picture.width, picture.height) == image.size
+    seen = slice(0, 256) if options else slice(0, 100)
+    if file_format != "BMP":  # begins with its last row
+        assert np.abs(picture.pixels[seen].astype(int) - np.asarray(image)[seen]).max() <= 40
+
+
+def test_a_whole_file_is_read_without_a_word_where_a_truncated_one_would_be_taken() -> None:
+    image = noise_image("RGB")
+    picture = read_picture(file_of(image, "PNG"), truncated=True)
+    np.testing.assert_array_equal(picture.pixels, np.asarray(image))
+
+
+def test_a_file_without_a_picture_is_refused_even_where_a_truncated_one_would_be_taken() -> None:
+    data = file_of(noise_image("RGB"), "JPEG").getvalue()
+    for length in (0, 2, 20):
+        with pytest.raises(ImageError):
+            read_picture(io.BytesIO(data[:length]), truncated=True)
+
+
+def test_a_picture_that_was_read_is_given_back() -> None:
+    picture = read_picture(noise(0, 5, 5, 3))
+    assert read_picture(picture) is picture
+    described = Picture(picture.pixels, metadata=Metadata(xmp=b"<x/>"))
+    assert read_picture(described, keep_metadata=False).metadata == Metadata()
+    with pytest.raises(ImageError, match="expected at most 24"):
+        read_picture(picture, max_pixels=24)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("extension", ["jpg", "ppm", "bmp"])
+def test_an_opaque_picture_loses_its_transparency_without_a_word(mode: str, extension: str) -> None:
+    image = Image.new("RGB", (8, 8), (200, 200, 200)).convert(mode)
+    again = read_picture(io.BytesIO(encode_image(image, extension)))
+    assert not again.mode.has_alpha
+    assert np.abs(again.pixels.astype(int) - 200).max() <= 1
 
 
 @settings(max_examples=60)

@@ -261,6 +261,18 @@ def test_damage_is_an_error_of_the_system_at_the_point_where_it_is_met(saved: Pa
         image.load()
 
 
+def test_verify_finds_a_damaged_or_truncated_file_without_decoding_it(
+    saved: Path, no_decoding: None
+) -> None:
+    data = saved.read_bytes()
+    Image.open(io.BytesIO(data)).verify()
+    damaged = bytearray(data)
+    damaged[-10] ^= 1
+    for bad in (bytes(damaged), data[:-1], data[: len(data) // 2 + 200], data + b"more"):
+        with pytest.raises(OSError, match=r"checksum|truncated|after the end"):
+            Image.open(io.BytesIO(bad)).verify()
+
+
 def test_a_file_of_an_unknown_model_opens_and_does_not_load(
     photo: Image.Image, tiny_model_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the chunks of a PNG file say of its samples comes with the picture, or a warning does."""
+"""What the chunks of a PNG file say of its samples is kept, or a warning says what is lost."""
 
 import io
 import struct

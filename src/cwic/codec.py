@@ -152,16 +152,16 @@ class Codec:
         """
         max_pixels = request.max_pixels or MAX_PIXELS
         picture = read_picture(image, keep_metadata=request.keep_metadata, max_pixels=max_pixels)
-        if request.lossless != "always":
-            picture = without_hidden_colours(picture)
+        # Kept whole, a picture holds those too.
+        seen = picture if request.lossless == "always" else without_hidden_colours(picture)
         emphasis = emphasis_of(
-            picture.pixels,
+            seen.pixels,
             self._family.cell_px,
             roi=request.roi,
             roi_strength=request.roi_strength,
             saliency=request.saliency,
         )
-        answer = choose(picture, request, lambda: self._code(picture, request, emphasis))
+        answer = choose(picture, request, lambda: self._code(seen, request, emphasis))
         if request.strict and answer.is_out_of_reach:
             raise TargetError(answer.complaint)
         if answer.complaint:

@@ -43,7 +43,7 @@ def write_web_models(models: Sequence[Path], folder: Path) -> list[WrittenPart]:
     Models that the index named before stay in it. The index is written last.
 
     Args:
-        models: model files of the `cwic` family.
+        models: model files of the `flagship` family.
         folder: made if it is not there.
 
     Raises:

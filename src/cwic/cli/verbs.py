@@ -28,7 +28,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # What each extra brings; looked for before any work is done.
 _EXTRAS = {
     "train": ("torch",),
-    "evaluate": ("torch", "pytorch_msssim", "scipy", "ssimulacra2", "matplotlib"),
+    "evaluate": ("torch", "scipy", "ssimulacra2", "matplotlib"),
     "completion": ("shtab",),
 }
 

@@ -198,9 +198,7 @@ class _Run:
         return [Path(name).stem.lower() for name in self.averaged] == _KODAK
 
     def _environment(self) -> dict[str, object]:
-        packages = (
-            "cwic numpy pillow onnxruntime torch pytorch-msssim scipy ssimulacra2 matplotlib"
-        ).split()
+        packages = ("cwic numpy pillow onnxruntime torch scipy ssimulacra2 matplotlib").split()
         return {
             "command": shlex.join(self.command),
             "cwic": __version__,

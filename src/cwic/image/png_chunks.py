@@ -27,6 +27,7 @@ from cwic.image.profiles import (
     profile_of_rgb,
     srgb_curve,
 )
+from cwic.image.source_file import stream_of
 
 __all__ = ["PngFacts", "bounded", "facts_of", "low_bytes", "profile_of"]
 
@@ -86,7 +87,7 @@ def facts_of(image: Image.Image) -> PngFacts | None:
     """What the file of an image says; None if it is no PNG file, or no longer there."""
     if not isinstance(image, PngImagePlugin.PngImageFile):
         return None
-    with contextlib.suppress(OSError, ValueError, struct.error), _stream(image) as file:
+    with contextlib.suppress(OSError, ValueError, struct.error), stream_of(image) as file:
         if file is not None:
             return _facts(file)
     return None
@@ -98,7 +99,7 @@ def low_bytes(image: Image.Image) -> npt.NDArray[np.uint8] | None:
     Returns:
         (H, W, 3), or None if the file is no longer there.
     """
-    with contextlib.suppress(OSError, ValueError, SyntaxError), _stream(image) as file:
+    with contextlib.suppress(OSError, ValueError, SyntaxError), stream_of(image) as file:
         if file is not None:
             with Image.open(file, formats=["PNG"]) as again:
                 # As if the bytes of each sample stood the other way round.
@@ -209,27 +210,6 @@ def _profile_of_gamma(
     except ValueError:
         notes.append("its primary colours (cHRM) cannot be and are left out")
         return None if is_srgb else profile_of_rgb(SRGB_PRIMARIES, curve)
-
-
-@contextlib.contextmanager
-def _stream(image: Image.Image) -> Iterator[IO[bytes] | None]:
-    """The file of an image, at its beginning; where it stood comes back."""
-    for name in ("fp", "_fp"):
-        file = getattr(image, name, None)
-        if file is not None and hasattr(file, "read") and not getattr(file, "closed", False):
-            place = file.tell()
-            try:
-                file.seek(0)
-                yield file
-            finally:
-                file.seek(place)
-            return
-    path = getattr(image, "filename", None)
-    if not path:
-        yield None
-        return
-    with open(path, "rb") as opened:
-        yield opened
 
 
 def _chunks(file: IO[bytes]) -> Iterator[_Chunk]:

@@ -1,7 +1,7 @@
 """Files, Pillow images and arrays -> `Picture`.
 
 Owns what samples mean: bit depths, transparent colours, orientation, which metadata counts. What
-EXIF blocks, profiles and the chunks of PNG say is left to `exif`, `profiles` and `png_chunks`.
+EXIF blocks, profiles and other files say is left to `exif`, `profiles`, `png_chunks`, `avif_boxes`.
 
 Whatever Pillow raises on a bad file becomes an `ImageError` that names the file. What is lost on
 the way in (bits beyond eight, frames beyond the first, damaged metadata) is said in a
@@ -24,7 +24,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageEr
 
 from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
 from cwic.errors import CodecWarning, ImageError, reason
-from cwic.image import exif, png_chunks, profiles
+from cwic.image import avif_boxes, exif, png_chunks, profiles
 from cwic.image.picture import (
     Metadata,
     Mode,
@@ -262,6 +262,7 @@ def _from_pil(
         notes.append(f"only frame {image.tell() + 1} of {frames} is coded")
     is_deep_colour = _is_deep(image)
     png = png_chunks.facts_of(image)
+    avif = avif_boxes.facts_of(image)
     _load(image, notes, is_truncated_taken)
     info = {**image.info, **info}
     block, orientation = _exif_of(image, info, notes)
@@ -271,11 +272,18 @@ def _from_pil(
         channels = _TURNED[orientation](channels)
     if is_deep_colour and image.mode not in _DEEP_MODES:
         notes.append(f"{_EIGHT_BITS} 16")
+    if avif is not None and avif.depth_bits > 8:
+        notes.append(f"{_EIGHT_BITS} {avif.depth_bits}")
     if png is not None and png.cicp is not None and not png.cicp.is_full_range:
         channels = _full_range(channels, notes)
     height, width, num_channels = channels.shape
+    cicp = None if png is None else png.cicp
+    if avif is not None and not info.get("icc_profile"):
+        cicp = avif.cicp
+    if png is not None and png.has_profile and not info.get("icc_profile"):
+        notes.append("its damaged ICC profile is left out")
     metadata = Metadata(
-        _usable("ICC profile", _profile_of(image, png, info, num_channels < 3, notes), notes),
+        _usable("ICC profile", _profile_of(image, cicp, info, num_channels < 3, notes), notes),
         _usable("EXIF block", _exif_of_picture(block, info, width, height, notes), notes),
         _usable("XMP packet", _xmp_of(info), notes),
     )
@@ -486,7 +494,7 @@ def _from_channels(channels: Samples, metadata: Metadata) -> Picture:
 
 def _profile_of(
     image: Image.Image,
-    png: png_chunks.PngFacts | None,
+    cicp: profiles.Cicp | None,
     info: Mapping[Any, Any],
     is_grey: bool,
     notes: list[str],
@@ -494,12 +502,9 @@ def _profile_of(
     """The profile of the samples as they were read: of their kind, or None for sRGB."""
     if image.mode in ("CMYK", "LAB"):
         return None  # converted to sRGB
-    cicp = None if png is None else png.cicp
     if cicp is not None and cicp.matrix != 0:
         notes.append(f"its matrix coefficients {cicp.matrix} (cICP) cannot be and are left out")
         cicp = None
-    if png is not None and png.has_profile and not info.get("icc_profile"):
-        notes.append("its damaged ICC profile is left out")
     profile = png_chunks.profile_of(info, cicp, is_grey, notes)
     if not profile:
         return None
