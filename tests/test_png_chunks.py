@@ -2,11 +2,14 @@
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
 import cwic
@@ -269,6 +272,24 @@ def test_samples_of_narrow_range_are_stretched_and_alpha_is_not() -> None:
 )
 def test_what_cannot_be_is_left_out_with_a_warning(chunk: CHUNK, warning: str) -> None:
     assert read(png(GREYS, RGB, 8, chunk), warning).metadata.icc is None
+
+
+@given(
+    st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 100_000), min_size=8, max_size=8),
+    st.integers(0, 2**32 - 1) | st.integers(0, 200_000),
+    st.binary(min_size=4, max_size=4),
+    st.integers(0, 7),
+)
+def test_any_numbers_become_a_valid_profile_or_a_warning(
+    numbers: list[int], exponent: int, codes: bytes, which: int
+) -> None:
+    every = (chromaticities(tuple(numbers)), gamma(exponent), (b"cICP", codes))
+    chunks = [chunk for place, chunk in enumerate(every) if which >> place & 1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CodecWarning)
+        profile = read_picture(png(GREYS, RGB, 8, *chunks)).metadata.icc
+    if profile is not None:
+        assert ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space == "RGB "
 
 
 def test_an_image_made_of_a_file_keeps_what_its_samples_mean() -> None:

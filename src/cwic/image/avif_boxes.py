@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from PIL import AvifImagePlugin, Image
+from PIL import Image
 
 from cwic.image.profiles import Cicp
 from cwic.image.source_file import stream_of
@@ -34,7 +34,7 @@ class AvifFacts(NamedTuple):
 
 def facts_of(image: Image.Image) -> AvifFacts | None:
     """What the file of an image says; None if it is no AVIF file, or no longer there."""
-    if not isinstance(image, AvifImagePlugin.AvifImageFile):
+    if image.format != "AVIF":
         return None
     with stream_of(image) as file:
         data = b"" if file is None else file.read(_MAX_META_BYTES)

@@ -11,7 +11,6 @@ is a ValueError; damage further on is left as it is.
 import math
 import struct
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import NamedTuple
 
 __all__ = [
@@ -49,7 +48,7 @@ _CENTIMETRES_PER_INCH = 2.54
 # EXIF: "when the image resolution is unknown, 72 [dpi] is designated".
 _UNKNOWN_DPI = 72
 _MAX_DPI = 1e6
-_MAX_DENOMINATOR = 1000
+_DENOMINATOR = 1000
 
 
 def orientation_of(block: bytes) -> int | None:
@@ -290,11 +289,11 @@ def _thumbnails(patched: _Patched, start: int) -> Iterator[range]:
 
 def _is_resolution(across_dpi: float, down_dpi: float) -> bool:
     return all(
-        math.isfinite(dpi) and 1 / _MAX_DENOMINATOR <= dpi <= _MAX_DPI
-        for dpi in (across_dpi, down_dpi)
+        math.isfinite(dpi) and 1 / _DENOMINATOR <= dpi <= _MAX_DPI for dpi in (across_dpi, down_dpi)
     )
 
 
 def _rational(order: str, number: float) -> bytes:
-    fraction = Fraction(number).limit_denominator(_MAX_DENOMINATOR)
-    return struct.pack(f"{order}II", fraction.numerator, fraction.denominator)
+    above = round(number * _DENOMINATOR)
+    shared = math.gcd(above, _DENOMINATOR)
+    return struct.pack(f"{order}II", above // shared, _DENOMINATOR // shared)

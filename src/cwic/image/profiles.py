@@ -220,11 +220,11 @@ def _colorants(
     white, colours = xyz[:, 0], xyz[:, 1:]
     if abs(np.linalg.det(colours)) < 1e-6:
         raise ValueError(f"found {primaries}, expected three colours that are not on a line")
-    colorants = colours * np.linalg.solve(colours, white)
-    cones = _BRADFORD @ np.array(_D50) / (_BRADFORD @ white)
-    adaptation = np.linalg.solve(_BRADFORD, cones[:, None] * _BRADFORD)
-    colorants = adaptation @ colorants
-    if not np.isfinite(colorants).all() or np.abs(colorants).max() > 100:
+    with np.errstate(all="ignore"):
+        cones = _BRADFORD @ np.array(_D50) / (_BRADFORD @ white)
+        adaptation = np.linalg.solve(_BRADFORD, cones[:, None] * _BRADFORD)
+        colorants = adaptation @ (colours * np.linalg.solve(colours, white))
+    if not (np.abs(colorants) < 100).all() or not (np.abs(adaptation) < 100).all():
         raise ValueError(f"found {primaries}, expected colours that can be seen")
     return adaptation, colorants
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
 from cwic.errors import CodecWarning, ImageError, reason
@@ -220,6 +220,8 @@ def _from_opened(
 
 def _unknown_tiff(file: BinaryIO) -> str | None:
     """What is wrong with a TIFF file whose samples Pillow does not know."""
+    from PIL import TiffImagePlugin  # where nothing else has, it is not worth its time
+
     file.seek(0)
     try:
         header = file.read(8)
@@ -316,14 +318,14 @@ def _channels_of(
         if image.mode == "I":
             samples = _to_16_bits(samples)
         largest = 65535
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if image.format == "TIFF":
             samples, largest = _tiff_samples(image, samples)
         channels = _to_8_bits(samples, notes, largest)[:, :, None]
         transparent = key[0] if len(key) == 1 else info.get("transparency")  # at 16 bits
         if isinstance(transparent, int):
             channels = _with_alpha(channels, samples != transparent)
         return channels
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_signed(image):
+    if image.format == "TIFF" and _SIGNED in _tiff_tags(image).get(_SAMPLE_FORMAT, ()):
         notes.append("its samples are signed, and taken as unsigned")
     if key and png is not None and image.mode in ("1", "L", "RGB"):
         channels = np.asarray(image.convert("L") if image.mode == "1" else image)
@@ -354,21 +356,21 @@ def _is_key(
     return found
 
 
-def _tiff_samples(
-    image: TiffImagePlugin.TiffImageFile, samples: NDArray[Any]
-) -> tuple[NDArray[Any], int]:
+def _tiff_samples(image: Image.Image, samples: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """Samples of more than 8 bits as the tags of a TIFF mean them, and the largest that may be."""
-    depth_bits = int(image.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0])
+    depth_bits = int(_tiff_tags(image).get(_BITS_PER_SAMPLE, (16,))[0])
     is_float = samples.dtype.kind == "f"
     largest = 1 if is_float else (1 << min(depth_bits, 16)) - 1
     # Pillow inverts these up to 8 bits.
-    if image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+    if _tiff_tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         samples = largest - samples
     return samples, largest
 
 
-def _is_signed(image: TiffImagePlugin.TiffImageFile) -> bool:
-    return _SIGNED in image.tag_v2.get(_SAMPLE_FORMAT, ())
+def _tiff_tags(image: Image.Image) -> Mapping[int, Any]:
+    """Of a TIFF file that was opened."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    return tags
 
 
 def _full_range(channels: Samples, notes: list[str]) -> Samples:
