@@ -23,7 +23,7 @@ import type { Tile } from "./tile.ts";
 import { MAX_WHOLE_PIXELS, MAX_WHOLE_SIDE, decodeWholeTile } from "./whole.ts";
 import type { DecodeWebp } from "./whole.ts";
 
-export const FAMILY = "cwic";
+export const FAMILY = "flagship";
 
 /** RGBA of 8 bits, not premultiplied, row by row. */
 export interface Pixels {
@@ -45,7 +45,7 @@ export type Graphs = "fast" | "synthesis" | "preview";
 const WINDOW_BYTES = 128 * 2 ** 20;
 const MIN_WINDOW_CELLS = 8;
 
-/** A model of the `cwic` family, ready to decode. */
+/** A model of the `flagship` family, ready to decode. */
 export class Model {
   readonly identity: string;
   readonly name: string;
