@@ -1,10 +1,14 @@
+import contextlib
+import errno
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cwic.atomic_file import write_file
+from cwic.atomic_file import descriptor_at, write_file
 from cwic.errors import CodecError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permission bits and devices of POSIX")
@@ -146,3 +150,198 @@ def test_a_name_as_long_as_the_file_system_allows_can_be_written(tmp_path: Path)
     name = "n" * os.pathconf(tmp_path, "PC_NAME_MAX")
     write_file(tmp_path / name, b"data")
     assert os.listdir(tmp_path) == [name]
+
+
+# --- files that a rename would take apart ---------------------------------------------------------
+
+
+@posix
+def test_all_names_of_a_file_get_the_new_content(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"a longer old content")
+    os.link(target, tmp_path / "other")
+    write_file(target, b"new")
+    assert (tmp_path / "other").read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["file", "other"]
+
+
+@posix
+@pytest.mark.parametrize("data", [b"", b"new", bytes(100_000)])
+@pytest.mark.parametrize("error", [errno.EBUSY, errno.EPERM, errno.EXDEV])
+def test_a_file_that_cannot_be_renamed_over_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, data: bytes
+) -> None:
+    """As where the file is a mount of its own."""
+    target = tmp_path / "file"
+    target.write_bytes(b"old content")
+    before = target.stat().st_ino
+
+    def refuse(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    write_file(target, data)
+    assert target.read_bytes() == data
+    assert target.stat().st_ino == before
+    assert os.listdir(tmp_path) == ["file"]
+    with pytest.raises(CodecError, match=os.strerror(error)):
+        write_file(tmp_path / "new", data)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@posix
+def test_a_copy_of_the_old_content_lies_beside_the_file_until_all_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old content")
+    os.link(target, tmp_path / "other")
+    seen: list[list[bytes]] = []
+    original = os.ftruncate
+
+    def look(*args: int) -> None:
+        seen.append([path.read_bytes() for path in tmp_path.glob("cwic-*.old")])
+        original(*args)
+
+    monkeypatch.setattr(os, "ftruncate", look)
+    write_file(target, b"new")
+    assert seen == [[b"old content"]]
+    assert sorted(os.listdir(tmp_path)) == ["file", "other"]
+
+
+@posix
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_in_place_puts_the_old_content_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old content")
+    os.link(target, tmp_path / "other")
+    failures = iter([error])
+    original = os.ftruncate
+
+    def fail_once(*args: int) -> None:
+        for failure in failures:
+            raise failure
+        original(*args)
+
+    monkeypatch.setattr(os, "ftruncate", fail_once)
+    with pytest.raises((CodecError, KeyboardInterrupt)):
+        write_file(target, b"new content that is longer")
+    assert target.read_bytes() == b"old content"
+    assert sorted(os.listdir(tmp_path)) == ["file", "other"]
+
+
+@posix
+def test_where_the_old_content_cannot_be_put_back_the_error_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old content")
+    os.link(target, tmp_path / "other")
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "ftruncate", fail)
+    with pytest.raises(CodecError, match="Input/output error; its old content is in ") as caught:
+        write_file(target, b"new")
+    assert Path(str(caught.value).rpartition(" in ")[2]).read_bytes() == b"old content"
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[Path]:
+    """A folder, while this process has no rights beyond those of an ordinary user."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            if is_root:
+                os.seteuid(0)
+            os.chmod(name, 0o700)
+
+
+@posix
+def test_a_writable_file_in_a_folder_that_is_not_is_written_in_place() -> None:
+    with nobody() as folder:
+        closed = folder / "closed"
+        closed.mkdir()
+        target = closed / "file"
+        target.write_bytes(b"old content")
+        closed.chmod(0o500)
+        write_file(target, b"new")
+        assert target.read_bytes() == b"new"
+        assert os.listdir(closed) == ["file"]
+        with pytest.raises(CodecError, match="Permission denied"):
+            write_file(closed / "another", b"new")
+        target.chmod(0o400)
+        with pytest.raises(CodecError, match="Permission denied"):
+            write_file(target, b"newer")
+        closed.chmod(0o700)
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs two owners")
+@pytest.mark.parametrize("as_root", [True, False])
+def test_a_file_of_another_owner_stays_his(as_root: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(nobody())
+        target = folder / "file"
+        os.seteuid(0)
+        target.write_bytes(b"old content")
+        target.chmod(0o666)
+        os.chown(target, 1234, 5678)
+        if not as_root:
+            os.seteuid(65534)
+        write_file(target, b"new")
+        found = target.stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 5678, 0o666)
+        assert target.read_bytes() == b"new"
+        assert os.listdir(folder) == ["file"]
+
+
+# --- what is open already -------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("form", ["/dev/fd/{}", "/proc/self/fd/{}", "{}/link"])
+def test_an_open_file_is_written_to_where_it_stands(tmp_path: Path, form: str) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"HEAD")
+    with target.open("ab") as file:
+        (tmp_path / "link").symlink_to(f"/dev/fd/{file.fileno()}")
+        number = tmp_path if "link" in form else file.fileno()
+        if form.startswith("/proc") and not os.path.exists("/proc/self/fd"):
+            pytest.skip("no /proc here")
+        write_file(form.format(number), b"data")
+    assert target.read_bytes() == b"HEADdata"
+
+
+@posix
+def test_a_pipe_is_written_to_by_its_descriptor() -> None:
+    reader, writer = os.pipe()
+    write_file(f"/dev/fd/{writer}", b"data")
+    os.close(writer)
+    with open(reader, "rb") as file:
+        assert file.read() == b"data"
+    with pytest.raises(CodecError, match="Bad file descriptor"):
+        write_file(f"/dev/fd/{writer}", b"data")
+
+
+@posix
+def test_only_names_of_open_files_are_descriptors(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name in (
+        "/dev/null",
+        "/dev/fd",
+        "/proc/1/fd/1",
+        tmp_path / "circle",
+        tmp_path / "fd" / "1",
+    ):
+        assert descriptor_at(name) is None
+    assert descriptor_at("/dev/stdout") == 1
+    assert descriptor_at(f"/proc/{os.getpid()}/fd/7") == 7

@@ -1,11 +1,16 @@
 """The files of the command: names, folders, pipes, and what must not be overwritten."""
 
+import contextlib
 import io
 import os
+import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +18,7 @@ from conftest import Run, expect_one_line
 from PIL import Image
 
 import cwic
+from cwic.cli import files
 from cwic.cli.main import main
 from cwic.codec import Codec, Encoded
 from cwic.errors import CodecWarning
@@ -234,3 +240,145 @@ def test_an_error_of_the_system_is_one_line(
     assert run("encode", photo) == (1, "", "error: a.cwic: No space left on device\n")
     error = MemoryError()
     assert run("encode", photo) == (1, "", "error: not enough memory\n")
+
+
+# --- inputs that can be read once, outputs that are open ------------------------------------------
+
+posix = pytest.mark.skipif(os.name != "posix", reason="names of descriptors and pipes of POSIX")
+
+
+@contextmanager
+def pipe_of(data: bytes) -> Iterator[str]:
+    """The name that a shell gives to `<(command)`, whose output is `data`."""
+    reader, writer = os.pipe()
+    thread = threading.Thread(target=_fill, args=(writer, data))
+    thread.start()
+    try:
+        yield f"/dev/fd/{reader}"
+    finally:
+        os.close(reader)
+        thread.join()
+
+
+def _fill(writer: int, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), open(writer, "wb") as file:
+        file.write(data)
+
+
+@posix
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("encode", "--psnr", "35"),
+        ("encode", "--bpp", "1"),
+        ("view",),
+        ("compare", "-q", "20"),
+        ("decode",),
+        ("info",),
+        ("view", "of a file"),
+    ],
+)
+def test_every_verb_reads_from_a_pipe_and_reads_it_once(
+    run: Run, photo: Path, encoded: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    verb, *options = words
+    takes_file = verb in ("decode", "info") or "of a file" in options
+    options = [word for word in options if word != "of a file"]
+    suffix = {"encode": "cwic", "compare": "html"}.get(verb, "png")
+    source = encoded if takes_file else photo
+    output = [] if verb == "info" else ["-f", "-o", tmp_path / f"of_file.{suffix}"]
+    code, of_file, err = run(verb, source, *options, *output)
+    assert (code, err) == (0, "")
+    with pipe_of(source.read_bytes()) as name:
+        if output:
+            output = ["-f", "-o", tmp_path / f"of_pipe.{suffix}"]
+        code, of_pipe, err = run(verb, name, *options, *output)
+    assert (code, err) == (0, "")
+    if verb == "info":
+        assert of_pipe.splitlines()[1:] == of_file.splitlines()[1:]
+    elif verb != "compare":  # which holds the name of the picture
+        made = [(tmp_path / f"of_{kind}.{suffix}").read_bytes() for kind in ("file", "pipe")]
+        assert made[0] == made[1]
+
+
+@posix
+def test_a_named_pipe_is_read_once(run: Run, photo: Path, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    thread = threading.Thread(target=lambda: fifo.write_bytes(photo.read_bytes()))
+    thread.start()
+    assert run("encode", fifo, "--psnr", "35")[0] == 0
+    thread.join()
+    assert cwic.read_header((tmp_path / "fifo.cwic").read_bytes()).width == 96
+
+
+@posix
+def test_damage_in_a_pipe_is_named_by_the_pipe(run: Run, encoded: Path, tmp_path: Path) -> None:
+    for verb in ("encode", "decode", "info", "view"):
+        with pipe_of(b"no picture") as name:
+            output = [] if verb == "info" else ["-o", tmp_path / "out.png"]
+            if verb == "encode":
+                output = ["-o", tmp_path / "out.cwic"]
+            expect_one_line(run(verb, name, *output), name)
+
+
+@posix
+def test_inputs_that_can_be_read_once_are_copied_for_those_who_read_twice(
+    photo: Path, tmp_path: Path
+) -> None:
+    with pipe_of(b"content") as name:
+        with files.readable_again([photo, Path(name)]) as (same, copied):
+            assert same == photo
+            assert [copied.read_bytes(), copied.read_bytes()] == [b"content", b"content"]
+        assert not copied.exists()
+
+
+def _command(*words: str | Path, **streams: Any) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "cwic", *map(str, words)]
+    return subprocess.run(command, stderr=subprocess.PIPE, timeout=60, check=False, **streams)
+
+
+@posix
+def test_what_is_open_for_appending_is_appended_to(encoded: Path, tmp_path: Path) -> None:
+    target = tmp_path / "appended"
+    target.write_bytes(b"HEAD")
+    with target.open("ab") as out:
+        done = _command("decode", encoded, "-o", "/dev/stdout", stdout=out)
+    assert (done.returncode, done.stderr.count(b"-> stdout 96x64")) == (0, 1)
+    data = target.read_bytes()
+    assert data.startswith(b"HEAD\x89PNG")
+    with Image.open(io.BytesIO(data[4:])) as picture:
+        assert picture.size == (96, 64)
+
+
+@posix
+def test_a_pipe_of_the_shell_is_an_output_and_does_not_exist_already(
+    run: Run, encoded: Path, tmp_path: Path
+) -> None:
+    with (tmp_path / "out").open("w+b") as file:
+        code, out, err = run("decode", encoded, "-o", f"/dev/fd/{file.fileno()}")
+        assert (code, err) == (0, "")
+        assert out.endswith(f"-> /dev/fd/{file.fileno()} 96x64\n")
+        file.seek(0)
+        with Image.open(file) as picture:
+            assert (picture.size, picture.format) == ((96, 64), "PNG")
+    expect_one_line(run("decode", encoded, "-o", "/dev/fd/987"), "/dev/fd/987")
+
+
+@posix
+def test_the_input_is_not_overwritten_through_a_descriptor(run: Run, photo: Path) -> None:
+    before = photo.read_bytes()
+    with photo.open("ab") as file:
+        expect_one_line(run("encode", photo, "-f", "-o", f"/dev/fd/{file.fileno()}"), "input")
+        done = _command("encode", photo, "-o", "-", stdout=file)
+    assert done.returncode == 1
+    assert b"input" in done.stderr
+    assert photo.read_bytes() == before
+
+
+@posix
+def test_an_input_that_is_a_descriptor_has_no_place_beside_it(piped: Piped, photo: Path) -> None:
+    with pipe_of(photo.read_bytes()) as name:
+        code, data = piped(b"", "encode", name)
+    assert code == 0
+    assert cwic.read_header(data).width == 96

@@ -7,14 +7,17 @@ import argparse
 import io
 import os
 import re
+import stat
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cwic.cli.messages import print_error, text_of
+from cwic.defaults import CODEC_SUFFIX
 from cwic.errors import (
     BitstreamError,
     CodecError,
@@ -25,7 +28,19 @@ from cwic.errors import (
     reason,
 )
 
-__all__ = ["STDIO", "check_target", "display_name", "for_each", "of_folder", "read", "write"]
+__all__ = [
+    "STDIO",
+    "check_target",
+    "coded_content",
+    "display_name",
+    "for_each",
+    "of_folder",
+    "picture_format",
+    "picture_source",
+    "read",
+    "readable_again",
+    "write",
+]
 
 STDIO = Path("-")
 
@@ -74,12 +89,27 @@ def for_each(
 
 
 def _target(source: Path, output: str | None, result_suffix: str) -> Path:
-    """Where the result of one file goes."""
+    """Where the result of one file goes; `STDIO` also by the names that the system has for it."""
+    from cwic.atomic_file import descriptor_at
+
+    if source != STDIO and output is None and descriptor_at(source) is not None:
+        return STDIO  # there is no place beside it
+    if output is not None and _is_standard_output(output):
+        return STDIO
     own_name = Path(display_name(source)).with_suffix(result_suffix).name
     if output is None:
         return STDIO if source == STDIO else source.with_name(own_name)
     is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
     return Path(output) / own_name if is_folder else Path(output)
+
+
+def _is_standard_output(output: str) -> bool:
+    from cwic.atomic_file import descriptor_at
+
+    try:
+        return descriptor_at(output) == sys.stdout.fileno()
+    except (OSError, ValueError):  # a stream of Python without a descriptor
+        return False
 
 
 def _act_checked(act: _Act, source: Path, target: Path, options: argparse.Namespace) -> None:
@@ -107,9 +137,13 @@ def check_target(target: Path, force: bool, source: Path) -> None:
     Raises:
         CodecError: the target cannot be written, is the source, or exists and `force` is not given.
     """
+    from cwic.atomic_file import descriptor_at
+
     if target == STDIO:
         if sys.stdout.isatty():
             raise CodecError("stdout is a terminal, expected a file or a pipe; -o FILE names one")
+        if _is_same_file(source, target):
+            raise CodecError(f"{source}: stdout goes into the input, expected another output")
         return
     if not target.parent.is_dir():
         raise CodecError(
@@ -117,22 +151,78 @@ def check_target(target: Path, force: bool, source: Path) -> None:
         )
     if target.is_dir():
         raise CodecError(f"{target}: expected a file, found a folder")
-    if source.exists() and target.exists() and target.samefile(source):
+    if _is_same_file(source, target):
         raise CodecError(f"{target}: this is the input too, expected another output")
+    if descriptor_at(target) is not None:
+        # Opened by somebody who wants it written to.
+        if not target.exists():
+            raise CodecError(f"{target}: expected an open file, found none")
+        return
     # Nothing is lost by writing to a device or a pipe.
-    if not force and (target.is_file() or target.is_symlink()):
+    if not force and (target.is_file() or (target.is_symlink() and not target.exists())):
         raise CodecError(f"{target}: this file exists already; -f overwrites it")
 
 
+def _is_same_file(source: Path, target: Path) -> bool:
+    """Whether to write to the target would destroy the source: both are the same regular file."""
+    try:
+        read = os.fstat(sys.stdin.fileno()) if source == STDIO else source.stat()
+        written = os.fstat(sys.stdout.fileno()) if target == STDIO else target.stat()
+    except (OSError, ValueError):  # there is none, or a stream of Python without a descriptor
+        return False
+    return stat.S_ISREG(read.st_mode) and os.path.samestat(read, written)
+
+
+def picture_format(target: Path, otherwise: str) -> str:
+    """The extension of the picture to write; `otherwise` for a pipe without an extension."""
+    if target == STDIO:
+        return otherwise
+    is_stream = not target.suffix and target.exists() and not target.is_file()
+    from cwic.atomic_file import descriptor_at
+
+    return otherwise if is_stream or descriptor_at(target) is not None else target.suffix
+
+
 def picture_source(source: Path) -> Any:
-    """What `cwic.encode` reads the picture from; a pipe is read to its end."""
-    return _StandardInput(sys.stdin.buffer.read()) if source == STDIO else source
+    """What `cwic.encode` reads the picture from; a pipe, which can be read once, by its content."""
+    return _NamedContent(read(source), display_name(source)) if is_stream(source) else source
 
 
-class _StandardInput(io.BytesIO):
-    """The content of the standard input, with the name that messages use."""
+def is_stream(source: Path) -> bool:
+    """Whether an input can be read only once: the standard input, a pipe, a device."""
+    return source == STDIO or (source.exists() and not source.is_file() and not source.is_dir())
 
-    name = "stdin"
+
+def coded_content(picture: Any) -> bytes | None:
+    """The `.cwic` file that `picture_source` found; None if it is to be read as a picture."""
+    from cwic.bitstream import MAGIC
+
+    if isinstance(picture, _NamedContent):
+        content = picture.getvalue()
+        return content if content.startswith(MAGIC) else None
+    return read(picture) if picture.suffix.lower() == CODEC_SUFFIX else None
+
+
+@contextmanager
+def readable_again(sources: Sequence[Path]) -> Iterator[list[Path]]:
+    """The inputs, with a temporary copy of each that can be read only once."""
+    with tempfile.TemporaryDirectory(prefix="cwic-") as folder:
+        paths = []
+        for source in sources:
+            path = source
+            if is_stream(source):
+                path = Path(folder, Path(display_name(source)).name)
+                path.write_bytes(read(source))
+            paths.append(path)
+        yield paths
+
+
+class _NamedContent(io.BytesIO):
+    """The content of a pipe, with the name that messages use."""
+
+    def __init__(self, content: bytes, name: str):
+        super().__init__(content)
+        self.name = name
 
 
 def read(source: Path) -> bytes:

@@ -68,7 +68,7 @@ def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     data = files.read(source)
     picture = _decoded(data, options, region=options.region, reduce=options.reduce)
-    file_format = options.to or (PICTURE_FORMATS[0] if target == files.STDIO else target.suffix)
+    file_format = options.to or files.picture_format(target, PICTURE_FORMATS[0])
     files.write(encode_image(picture, file_format), target)
     seconds = time.perf_counter() - start_s
     _print_result(source, target, f"{picture.width}x{picture.height}", options)
@@ -94,14 +94,13 @@ def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
     from cwic.image import encode_image
     from cwic.view import overlay
 
-    if source.suffix.lower() == CODEC_SUFFIX:
-        data = files.read(source)
-    else:
+    picture = files.picture_source(source)
+    data = files.coded_content(picture)
+    if data is None:
         request = replace(request_of(options), keep_metadata=False)
-        picture = files.picture_source(source)
         data = loaded(options.model).encode_request(picture, request).data
     sheet = overlay(*loaded_for(data, options.model).inspect(data))
-    files.write(encode_image(sheet, "PNG" if target == files.STDIO else target.suffix), target)
+    files.write(encode_image(sheet, files.picture_format(target, "png")), target)
     _print_result(source, target, f"of {_size_and_rate(data, _header(data))}", options)
 
 
@@ -300,7 +299,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         else:
             paths.append(source)
     _one_blas_thread()
-    with _extra("evaluate"):
+    with _extra("evaluate"), files.readable_again(paths) as paths:
         from cwic.evaluation.benchmark import evaluate
 
         result = evaluate(
