@@ -493,3 +493,43 @@ def test_a_reader_that_went_away_is_no_reason_for_a_traceback(
 @pytest.mark.skipif(sys.platform != "linux", reason="names of other systems are text")
 def test_a_file_name_that_is_no_text_can_be_named(run: Run, tmp_path: Path) -> None:
     expect_one_line(run("info", tmp_path / os.fsdecode(b"\xff.cwic")), "\\udcff.cwic")
+
+
+def test_of_a_truncated_picture_every_verb_that_encodes_takes_what_is_there_if_asked(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cut = folder / "cut.jpg"
+    with Image.open(photo) as picture:
+        picture.save(cut)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    for verb, result in (("encode", "a.cwic"), ("view", "a.png"), ("compare", "a.html")):
+        target = tmp_path / result
+        code, _, err = run(verb, cut, "-o", target)
+        assert (code, target.exists()) == (1, False)
+        assert "--truncated" in err
+        code, _, err = run(verb, cut, "-o", target, "--truncated")
+        assert (code, target.exists()) == (0, True)
+        assert err == f"warning: {cut}: it is truncated: what is missing is grey or black\n"
+    for words, expected in (((), 1), (("--truncated",), 0)):
+        assert run("batch", folder, tmp_path / "out", "-j", "1", "-f", *words)[0] == expected
+    assert (tmp_path / "out" / "cut.cwic").exists()
+
+
+def test_a_page_of_a_comparison_is_titled_with_the_name_of_the_file_alone(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    code, _, err = run("compare", photo)
+    assert (code, err) == (0, "")
+    page = photo.with_suffix(".html").read_text()
+    assert "<title>photo.png</title>" in page
+    assert str(tmp_path) not in page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
+def test_a_file_whose_name_is_no_text_is_compared(run: Run, photo: Path) -> None:
+    odd = photo.rename(os.fsdecode(os.fsencode(photo.parent) + b"/caf\xe9.png"))
+    code, _, err = run("compare", odd)
+    assert (code, err) == (0, "")
+    assert "<title>caf\ufffd.png</title>" in odd.with_suffix(".html").read_text()

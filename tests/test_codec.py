@@ -4,6 +4,7 @@ import io
 import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -390,3 +391,53 @@ def test_a_model_of_another_family_or_with_a_damaged_manifest_is_refused(
 def test_a_model_that_is_not_there_is_named() -> None:
     with pytest.raises(ModelError, match=r"no-such-model.*bundled"):
         Codec.load("no-such-model")
+
+
+def test_a_file_is_decoded_by_its_path_as_by_its_bytes(
+    tiny_flagship_codec: Codec, tmp_path: Path
+) -> None:
+    whole = np.zeros((20, 30, 3), np.uint8)
+    for name, data in (
+        ("coded", tiny_flagship_codec.encode(seeded_picture(3), lossless="never")),
+        ("whole", tiny_flagship_codec.encode(whole, lossless="always")),
+    ):
+        path = tmp_path / f"{name}.cwic"
+        path.write_bytes(data)
+        expected = np.asarray(tiny_flagship_codec.decode(data))
+        for source in (path, str(path), bytearray(data), memoryview(data)):
+            found = tiny_flagship_codec.decode(source)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(np.asarray(found), expected)
+    assert cwic.decode(path).size == cwic.decode(str(path), reduce=1).size == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.cwic", "no such file: missing.cwic"),
+        (Path("missing.cwic"), "no such file: missing.cwic"),
+        (".", "cannot read .: "),
+        ("a\0b", "cannot read a"),
+        (5, "found int, expected the bytes of a .cwic file or its path"),
+        (None, "found NoneType, expected the bytes"),
+    ],
+)
+def test_what_is_neither_a_path_nor_bytes_is_not_decoded(
+    source: object, message: str, tiny_codec: Codec
+) -> None:
+    for decode in (cwic.decode, tiny_codec.decode):
+        with pytest.raises(ImageError, match=message):
+            decode(source)  # type: ignore[operator]
+
+
+def test_a_truncated_picture_is_taken_only_where_that_is_asked_for(
+    tiny_codec: Codec, tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(seeded_picture(1)).save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ImageError, match=r"truncated.*--truncated"):
+        tiny_codec.encode(path)
+    for encode in (cwic.encode, tiny_codec.encode):
+        with pytest.warns(CodecWarning, match="truncated"):
+            data = encode(path, truncated=True, lossless="never")
+        assert cwic.read_header(data).width == seeded_picture(1).shape[1]

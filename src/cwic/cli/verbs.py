@@ -6,6 +6,7 @@ once.
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -107,15 +108,26 @@ def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
 
 def _compare(source: Path, target: Path, options: argparse.Namespace) -> None:
     """A picture to a page that compares codecs."""
+    from dataclasses import replace
+
     from cwic.codec import loaded
     from cwic.evaluation.compare import compared, compared_page
     from cwic.image import read_picture, to_pil
 
-    picture = to_pil(read_picture(files.picture_source(source), keep_metadata=False)).convert("RGB")
-    data, header, _ = loaded(options.model).encode_request(picture, request_of(options))
-    comparison = compared(files.display_name(source), picture, data, _decoded(data, options))
+    read = read_picture(files.picture_source(source), truncated=options.truncated)
+    picture = to_pil(read).convert("RGB")
+    # The others hold the picture alone.
+    request = replace(request_of(options), keep_metadata=False)
+    data, header, _ = loaded(options.model).encode_request(picture, request)
+    comparison = compared(_title(source), picture, data, _decoded(data, options))
     files.write(compared_page(comparison).encode(), target)
     _print_result(source, target, f"at {_size_and_rate(data, header)}", options)
+
+
+def _title(source: Path) -> str:
+    """The name of a file on a page that is sent elsewhere: no folders, and no bytes but text."""
+    name = files.display_name(source) if source == files.STDIO else source.name
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _one_blas_thread() -> None:
