@@ -28,7 +28,15 @@ from cwic.families.flagship import family as flagship
 from cwic.families.protocol import Allocation, Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
 from cwic.image import Picture, Source, read_picture, without_hidden_colours
-from cwic.picture_file import EncodedSource, Inspected, alpha_of, content_of, pack_picture, shown
+from cwic.picture_file import (
+    EncodedSource,
+    Inspected,
+    alpha_of,
+    beside_tiles,
+    content_of,
+    pack_picture,
+    shown,
+)
 from cwic.rate_control import Answer, Candidate, at_psnr, at_same_size, at_size
 from cwic.request import Request
 from cwic.saliency import Detector, emphasis_of
@@ -193,8 +201,8 @@ class Codec:
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:
-            overhead_bytes = len(pack(0, [b""] * len(analyzed.tiling.tiles)))
-            return at_size(code, family, request, size_bytes, overhead_bytes)
+            beside = beside_tiles(pack(0, [b""] * len(analyzed.tiling.tiles)))
+            return at_size(code, family, request, size_bytes, beside)
         if request.psnr_db is not None:
             return at_psnr(code, family, request, request.psnr_db, picture)
         quality = DEFAULT_QUALITY if request.quality is None else request.quality

@@ -5,7 +5,7 @@ reads them, bytes to `bitstream`.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,13 +14,22 @@ from PIL import Image
 
 from cwic import bitstream
 from cwic.alpha_plane import unpack_alpha
-from cwic.bitstream import Bitstream
+from cwic.bitstream import Bitstream, Kind
 from cwic.errors import ImageError, reason
 from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle
 from cwic.image import Metadata, Mode, Picture, to_pil
 
-__all__ = ["EncodedSource", "Inspected", "alpha_of", "content_of", "pack_picture", "shown"]
+__all__ = [
+    "Beside",
+    "EncodedSource",
+    "Inspected",
+    "alpha_of",
+    "beside_tiles",
+    "content_of",
+    "pack_picture",
+    "shown",
+]
 
 # Where a `.cwic` file comes from: its path, or all of its bytes.
 EncodedSource: TypeAlias = str | os.PathLike[str] | bytes
@@ -31,6 +40,35 @@ class Inspected(NamedTuple):
 
     picture: Image.Image
     allocation: Allocation
+
+
+class Beside(NamedTuple):
+    """What a file takes beside its tiles, in bytes with lengths and checksums."""
+
+    header_bytes: int  # and the checksums of tiles
+    alpha_bytes: int  # of transparency in a section of its own
+    metadata_bytes: Mapping[str, int]  # by the name of what is there: ICC, EXIF, XMP
+
+    @property
+    def chosen_bytes(self) -> int:
+        """What is there because the picture came with it: transparency and metadata."""
+        return self.alpha_bytes + sum(self.metadata_bytes.values())
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.header_bytes + self.chosen_bytes
+
+
+def beside_tiles(data: bytes) -> Beside:
+    """What a sound file takes beside its tiles."""
+    header = bitstream.read_header(data, bitstream.ANY_SIZE)
+    tiles_bytes = sum(tile.length for tile in header.tiles)
+    sizes = {section.kind: section.length + bitstream.BODY_CRC_BYTES for section in header.sections}
+    metadata = {kind.name: sizes[kind] for kind in (Kind.ICC, Kind.EXIF, Kind.XMP) if kind in sizes}
+    alpha_bytes = sizes.get(Kind.ALPHA, 0)
+    rest_bytes = header.file_bytes - tiles_bytes - alpha_bytes - sum(metadata.values())
+    return Beside(rest_bytes, alpha_bytes, metadata)
 
 
 def content_of(file: EncodedSource) -> bytes:

@@ -23,7 +23,8 @@ class Request:
     """What was asked for of one picture, checked when it is made.
 
     At most one of `quality`, `bpp`, `target_bytes` and `psnr_db` may be given. A target that
-    cannot be met gives the nearest file there is, with a `CodecWarning`.
+    cannot be met gives the nearest file there is, with a `CodecWarning`; metadata and transparency
+    leave the picture at least a quarter of a size.
 
     Pictures that are cheap without loss (screens, text, charts) are kept whole: where a size is
     asked for and they fit in; where a quality is, and they are at most a quarter larger than
@@ -42,8 +43,8 @@ class Request:
         saliency: True for the built-in detector (extra `saliency`), a mask as of `roi`, a
             function of the (H, W, 3) uint8 pixels that returns one, or the path of such a
             function as an ONNX file (.onnx; what it must be is at `saliency.load_detector`).
-        strict: a file never larger (or a picture never worse) than asked, or none; none as
-            well if the model cannot come as far as what was asked for.
+        strict: a file never larger (or a picture never worse) than asked, or none. A smaller
+            file (or a better picture) is done, where the picture takes no more.
         lossless: "auto" as above, "never", or "always": kept whole whatever else is asked for.
         keep_metadata: ICC, EXIF and XMP go into the file.
         max_pixels: width times height beyond which a picture is refused; None: 179 million.

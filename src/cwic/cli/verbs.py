@@ -5,6 +5,7 @@ once.
 """
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -58,6 +59,7 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
     reached = "" if reached_db is None else f", {reached_db:.2f} dB"
     goal = f"{reached} (target {request.asked})" if request.asked else ""
     _print_result(source, target, _size_and_rate(data, header, goal), options)
+    _print_growth(source, picture, len(data), options)
     _print_details(source, header, seconds, options)
 
 
@@ -141,6 +143,23 @@ def _print_result(source: Path, target: Path, facts: str, options: argparse.Name
     if not options.quiet:
         names = f"{files.display_name(source)} -> {files.display_name(target, 'stdout')}"
         messages.print_line(f"{names} {facts}", sys.stderr if target == files.STDIO else sys.stdout)
+
+
+def _print_growth(
+    source: Path, picture: Path | io.BytesIO, num_bytes: int, options: argparse.Namespace
+) -> None:
+    """Says so if the result is larger than the file that it was made of."""
+    if isinstance(picture, io.BytesIO):
+        source_bytes = picture.getbuffer().nbytes
+    elif picture.is_file():
+        source_bytes = picture.stat().st_size
+    else:
+        return
+    if num_bytes > source_bytes and not options.quiet:
+        messages.print_note(
+            f"note: {files.display_name(source)}: the result has {num_bytes:,} B, more than the "
+            f"{source_bytes:,} B of this file"
+        )
 
 
 def _print_details(
