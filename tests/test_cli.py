@@ -54,11 +54,28 @@ def test_info_refuses_a_file_that_is_too_short_or_too_long(run: Run, encoded: Pa
         assert f"found {len(damaged)} bytes, expected {len(data)}" in err
 
 
-def test_strict_fails_below_the_worst_quality_too(run: Run, photo: Path) -> None:
-    code, _, err = run("encode", photo, "--psnr", "0.5", "--strict", "--lossless", "never")
-    assert code == 1
-    assert "the worst of this picture is" in err
-    assert not photo.with_suffix(".cwic").exists()
+def test_strict_is_a_bound_and_what_is_better_or_smaller_is_done(run: Run, photo: Path) -> None:
+    for words in (("--psnr", "0.5"), ("--target-size", "500kB"), ("--bpp", "24")):
+        for lossless in ("never", "auto"):
+            command = ("encode", photo, *words, "--strict", "--lossless", lossless, "-f")
+            code, _, err = run(*command)
+            assert (code, [line for line in err.splitlines() if line[:4] != "note"]) == (0, [])
+            assert photo.with_suffix(".cwic").stat().st_size < 500_000
+
+
+def test_a_result_larger_than_its_source_says_so_in_one_line(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    small, target = tmp_path / "small.jpg", tmp_path / "a.cwic"
+    with Image.open(photo) as picture:
+        picture.save(small, quality=2)
+    code, _, err = run("encode", small, "-o", target, "-q", "100", "--lossless", "always")
+    assert code == 0
+    sizes = f"{target.stat().st_size:,} B, more than the {small.stat().st_size:,} B"
+    assert err == f"note: {small}: the result has {sizes} of this file\n"
+    words = ("encode", small, "-o", target, "-f", "--lossless", "always")
+    assert run(*words, "--quiet") == (0, "", "")
+    assert run("encode", small, "-o", target, "-f", "-q", "1")[2] == ""
 
 
 @pytest.mark.parametrize(
@@ -366,7 +383,8 @@ def test_lossless_is_an_option_of_every_verb_that_encodes(
         for lossless in ("never", "always"):
             words = [drawing, "-o", tmp_path / target, "-f", "--lossless", lossless]
             code, out, err = run(verb, *words)
-            assert (code, err) == (0, "")
+            assert code == 0
+            assert ("more than the" in err) == (verb == "encode" and lossless == "never")
             assert ("kept whole" in out) == (lossless == "always")
     assert "exact" in (tmp_path / "a.html").read_text()
     (tmp_path / "in").mkdir()
@@ -493,3 +511,43 @@ def test_a_reader_that_went_away_is_no_reason_for_a_traceback(
 @pytest.mark.skipif(sys.platform != "linux", reason="names of other systems are text")
 def test_a_file_name_that_is_no_text_can_be_named(run: Run, tmp_path: Path) -> None:
     expect_one_line(run("info", tmp_path / os.fsdecode(b"\xff.cwic")), "\\udcff.cwic")
+
+
+def test_of_a_truncated_picture_every_verb_that_encodes_takes_what_is_there_if_asked(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cut = folder / "cut.jpg"
+    with Image.open(photo) as picture:
+        picture.save(cut)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    for verb, result in (("encode", "a.cwic"), ("view", "a.png"), ("compare", "a.html")):
+        target = tmp_path / result
+        code, _, err = run(verb, cut, "-o", target)
+        assert (code, target.exists()) == (1, False)
+        assert "--truncated" in err
+        code, _, err = run(verb, cut, "-o", target, "--truncated")
+        assert (code, target.exists()) == (0, True)
+        assert err == f"warning: {cut}: it is truncated: what is missing is grey or black\n"
+    for words, expected in (((), 1), (("--truncated",), 0)):
+        assert run("batch", folder, tmp_path / "out", "-j", "1", "-f", *words)[0] == expected
+    assert (tmp_path / "out" / "cut.cwic").exists()
+
+
+def test_a_page_of_a_comparison_is_titled_with_the_name_of_the_file_alone(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    code, _, err = run("compare", photo)
+    assert (code, err) == (0, "")
+    page = photo.with_suffix(".html").read_text()
+    assert "<title>photo.png</title>" in page
+    assert str(tmp_path) not in page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
+def test_a_file_whose_name_is_no_text_is_compared(run: Run, photo: Path) -> None:
+    odd = photo.rename(os.fsdecode(os.fsencode(photo.parent) + b"/caf\xe9.png"))
+    code, _, err = run("compare", odd)
+    assert (code, err) == (0, "")
+    assert "<title>caf\ufffd.png</title>" in odd.with_suffix(".html").read_text()

@@ -131,13 +131,16 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         "encode": output
         | rate
         | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"}
-        | {"--lossless", "--max-pixels"},
+        | {"--lossless", "--max-pixels", "--truncated"},
         "decode": output | {"--to", "--model", "--region", "--reduce", "--max-pixels"},
         "view": output
-        | {"-q", "--quality", "--bpp", "--lossless", "--roi", "--saliency", "--model"},
-        "compare": output | rate | {"--strict", "--lossless", "--roi", "--saliency", "--model"},
+        | {"-q", "--quality", "--bpp", "--lossless", "--roi", "--saliency", "--model"}
+        | {"--truncated"},
+        "compare": output
+        | rate
+        | {"--strict", "--lossless", "--roi", "--saliency", "--model", "--truncated"},
         "batch": rate
-        | {"--lossless"}
+        | {"--lossless", "--truncated"}
         | {"--to", "--strict", "--strip", "--model", "-j", "--jobs", "--ray", "-f", "--force"},
         "serve": {"--host", "--port", "--max-upload", "--model"},
         "info": {"--json"},

@@ -4,6 +4,8 @@ import io
 import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from cwic.errors import (
     TargetError,
 )
 from cwic.image import Mode
+from cwic.picture_file import beside_tiles
 from cwic.request import Request
 
 
@@ -122,9 +125,81 @@ def test_a_strict_size_out_of_reach_is_an_error(tiny_codec: Codec) -> None:
         tiny_codec.encode(seeded_picture(5), target_bytes=10, strict=True, lossless="never")
 
 
-def test_strict_fails_where_the_model_cannot_come_as_far_as_asked(tiny_codec: Codec) -> None:
-    with pytest.raises(TargetError, match="largest file"):
-        tiny_codec.encode(seeded_picture(5), bpp=24, strict=True, lossless="never")
+def test_a_strict_size_is_a_cap_and_the_best_file_below_it_is_done(tiny_codec: Codec) -> None:
+    largest = tiny_codec.encode(seeded_picture(5), quality=100, lossless="never")
+    found = tiny_codec.encode(seeded_picture(5), bpp=24, strict=True, lossless="never")
+    assert found == largest
+
+
+EXIF = b"MM\0*\0\0\0\x08\0\0\0\0\0\0" + np.random.default_rng(3).bytes(30_000)
+
+
+def crowded(name: str) -> Image.Image:
+    """A picture with 30 kB that no search can change: metadata, or transparency."""
+    pixels = np.tile(seeded_picture(5), (3, 3, 1))
+    image = Image.fromarray(pixels)
+    if name == "transparency":
+        image.putalpha(
+            Image.fromarray(
+                np.random.default_rng(3).integers(1, 256, pixels.shape[:2], dtype=np.uint8)
+            )
+        )
+    else:
+        image.info["exif" if name == "EXIF" else "xmp"] = EXIF
+    return image
+
+
+@pytest.mark.parametrize("name", ["EXIF", "XMP", "transparency"])
+def test_what_takes_more_than_half_of_a_size_is_named_and_the_picture_is_not_ruined(
+    tiny_codec: Codec, name: str
+) -> None:
+    image = crowded(name)
+    small = tiny_codec.encode(image, quality=0, lossless="never")
+    beside_bytes = beside_tiles(small).total_bytes
+    assert beside_bytes > 30_000
+    for target_bytes in (beside_bytes // 2, beside_bytes, beside_bytes * 5 // 4):
+        with pytest.warns(CodecWarning, match=f"{name} takes [0-9,]+ B") as caught:
+            data = tiny_codec.encode(image, target_bytes=target_bytes, lossless="never")
+        message = str(caught[0].message)
+        assert ("--strip (keep_metadata=False) leaves it out" in message) == (
+            name != "transparency"
+        )
+        assert "model" not in message
+        picture_bytes = len(data) - beside_bytes
+        share = max(target_bytes - beside_bytes, target_bytes / 4)
+        largest = len(tiny_codec.encode(image, quality=100, lossless="never")) - beside_bytes
+        assert picture_bytes == pytest.approx(min(share, largest), rel=0.05)
+    # What is named is no reason to miss a size that can be met.
+    assert len(data) == pytest.approx(target_bytes, rel=0.01) or picture_bytes == largest
+
+
+@pytest.mark.parametrize("name", ["EXIF", "transparency"])
+def test_strict_is_about_the_file_whatever_takes_it(tiny_codec: Codec, name: str) -> None:
+    image = crowded(name)
+    small = tiny_codec.encode(image, quality=0, lossless="never")
+    ask = partial(tiny_codec.encode, image, strict=True, lossless="never")
+    with pytest.raises(TargetError, match=f"the smallest file .*: {name} takes [0-9,]+ B"):
+        ask(target_bytes=len(small) - 1)
+    with pytest.warns(CodecWarning, match=f"more than half of .*: {name} takes [0-9,]+ B"):
+        assert len(ask(target_bytes=len(small) + 500)) <= len(small) + 500
+
+
+@pytest.mark.parametrize("lossless", ["auto", "always"])
+def test_what_takes_a_size_is_named_where_the_picture_is_kept_whole(
+    tiny_codec: Codec, lossless: str
+) -> None:
+    drawing = Image.new("RGB", (64, 64), "red")
+    drawing.info["exif"] = EXIF
+    with pytest.warns(CodecWarning, match=r"kept whole.*: EXIF takes 30.*--strip"):
+        tiny_codec.encode(drawing, target_bytes=20_000, lossless=lossless)
+    with pytest.raises(TargetError, match=r"kept whole.*: EXIF takes 30.*--strip"):
+        tiny_codec.encode(drawing, target_bytes=20_000, lossless=lossless, strict=True)
+    tiny_codec.encode(drawing, target_bytes=20_000, lossless=lossless, keep_metadata=False)
+
+
+def test_the_header_of_a_tiny_picture_is_named(tiny_codec: Codec) -> None:
+    with pytest.warns(CodecWarning, match="asked for 20 B.*: the header takes"):
+        tiny_codec.encode(seeded_picture(5)[:16, :16], target_bytes=20, lossless="never")
 
 
 @pytest.mark.parametrize("bpp", [1e308, 1e-323])
@@ -390,3 +465,53 @@ def test_a_model_of_another_family_or_with_a_damaged_manifest_is_refused(
 def test_a_model_that_is_not_there_is_named() -> None:
     with pytest.raises(ModelError, match=r"no-such-model.*bundled"):
         Codec.load("no-such-model")
+
+
+def test_a_file_is_decoded_by_its_path_as_by_its_bytes(
+    tiny_flagship_codec: Codec, tmp_path: Path
+) -> None:
+    whole = np.zeros((20, 30, 3), np.uint8)
+    for name, data in (
+        ("coded", tiny_flagship_codec.encode(seeded_picture(3), lossless="never")),
+        ("whole", tiny_flagship_codec.encode(whole, lossless="always")),
+    ):
+        path = tmp_path / f"{name}.cwic"
+        path.write_bytes(data)
+        expected = np.asarray(tiny_flagship_codec.decode(data))
+        for source in (path, str(path), bytearray(data), memoryview(data)):
+            found = tiny_flagship_codec.decode(source)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(np.asarray(found), expected)
+    assert cwic.decode(path).size == cwic.decode(str(path), reduce=1).size == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.cwic", "no such file: missing.cwic"),
+        (Path("missing.cwic"), "no such file: missing.cwic"),
+        (".", "cannot read .: "),
+        ("a\0b", "cannot read a"),
+        (5, "found int, expected the bytes of a .cwic file or its path"),
+        (None, "found NoneType, expected the bytes"),
+    ],
+)
+def test_what_is_neither_a_path_nor_bytes_is_not_decoded(
+    source: object, message: str, tiny_codec: Codec
+) -> None:
+    for decode in (cwic.decode, tiny_codec.decode):
+        with pytest.raises(ImageError, match=message):
+            decode(source)  # type: ignore[operator]
+
+
+def test_a_truncated_picture_is_taken_only_where_that_is_asked_for(
+    tiny_codec: Codec, tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(seeded_picture(1)).save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ImageError, match=r"truncated.*--truncated"):
+        tiny_codec.encode(path)
+    for encode in (cwic.encode, tiny_codec.encode):
+        with pytest.warns(CodecWarning, match="truncated"):
+            data = encode(path, truncated=True, lossless="never")
+        assert cwic.read_header(data).width == seeded_picture(1).shape[1]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cwic.bitstream import Header, Limits
     from cwic.codec import Codec
     from cwic.image import Source
+    from cwic.picture_file import EncodedSource
     from cwic.saliency import Detector
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ def encode(
     lossless: str = "auto",
     keep_metadata: bool = True,
     max_pixels: int | None = None,
+    truncated: bool = False,
 ) -> bytes:
     """A picture as the bytes of a `.cwic` file; see :class:`cwic.request.Request`.
 
@@ -63,10 +65,11 @@ def encode(
             "always" are the others.
         keep_metadata: ICC, EXIF and XMP go into the file.
         max_pixels: width times height beyond which a picture is refused; None: 179 million.
+        truncated: of a file that ends too early, what is there is taken, with a `CodecWarning`.
 
     Raises:
         CodecError: the picture, the model or the target is at fault; the subclass says which.
-        ValueError: an argument out of range, or more than one target.
+        ValueError: an argument of another type or out of range, or more than one target.
     """
     from cwic.codec import loaded
     from cwic.request import Request
@@ -83,12 +86,13 @@ def encode(
         lossless=lossless,
         keep_metadata=keep_metadata,
         max_pixels=max_pixels,
+        truncated=truncated,
     )
     return loaded(model).encode_request(image, request).data
 
 
 def decode(
-    data: bytes,
+    data: "EncodedSource",
     *,
     region: tuple[int, int, int, int] | None = None,
     reduce: int = 1,
@@ -97,7 +101,7 @@ def decode(
     """The picture of a `.cwic` file, whichever bundled model wrote it, or none.
 
     Args:
-        data: the whole file.
+        data: the whole file, or its path.
         region: (x, y, width, height) in pixels of the part that is wanted; None is all.
         reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
             the bottom one more. 8 is a preview that decodes a small part of the file.
@@ -105,9 +109,14 @@ def decode(
 
     Raises:
         BitstreamError: the file is damaged (or UnknownModelError, made by a model not here).
+        ImageError: the path cannot be read.
+        TargetError: the region is not within the picture.
+        ValueError: an argument out of range.
     """
     from cwic.codec import loaded_for
+    from cwic.picture_file import content_of
 
+    data = content_of(data)
     codec = loaded_for(data, limits=limits)
     return codec.decode(data, region=region, reduce=reduce, limits=limits)
 

@@ -59,7 +59,7 @@ TILE_SIDES_PX = tuple(2 ** (exponent + 5) for exponent in range(1, 11))
 _NUM_MODES = 6
 _MODES_WITH_ALPHA = (2, 3, 5)
 _HEADER_CRC_BYTES = 2
-_BODY_CRC_BYTES = 4
+BODY_CRC_BYTES = 4
 # Lengths are checked against the file; this only keeps a hostile one from becoming a huge integer.
 _MAX_VARINT_BYTES = 8
 
@@ -161,7 +161,7 @@ class Header:
     def file_bytes(self) -> int:
         """The size that a complete file with this header has."""
         last = self.sections[-1]
-        return last.offset + last.length + _BODY_CRC_BYTES
+        return last.offset + last.length + BODY_CRC_BYTES
 
     @property
     def tiles(self) -> tuple[Section, ...]:
@@ -352,7 +352,7 @@ def read_header(data: Data, limits: Limits | None = None) -> Header:
     offset = size_bytes
     for kind, length in table:
         sections.append(Section(kind, offset, length))
-        offset += length + _BODY_CRC_BYTES
+        offset += length + BODY_CRC_BYTES
     return Header(version, identity, width, height, mode, tile_px, q, tuple(sections), size_bytes)
 
 
@@ -370,14 +370,14 @@ def read_section(data: Data, section: Section) -> bytes:
         BitstreamError: the file ends too early, or the section is damaged.
     """
     end = section.offset + section.length
-    if len(data) < end + _BODY_CRC_BYTES:
+    if len(data) < end + BODY_CRC_BYTES:
         raise BitstreamError(
-            f"truncated file: found {len(data)} bytes, expected at least {end + _BODY_CRC_BYTES} "
+            f"truncated file: found {len(data)} bytes, expected at least {end + BODY_CRC_BYTES} "
             f"for the {section.kind.name} section"
         )
     with memoryview(data) as view:
         body = bytes(view[section.offset : end])
-        crc = bytes(view[end : end + _BODY_CRC_BYTES])
+        crc = bytes(view[end : end + BODY_CRC_BYTES])
     if crc != _body_crc(body):
         raise BitstreamError(
             f"damaged {section.kind.name} section at byte {section.offset}: its checksum does not "
@@ -585,7 +585,7 @@ def _header_crc(header: bytes | memoryview) -> bytes:
 
 
 def _body_crc(body: bytes) -> bytes:
-    return zlib.crc32(body).to_bytes(_BODY_CRC_BYTES, "little")
+    return zlib.crc32(body).to_bytes(BODY_CRC_BYTES, "little")
 
 
 def _inflate(body: bytes, kind: Kind, max_bytes: int) -> bytes:

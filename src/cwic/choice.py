@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from cwic.image import Picture
 from cwic.lossless_probe import entropy_bpp
-from cwic.rate_control import Answer, is_within_size
+from cwic.picture_file import beside_tiles
+from cwic.rate_control import Answer, blame, is_within_size
 from cwic.request import Request
 from cwic.whole import is_available, pack_whole
 
@@ -62,7 +63,7 @@ def choose(picture: Picture, request: Request, code: Callable[[], Answer]) -> An
             return Answer(
                 whole,
                 complaint=f"asked for at most {request.asked}, the smallest file of this picture "
-                f"has {len(whole):,} B, kept whole",
+                f"has {len(whole):,} B, kept whole{_why(whole, size_bytes)}",
                 is_out_of_reach=True,
             )
 
@@ -83,9 +84,15 @@ def _always(picture: Picture, request: Request, size_bytes: float | None) -> Ans
     return Answer(
         whole,
         complaint=f"asked for {at_most}{request.asked}, kept whole this picture has "
-        f"{len(whole):,} B",
+        f"{len(whole):,} B{_why(whole, size_bytes)}",
         is_out_of_reach=True,
     )
+
+
+def _why(whole: bytes, size_bytes: float | None) -> str:
+    """Behind a complaint about a size: what takes it that is not the picture."""
+    why = "" if size_bytes is None else blame(beside_tiles(whole), size_bytes)
+    return f": {why}" if why else ""
 
 
 def _is_worth_trying(picture: Picture, request: Request, size_bytes: float | None) -> bool:

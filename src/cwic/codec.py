@@ -28,7 +28,15 @@ from cwic.families.flagship import family as flagship
 from cwic.families.protocol import Allocation, Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
 from cwic.image import Picture, Source, read_picture, without_hidden_colours
-from cwic.picture_file import Inspected, alpha_of, pack_picture, shown
+from cwic.picture_file import (
+    EncodedSource,
+    Inspected,
+    alpha_of,
+    beside_tiles,
+    content_of,
+    pack_picture,
+    shown,
+)
 from cwic.rate_control import Answer, Candidate, at_psnr, at_same_size, at_size
 from cwic.request import Request
 from cwic.saliency import Detector, emphasis_of
@@ -113,6 +121,7 @@ class Codec:
         lossless: str = "auto",
         keep_metadata: bool = True,
         max_pixels: int | None = None,
+        truncated: bool = False,
     ) -> bytes:
         """A picture as the bytes of a `.cwic` file.
 
@@ -122,7 +131,7 @@ class Codec:
         Raises:
             ImageError: the picture cannot be read.
             TargetError: `strict` and the target cannot be met.
-            ValueError: an argument out of range, or more than one target.
+            ValueError: an argument of another type or out of range, or more than one target.
         """
         request = Request(
             quality=quality,
@@ -136,6 +145,7 @@ class Codec:
             lossless=lossless,
             keep_metadata=keep_metadata,
             max_pixels=max_pixels,
+            truncated=truncated,
         )
         return self.encode_request(image, request).data
 
@@ -151,7 +161,12 @@ class Codec:
             TargetError: `strict` and the target cannot be met.
         """
         max_pixels = request.max_pixels or MAX_PIXELS
-        picture = read_picture(image, keep_metadata=request.keep_metadata, max_pixels=max_pixels)
+        picture = read_picture(
+            image,
+            keep_metadata=request.keep_metadata,
+            max_pixels=max_pixels,
+            truncated=request.truncated,
+        )
         # Kept whole, a picture holds those too.
         seen = picture if request.lossless == "always" else without_hidden_colours(picture)
         emphasis = emphasis_of(
@@ -186,8 +201,8 @@ class Codec:
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:
-            overhead_bytes = len(pack(0, [b""] * len(analyzed.tiling.tiles)))
-            return at_size(code, family, request, size_bytes, overhead_bytes)
+            beside = beside_tiles(pack(0, [b""] * len(analyzed.tiling.tiles)))
+            return at_size(code, family, request, size_bytes, beside)
         if request.psnr_db is not None:
             return at_psnr(code, family, request, request.psnr_db, picture)
         quality = DEFAULT_QUALITY if request.quality is None else request.quality
@@ -198,7 +213,7 @@ class Codec:
 
     def decode(
         self,
-        data: bytes,
+        data: EncodedSource,
         *,
         region: tuple[int, int, int, int] | None = None,
         reduce: int = 1,
@@ -207,7 +222,7 @@ class Codec:
         """The picture of a `.cwic` file that this model wrote, or that was kept whole.
 
         Args:
-            data: the whole file.
+            data: the whole file, or its path.
             region: (x, y, width, height) in pixels, the part of the picture that is wanted; no
                 more tiles are decoded than it takes.
             reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
@@ -216,9 +231,11 @@ class Codec:
 
         Raises:
             BitstreamError: the file is damaged, or of another model (UnknownModelError).
+            ImageError: the path cannot be read.
             TargetError: the region is not within the picture.
             ValueError: an argument out of range.
         """
+        data = content_of(data)
         if bitstream.read_header(data, limits).is_whole:
             return _WHOLE.decode(data, region=region, reduce=reduce, limits=limits)
         file, stream = self._read(data, limits)

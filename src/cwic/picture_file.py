@@ -4,8 +4,9 @@ Both directions, for files of a model and for those without. The tiles are left 
 reads them, bytes to `bitstream`.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,25 @@ from PIL import Image
 
 from cwic import bitstream
 from cwic.alpha_plane import unpack_alpha
-from cwic.bitstream import Bitstream
+from cwic.bitstream import Bitstream, Kind
+from cwic.errors import ImageError, reason
 from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle
 from cwic.image import Metadata, Mode, Picture, to_pil
 
-__all__ = ["Inspected", "alpha_of", "pack_picture", "shown"]
+__all__ = [
+    "Beside",
+    "EncodedSource",
+    "Inspected",
+    "alpha_of",
+    "beside_tiles",
+    "content_of",
+    "pack_picture",
+    "shown",
+]
+
+# Where a `.cwic` file comes from: its path, or all of its bytes.
+EncodedSource: TypeAlias = str | os.PathLike[str] | bytes
 
 
 class Inspected(NamedTuple):
@@ -26,6 +40,58 @@ class Inspected(NamedTuple):
 
     picture: Image.Image
     allocation: Allocation
+
+
+class Beside(NamedTuple):
+    """What a file takes beside its tiles, in bytes with lengths and checksums."""
+
+    header_bytes: int  # and the checksums of tiles
+    alpha_bytes: int  # of transparency in a section of its own
+    metadata_bytes: Mapping[str, int]  # by the name of what is there: ICC, EXIF, XMP
+
+    @property
+    def chosen_bytes(self) -> int:
+        """What is there because the picture came with it: transparency and metadata."""
+        return self.alpha_bytes + sum(self.metadata_bytes.values())
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.header_bytes + self.chosen_bytes
+
+
+def beside_tiles(data: bytes) -> Beside:
+    """What a sound file takes beside its tiles."""
+    header = bitstream.read_header(data, bitstream.ANY_SIZE)
+    tiles_bytes = sum(tile.length for tile in header.tiles)
+    sizes = {section.kind: section.length + bitstream.BODY_CRC_BYTES for section in header.sections}
+    metadata = {kind.name: sizes[kind] for kind in (Kind.ICC, Kind.EXIF, Kind.XMP) if kind in sizes}
+    alpha_bytes = sizes.get(Kind.ALPHA, 0)
+    rest_bytes = header.file_bytes - tiles_bytes - alpha_bytes - sum(metadata.values())
+    return Beside(rest_bytes, alpha_bytes, metadata)
+
+
+def content_of(file: EncodedSource) -> bytes:
+    """The bytes of a `.cwic` file, given by its path or as they are.
+
+    Raises:
+        ImageError: the path cannot be read, or this is neither.
+    """
+    if not isinstance(file, str | os.PathLike):
+        try:
+            memoryview(file).release()
+        except TypeError as error:
+            raise ImageError(
+                f"found {type(file).__name__}, expected the bytes of a .cwic file or its path"
+            ) from error
+        return file
+    try:
+        with open(file, "rb") as opened:
+            return opened.read()
+    except FileNotFoundError as error:
+        raise ImageError(f"no such file: {os.fsdecode(file)}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise ImageError(f"cannot read {os.fsdecode(file)}: {reason(error)}") from error
 
 
 def pack_picture(

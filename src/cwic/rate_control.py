@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from cwic.families.protocol import Coded, Family
 from cwic.image import Picture, as_shown
+from cwic.picture_file import Beside
 from cwic.psnr import psnr_db
 from cwic.request import Request
 
@@ -23,6 +24,7 @@ __all__ = [
     "at_psnr",
     "at_same_size",
     "at_size",
+    "blame",
     "is_within_size",
     "search",
 ]
@@ -39,6 +41,11 @@ _SAME_SIZE_TOLERANCE = 0.003
 # Nearest results this far off are worth a warning.
 _SIZE_WARNING = 0.05
 _PSNR_WARNING_DB = 0.25
+
+# Where what comes with the picture takes more than half of a size, the picture still gets this
+# share of it: better a file that is larger, and says why, than a picture that nobody can use.
+_NAMED_SHARE = 0.5
+_LEAST_SHARE = 0.25
 
 # Sizes beyond any file, and small enough for logarithms.
 _SIZES_BYTES = (1e-3, 1e15)
@@ -95,7 +102,7 @@ def at_size(
     family: Family,
     request: Request,
     size_bytes: float,
-    overhead_bytes: int,
+    beside: Beside,
 ) -> Answer:
     """The file that comes nearest to a size.
 
@@ -104,15 +111,20 @@ def at_size(
         family: of the model.
         request: says whether the size is a promise, and how it was asked for.
         size_bytes: of the whole file.
-        overhead_bytes: of a file without payloads.
+        beside: what the file takes whatever the search does.
     """
+    why, asked_bytes = blame(beside, size_bytes), size_bytes
+    # A promise is one about the file.
+    is_crowded = bool(why) and beside.chosen_bytes > _NAMED_SHARE * size_bytes
+    if is_crowded and not request.strict:
+        size_bytes = max(size_bytes, beside.total_bytes + _LEAST_SHARE * size_bytes)
     size_bytes = min(max(size_bytes, _SIZES_BYTES[0]), _SIZES_BYTES[1])
 
     def true_bytes(candidate: Candidate) -> float:
         return float(len(candidate.data))
 
     def estimated_bytes(candidate: Candidate) -> float:
-        return overhead_bytes + candidate.coded.size_bytes()
+        return beside.total_bytes + candidate.coded.size_bytes()
 
     # A promise needs true sizes; anything else is met to within a few bytes by the estimate.
     found = search(
@@ -129,21 +141,59 @@ def at_size(
         Candidate.shelve,
     )
     data = found.coding.data
-    has = f"file of this picture has {len(data):,} B"
-    complaint, is_out_of_reach = "", request.strict
-    if request.strict and len(data) > size_bytes:
-        complaint = f"asked for at most {request.asked}, the smallest {has}"
-    elif (
-        request.strict
-        and found.setting == family.rates.max_q
-        and len(data) < size_bytes * (1 - _SIZE_WARNING)
-    ):
-        complaint = f"asked for {request.asked}, the largest {has}"
+    is_far = abs(math.log(len(data) / size_bytes)) > _SIZE_WARNING
+    if request.strict:
+        is_above = len(data) > size_bytes
+        complaint = ""
+        if is_above:
+            smallest = f"the smallest file of this picture has {len(data):,} B"
+            complaint = _because(f"asked for at most {request.asked}, {smallest}", why)
+        elif is_crowded:
+            complaint = _because(f"more than half of {request.asked} is not the picture", why)
+        # What is smaller than it may be is done, unless something better is as small.
+        return Answer(data, None, complaint, is_above, is_missed=is_above or is_far)
+    if is_crowded and size_bytes > asked_bytes:
+        num_bytes = len(data) - beside.total_bytes
+        complaint = _because(
+            f"asked for {request.asked}, this file has {len(data):,} B, {num_bytes:,} B of them "
+            "for the picture",
+            why,
+        )
+    elif is_far:
+        complaint = _because(_nearest(request.asked, f"{len(data):,} B"), why)
+    elif is_crowded:
+        complaint = _because(f"more than half of {request.asked} is not the picture", why)
     else:
-        is_out_of_reach = False
-        if abs(math.log(len(data) / size_bytes)) > _SIZE_WARNING:
-            complaint = _nearest(request.asked, f"{len(data):,} B")
-    return Answer(data, None, complaint, is_out_of_reach, is_missed=bool(complaint))
+        complaint = ""
+    return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * asked_bytes)
+
+
+def blame(beside: Beside, size_bytes: float) -> str:
+    """What takes more than half of a size and is not the picture, and what helps; or nothing.
+
+    Args:
+        beside: what a file takes beside its tiles.
+        size_bytes: that was asked for.
+    """
+    if beside.total_bytes <= _NAMED_SHARE * size_bytes:
+        return ""
+    metadata_bytes = sum(beside.metadata_bytes.values())
+    names = " and ".join(beside.metadata_bytes)
+    take, them = ("take", "them") if len(beside.metadata_bytes) > 1 else ("takes", "it")
+    parts = {
+        f"{names} {take} {metadata_bytes:,} B, --strip (keep_metadata=False) leaves {them} out": (
+            metadata_bytes
+        ),
+        f"transparency takes {beside.alpha_bytes:,} B, since it is kept exactly, and only a "
+        "larger size or a picture without it helps": beside.alpha_bytes,
+        f"the header takes {beside.header_bytes:,} B": beside.header_bytes,
+    }
+    largest_bytes = max(parts.values())
+    return "; ".join(text for text, num in parts.items() if num > largest_bytes / 4)
+
+
+def _because(what: str, why: str) -> str:
+    return f"{what}: {why}" if why else what
 
 
 def at_psnr(
@@ -175,20 +225,13 @@ def at_psnr(
         Candidate.shelve,
     )
     reached_db = -found.value
-    of_this = f"of this picture is {reached_db:.2f} dB"
-    complaint, is_out_of_reach = "", request.strict
+    complaint, is_out_of_reach = "", False
     if request.strict and reached_db < target_db:
-        complaint = f"asked for at least {request.asked}, the best {of_this}"
-    elif (
-        request.strict
-        and found.setting == -family.rates.min_q
-        and reached_db > target_db + _PSNR_WARNING_DB
-    ):
-        complaint = f"asked for {request.asked}, the worst {of_this}"
-    else:
-        is_out_of_reach = False
-        if abs(reached_db - target_db) > _PSNR_WARNING_DB:
-            complaint = _nearest(request.asked, f"{reached_db:.2f} dB")
+        complaint = f"asked for at least {request.asked}, the best of "
+        complaint += f"this picture is {reached_db:.2f} dB"
+        is_out_of_reach = True
+    elif not request.strict and abs(reached_db - target_db) > _PSNR_WARNING_DB:
+        complaint = _nearest(request.asked, f"{reached_db:.2f} dB")
     return Answer(
         found.coding.data,
         reached_db if reached_db < _EXACT_DB else None,

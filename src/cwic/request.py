@@ -6,7 +6,8 @@ Imports nothing heavy. What a request means is left to `rate_control` (size and 
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 from cwic.defaults import LOSSLESS, MAX_ROI_STRENGTH
 
@@ -22,7 +23,8 @@ class Request:
     """What was asked for of one picture, checked when it is made.
 
     At most one of `quality`, `bpp`, `target_bytes` and `psnr_db` may be given. A target that
-    cannot be met gives the nearest file there is, with a `CodecWarning`.
+    cannot be met gives the nearest file there is, with a `CodecWarning`; metadata and transparency
+    leave the picture at least a quarter of a size.
 
     Pictures that are cheap without loss (screens, text, charts) are kept whole: where a size is
     asked for and they fit in; where a quality is, and they are at most a quarter larger than
@@ -41,16 +43,18 @@ class Request:
         saliency: True for the built-in detector (extra `saliency`), a mask as of `roi`, a
             function of the (H, W, 3) uint8 pixels that returns one, or the path of such a
             function as an ONNX file (.onnx; what it must be is at `saliency.load_detector`).
-        strict: a file never larger (or a picture never worse) than asked, or none; none as
-            well if the model cannot come as far as what was asked for.
+        strict: a file never larger (or a picture never worse) than asked, or none. A smaller
+            file (or a better picture) is done, where the picture takes no more.
         lossless: "auto" as above, "never", or "always": kept whole whatever else is asked for.
         keep_metadata: ICC, EXIF and XMP go into the file.
         max_pixels: width times height beyond which a picture is refused; None: 179 million.
             Picture files are under Pillow's own limit as well
             (`PIL.Image.MAX_IMAGE_PIXELS`).
+        truncated: of a file that ends too early, what is there is taken, with a `CodecWarning`;
+            what is missing is grey or black.
 
     Raises:
-        ValueError: a field out of range, or more than one target.
+        ValueError: a field of another type or out of range, or more than one target.
     """
 
     quality: float | None = None
@@ -64,8 +68,10 @@ class Request:
     lossless: str = LOSSLESS[0]
     keep_metadata: bool = True
     max_pixels: int | None = None
+    truncated: bool = False
 
     def __post_init__(self) -> None:
+        _check_number("roi_strength", self.roi_strength, f"0 to {MAX_ROI_STRENGTH}")
         if not (math.isfinite(self.roi_strength) and 0 <= self.roi_strength <= MAX_ROI_STRENGTH):
             raise ValueError(
                 f"roi_strength: expected 0 to {MAX_ROI_STRENGTH}, found {self.roi_strength}"
@@ -79,12 +85,24 @@ class Request:
                 f"expected at most one of {', '.join(targets)}, found {', '.join(given)}"
             )
         for name, value in given.items():
+            expected = "0 to 100" if name == "quality" else "a number above 0"
+            _check_number(name, value, expected)
             if name == "quality" and not 0 <= value <= 100:
                 raise ValueError(f"quality: expected 0 to 100, found {value}")
             if not math.isfinite(value) or (name != "quality" and value <= 0):
                 raise ValueError(f"{name}: expected a number above 0, found {value}")
         if self.lossless not in LOSSLESS:
             raise ValueError(f"lossless: expected one of {LOSSLESS}, found {self.lossless!r}")
+        for name in ("strict", "keep_metadata", "truncated"):
+            value = getattr(self, name)
+            # By name, so that numpy's are known without numpy.
+            if type(value).__name__ not in ("bool", "bool_"):
+                raise ValueError(f"{name}: expected True or False, found {value!r}")
+        largest = self.max_pixels
+        if largest is not None and not (
+            isinstance(largest, Integral) and not isinstance(largest, bool) and largest >= 1
+        ):
+            raise ValueError(f"max_pixels: expected a whole number above 0, found {largest!r}")
 
     @property
     def asked(self) -> str:
@@ -98,3 +116,8 @@ class Request:
     def size_bytes(self, num_pixels: int) -> float | None:
         """The size of the whole file that was asked for, of a picture of so many pixels."""
         return self.target_bytes if self.bpp is None else self.bpp * num_pixels / 8
+
+
+def _check_number(name: str, value: Any, expected: str) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{name}: expected {expected}, found {value!r}")

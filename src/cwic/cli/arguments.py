@@ -23,7 +23,7 @@ __all__ = ["build_parser", "input_path", "location", "parse", "request_of", "siz
 # Fields of `Request`; an option that sets one stores it under the same name.
 _REQUEST = (
     "quality bpp target_bytes psnr_db roi roi_strength saliency strict lossless keep_metadata"
-    " max_pixels"
+    " max_pixels truncated"
 ).split()
 
 _VERBS_OF_FILES = ("encode", "decode", "view", "compare")
@@ -201,6 +201,7 @@ _MODEL = _value("--model", "NAME|PATH", None, "a name from cwic models, or a mod
 _MAX_PIXELS = _value(
     "--max-pixels", "N", _count, f"refuse larger pictures (default: {defaults.MAX_PIXELS:,})"
 )
+_TRUNCATED = _switch("--truncated", "take what is there of a picture file that ends too early")
 _JOBS = _value("-j --jobs", "N", _count, "")
 _JSON = _switch("--json", "print JSON for programs")
 _QUIET = _switch("--quiet", "print errors only")
@@ -212,7 +213,7 @@ _VERBS = {
         _PICTURE,
         _OUTPUT.but("the .cwic file, a folder for the files of a folder, or - for stdout"),
         *(_FORCE, *_RATE, _STRICT, _ROI, _ROI_STRENGTH, _SALIENCY, _LOSSLESS, _STRIP, _MODEL),
-        _MAX_PIXELS,
+        *(_MAX_PIXELS, _TRUNCATED),
         examples="""
   cwic encode photo.png                        makes photo.cwic at quality 50
   cwic encode photo.png -o small.cwic --bpp 0.3
@@ -248,7 +249,7 @@ _VERBS = {
         "show where the bits of a picture go",
         _PICTURE.but("a picture, a .cwic file, a folder or -"),
         _OUTPUT.but("the picture to make (default: NAME.map.png), a folder, or -"),
-        *(_FORCE, _QUALITY, _BPP, _LOSSLESS, _ROI, _SALIENCY, _MODEL),
+        *(_FORCE, _QUALITY, _BPP, _LOSSLESS, _ROI, _SALIENCY, _TRUNCATED, _MODEL),
         examples="""
   cwic view photo.png                          makes photo.map.png, at quality 50
   cwic view photo.cwic -o map.png""",
@@ -257,7 +258,7 @@ _VERBS = {
         "make a page of a picture by cwic and by other codecs",
         _PICTURE,
         _OUTPUT.but("the page to make (default: NAME.html), a folder, or -"),
-        *(_FORCE, *_RATE, _STRICT, _LOSSLESS, _ROI, _SALIENCY, _MODEL),
+        *(_FORCE, *_RATE, _STRICT, _LOSSLESS, _ROI, _SALIENCY, _TRUNCATED, _MODEL),
         examples="""
   cwic compare photo.png --bpp 0.25            makes photo.html; open it in a browser""",
     ),
@@ -271,7 +272,7 @@ _VERBS = {
             "what to make: cwic (the default) encodes, a picture format decodes",
             default=CODEC_FORMAT,
         ),
-        *(*_RATE, _STRICT, _LOSSLESS, _STRIP, _MODEL),
+        *(*_RATE, _STRICT, _LOSSLESS, _STRIP, _TRUNCATED, _MODEL),
         _JOBS.but("number of workers (default: one for each processor)"),
         _value("--ray", "local|ADDRESS", None, "use a Ray cluster; needs the extra 'ray'"),
         _FORCE.but("make existing results again"),

@@ -5,7 +5,9 @@ once.
 """
 
 import argparse
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +59,7 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
     reached = "" if reached_db is None else f", {reached_db:.2f} dB"
     goal = f"{reached} (target {request.asked})" if request.asked else ""
     _print_result(source, target, _size_and_rate(data, header, goal), options)
+    _print_growth(source, picture, len(data), options)
     _print_details(source, header, seconds, options)
 
 
@@ -106,15 +109,26 @@ def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
 
 def _compare(source: Path, target: Path, options: argparse.Namespace) -> None:
     """A picture to a page that compares codecs."""
+    from dataclasses import replace
+
     from cwic.codec import loaded
     from cwic.evaluation.compare import compared, compared_page
     from cwic.image import read_picture, to_pil
 
-    picture = to_pil(read_picture(files.picture_source(source), keep_metadata=False)).convert("RGB")
-    data, header, _ = loaded(options.model).encode_request(picture, request_of(options))
-    comparison = compared(files.display_name(source), picture, data, _decoded(data, options))
+    read = read_picture(files.picture_source(source), truncated=options.truncated)
+    picture = to_pil(read).convert("RGB")
+    # The others hold the picture alone.
+    request = replace(request_of(options), keep_metadata=False)
+    data, header, _ = loaded(options.model).encode_request(picture, request)
+    comparison = compared(_title(source), picture, data, _decoded(data, options))
     files.write(compared_page(comparison).encode(), target)
     _print_result(source, target, f"at {_size_and_rate(data, header)}", options)
+
+
+def _title(source: Path) -> str:
+    """The name of a file on a page that is sent elsewhere: no folders, and no bytes but text."""
+    name = files.display_name(source) if source == files.STDIO else source.name
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _one_blas_thread() -> None:
@@ -128,6 +142,23 @@ def _print_result(source: Path, target: Path, facts: str, options: argparse.Name
     if not options.quiet:
         names = f"{files.display_name(source)} -> {files.display_name(target, 'stdout')}"
         messages.print_line(f"{names} {facts}", sys.stderr if target == files.STDIO else sys.stdout)
+
+
+def _print_growth(
+    source: Path, picture: Path | io.BytesIO, num_bytes: int, options: argparse.Namespace
+) -> None:
+    """Says so if the result is larger than the file that it was made of."""
+    if isinstance(picture, io.BytesIO):
+        source_bytes = picture.getbuffer().nbytes
+    elif picture.is_file():
+        source_bytes = picture.stat().st_size
+    else:
+        return
+    if num_bytes > source_bytes and not options.quiet:
+        messages.print_note(
+            f"note: {files.display_name(source)}: the result has {num_bytes:,} B, more than the "
+            f"{source_bytes:,} B of this file"
+        )
 
 
 def _print_details(

@@ -188,9 +188,12 @@ def _from_file(
             if found is None:
                 raise
             raise ImageError(found) from None
-        except OSError:
+        except OSError as error:
             if not is_truncated_taken:
-                raise
+                if "truncated" not in str(error):
+                    raise
+                hint = "--truncated (truncated=True) takes what is there"
+                raise OSError(f"{reason(error)}; {hint}") from error
         else:
             notes += found_of_whole
             return picture
