@@ -1,7 +1,9 @@
 import contextlib
 import errno
 import os
+import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -302,6 +304,26 @@ def test_a_file_of_another_owner_stays_his(as_root: bool) -> None:
         assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 5678, 0o666)
         assert target.read_bytes() == b"new"
         assert os.listdir(folder) == ["file"]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("mount"),
+    reason="to mount takes root",
+)
+def test_a_file_that_is_a_mount_of_its_own_stays_one(tmp_path: Path) -> None:
+    outside, target = tmp_path / "outside", tmp_path / "folder" / "file"
+    outside.write_bytes(b"old content")
+    target.parent.mkdir()
+    target.touch()
+    mount = ["mount", "--bind", str(outside), str(target)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount")
+    try:
+        write_file(target, b"new")
+        assert target.read_bytes() == outside.read_bytes() == b"new"
+        assert os.listdir(target.parent) == ["file"]
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
 
 
 # --- what is open already -------------------------------------------------------------------------

@@ -101,8 +101,10 @@ def test_the_table_says_size_and_rate_of_every_file_with_units(
         "rate_bpp": str(round(8 * size_bytes / (32 * 24), 6)),
         "kept_whole": "False",
         "error": "",
+        "left_alone": "",
     }
-    assert summary.output_bytes == sum(int(row["output_bytes"]) for row in rows(tmp_path))
+    done = [row for row in rows(tmp_path) if row["output"]]
+    assert summary.output_bytes == sum(int(row["output_bytes"]) for row in done)
 
 
 def test_pictures_that_are_kept_whole_are_counted_and_come_back_exactly(tmp_path: Path) -> None:
@@ -131,7 +133,8 @@ def test_a_tree_of_files_becomes_pictures_again(pictures: Path, tmp_path: Path) 
     with Image.open(tmp_path / "back" / "deep" / "er" / "b.webp") as picture:
         assert (picture.size, picture.format) == ((32, 24), "WEBP")
     encoded, decoded = rows(tmp_path / "files"), rows(tmp_path / "back")
-    assert [row["rate_bpp"] for row in encoded] == [row["rate_bpp"] for row in decoded]
+    rates = [row["rate_bpp"] for row in encoded if not row["left_alone"]]
+    assert rates == [row["rate_bpp"] for row in decoded]
 
 
 def test_results_may_lie_beside_their_sources(pictures: Path) -> None:
@@ -218,7 +221,9 @@ def test_a_killed_batch_leaves_whole_files_and_goes_on_to_the_same_end(
     process.wait(60)
     # The workers notice that they are alone; until then they may write, but whole files only.
     for name, data in contents(tmp_path).items():
-        assert Path(name).name.startswith(".cwic-") or data == expected[name]
+        # The table has the names of all results by then.
+        is_other = name == "batch.csv" or Path(name).name.startswith(".cwic-")
+        assert is_other or data == expected[name]
     assert start(source, tmp_path, "-q", 20, "-j", 2).wait(300) == 0
     finished = contents(tmp_path)
     assert {name: finished[name] for name in expected} == expected
@@ -243,6 +248,187 @@ def test_what_a_killed_writer_left_is_removed_once_it_is_old(
     os.utime(old, (0, 0))
     encode(pictures, tmp_path / "files")
     assert (old.exists(), new.exists()) == (False, True)
+
+
+# --- names that stay, files that are left alone ---------------------------------------------------
+
+
+def left_alone(target: Path) -> dict[str, str]:
+    return {row["input"]: row["left_alone"] for row in rows(target) if row["left_alone"]}
+
+
+def test_every_file_that_is_left_alone_is_listed_with_the_reason(
+    pictures: Path, tmp_path: Path
+) -> None:
+    expected = {
+        ".hidden.png": "hidden file",
+        "._a.jpg": "hidden file",
+        ".git/": "hidden folder",
+        "deep/.cache/": "hidden folder",
+        "a.HEIC": "HEIC is not read",
+        "deep/a.jxl": "JPEG XL is not read",
+        "a.cr2": "camera raw is not read",
+        "a.dng": "camera raw is not read",
+        "README": "no extension",
+        "old.cwic": "a .cwic file",
+        "notes.txt": "no extension of a picture",
+    }
+    for name in expected:
+        path = pictures / (f"{name}some/picture.png" if name.endswith("/") else name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"whatever")
+    (pictures / ".cwic-0.tmp").write_bytes(b"ours")
+    summary = encode(pictures, tmp_path / "files")
+    assert (summary.num_done, summary.failed) == (3, [])
+    assert left_alone(tmp_path / "files") == expected
+    assert [file.source for file in summary.left_alone] == sorted(expected)
+    inputs = [row["input"] for row in rows(tmp_path / "files")]
+    assert inputs == sorted([*expected, "a.png", "deep/er/b.png", "deep/c.JPG"])
+
+
+def test_what_decoding_leaves_alone_is_listed_but_for_the_table_of_the_files(
+    pictures: Path, tmp_path: Path
+) -> None:
+    encode(pictures, tmp_path / "files")
+    (tmp_path / "files" / "deep" / "a.png").write_bytes(b"whatever")
+    batch.run(str(tmp_path / "files"), str(tmp_path / "back"), Decoding(), Workers(1))
+    assert left_alone(tmp_path / "back") == {"deep/a.png": "no .cwic file"}
+
+
+@pytest.mark.parametrize("place", ["", "files"])
+def test_results_within_the_source_are_not_left_alone(pictures: Path, place: str) -> None:
+    """So that the table is the same in every run."""
+    encode(pictures, pictures / place)
+    first = contents(pictures)
+    encode(pictures, pictures / place)
+    assert contents(pictures) == first
+    assert left_alone(pictures / place) == {"notes.txt": "no extension of a picture"}
+
+
+def test_a_folder_of_nothing_but_what_is_not_read_says_so(tmp_path: Path) -> None:
+    for name in ("a.heic", "b.heic", "._c.jpg"):
+        (tmp_path / name).write_bytes(b"whatever")
+    with pytest.raises(
+        CodecError, match=r"found none; left alone: 2 x HEIC is not read, 1 x hidden file$"
+    ):
+        encode(tmp_path, tmp_path / "files")
+
+
+@pytest.mark.parametrize(
+    ("extension", "file_format"),
+    [
+        ("apng", "PNG"),
+        ("dds", "DDS"),
+        ("dib", "DIB"),
+        ("icns", "ICNS"),
+        ("ico", "ICO"),
+        ("jpx", "JPEG2000"),
+        ("jpf", "JPEG2000"),
+        ("mpo", "MPO"),
+        ("pcx", "PCX"),
+        ("sgi", "SGI"),
+        ("xbm", "XBM"),
+    ],
+)
+def test_formats_that_pillow_reads_are_taken(
+    extension: str, file_format: str, tmp_path: Path
+) -> None:
+    picture = Image.fromarray(seeded_picture(0)[:64, :64])
+    picture = picture.convert("1") if file_format == "XBM" else picture
+    picture.save(tmp_path / f"a.{extension}", file_format)
+    summary = encode(tmp_path, tmp_path / "files")
+    assert (summary.num_done, summary.failed, summary.left_alone) == (1, [], ())
+
+
+def test_a_table_of_somebody_else_stays_and_ours_has_another_name(
+    pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "batch.csv").write_text("mine")
+    for _ in range(2):
+        with pytest.warns(CodecWarning, match=r"batch.csv is no table of a batch.*cwic-batch.csv"):
+            summary = encode(pictures, tmp_path)
+        assert (tmp_path / "batch.csv").read_text() == "mine"
+        assert summary.table == str(tmp_path / "cwic-batch.csv")
+        assert (tmp_path / "cwic-batch.csv").read_text().startswith("input,output,")
+    (tmp_path / "cwic-batch.csv").write_text("mine too")
+    with pytest.raises(CodecError, match="expected tables of a batch, found other files"):
+        encode(pictures, tmp_path)
+    assert (tmp_path / "cwic-batch.csv").read_text() == "mine too"
+
+
+def test_a_result_keeps_its_name_when_another_picture_of_that_name_comes(tmp_path: Path) -> None:
+    source, target = tmp_path / "pictures", tmp_path / "files"
+    save_picture(source / "a.jpg", 0)
+    encode(source, target)
+    save_picture(source / "a.png", 1)
+    summary = encode(source, target)
+    assert (summary.num_done, summary.num_skipped) == (1, 1)
+    named = {outcome.source: outcome.result for outcome in summary.outcomes}
+    assert named == {"a.jpg": "a.cwic", "a.png": "a.png.cwic"}
+    # The first one goes, and the second keeps its name too.
+    (source / "a.jpg").unlink()
+    summary = encode(source, target)
+    assert [outcome.result for outcome in summary.outcomes] == ["a.png.cwic"]
+
+
+def test_a_new_picture_is_not_taken_for_one_that_went(tmp_path: Path) -> None:
+    source, target = tmp_path / "pictures", tmp_path / "files"
+    save_picture(source / "a.jpg", 0)
+    save_picture(source / "b.jpg", 0)
+    encode(source, target)
+    (source / "a.jpg").rename(tmp_path / "gone.jpg")
+    save_picture(source / "a.png", 1)
+    summary = encode(source, target)
+    assert {outcome.source: outcome.result for outcome in summary.outcomes} == {
+        "a.png": "a.png.cwic",
+        "b.jpg": "b.cwic",
+    }
+
+
+def test_names_stay_after_a_batch_that_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "pictures", tmp_path / "files"
+    for number, name in enumerate(["a.jpg", "b.jpg"]):
+        save_picture(source / name, number)
+    write_file = folder.write_file
+
+    def stop(path: Path, data: bytes) -> None:
+        if path.name == "b.cwic":
+            raise KeyboardInterrupt
+        write_file(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "write_file", stop)
+        with pytest.raises(KeyboardInterrupt):
+            encode(source, target)
+    save_picture(source / "a.png", 2)
+    summary = encode(source, target)
+    assert [outcome.result for outcome in summary.outcomes] == ["a.cwic", "a.png.cwic", "b.cwic"]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a.png", "a.jpg", "a.JPG", "a.jpg.png", "a", "b/a.png"]), unique=True
+    ),
+    st.dictionaries(
+        st.sampled_from(["a.png", "a.jpg", "a.jpg.png", "gone.png"]),
+        st.sampled_from(["a.cwic", "a.jpg.cwic", "a.png.cwic", "../a.cwic", "a.png", "gone.cwic"]),
+    ),
+)
+def test_no_two_results_have_the_same_name_whatever_the_table_says(
+    names: list[str], recorded: dict[str, str]
+) -> None:
+    results = batch.result_names(names, ".cwic", recorded)
+    assert len({result.casefold() for result in results}) == len(names)
+    for name, result in zip(names, results, strict=True):
+        assert result.startswith(name.rpartition(".")[0] or name)
+        assert result.endswith(".cwic")
+        assert ".." not in result
+    gone = {result for name, result in recorded.items() if name not in names}
+    assert gone.isdisjoint(results)
+    again = dict(zip(names, results, strict=True))
+    assert batch.result_names(names, ".cwic", again) == results
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -322,7 +508,8 @@ def test_a_full_disk_stops_the_batch_and_says_how_to_go_on(
     tried = []
 
     def write_file(path: Path, data: bytes) -> None:
-        tried.append(path)
+        if path.suffix == ".cwic":
+            tried.append(path)
         raise CodecError("cannot write: No space left") from OSError(errno.ENOSPC, "No space left")
 
     with monkeypatch.context() as patch:
@@ -349,6 +536,7 @@ def test_a_disk_that_is_really_full_holds_whole_files_only(pictures: Path, tmp_p
         with pytest.raises(CodecError, match="No space left on device"):
             encode(pictures, disk)
         files = contents(disk)
+        files.pop("batch.csv", None)
         assert files
         for data in files.values():
             cwic.decode(data)
@@ -474,6 +662,35 @@ def test_a_ray_of_this_machine_that_is_slow_to_begin_is_begun_again(
         encode(pictures, tmp_path, ray_address=address)
     assert len(begun) == 2 * tries
     assert begun[1::2] == [None] * tries
+
+
+@pytest.mark.parametrize(("of_user", "expected"), [(None, "0"), ("1", "1")])
+def test_ray_sends_no_usage_statistics_unless_the_user_says_so(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    of_user: str | None,
+    expected: str,
+) -> None:
+    found: list[str | None] = []
+
+    class NoRay(types.ModuleType):
+        def init(self, **_: object) -> None:
+            found.append(os.environ.get("RAY_USAGE_STATS_ENABLED"))
+            raise RuntimeError("enough")
+
+        def shutdown(self) -> None:
+            pass
+
+    monkeypatch.setitem(sys.modules, "ray", NoRay("ray"))
+    monkeypatch.setitem(sys.modules, "ray.data", types.ModuleType("ray.data"))
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", of_user or "")
+    if of_user is None:
+        monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    with pytest.raises(CodecError, match="enough"):
+        encode(pictures, tmp_path, ray_address="auto")
+    assert found == [expected]
 
 
 @pytest.mark.slow

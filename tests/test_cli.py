@@ -216,6 +216,11 @@ def test_a_batch_ends_with_a_summary_and_one_where_a_file_failed_with_one(
         "error: text.png: found no picture in a format that Pillow reads\n"
         f"error: 1 of 2 failed, listed in {target / 'batch.csv'}\n"
     )
+    (source / "a.heic").write_bytes(b"whatever")
+    (source / "text.png").unlink()
+    assert run("batch", source, target, "-j", "1")[2] == (
+        f"1 left alone (1 x HEIC is not read), listed in {target / 'batch.csv'}\n"
+    )
     assert run("batch", target, source / "back", "--to", "jpg", "-j", "1", "--quiet") == (0, "", "")
     assert (source / "back" / "photo.jpg").exists()
 

@@ -118,6 +118,7 @@ def test_files_of_a_folder_that_differ_in_their_extension_do_not_collide(
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     with Image.open(photo) as picture:
+        (pictures / "._b.png").write_bytes(b"of macOS, and no picture")
         for name in ("a.png", "a.bmp", "b.png"):
             picture.save(pictures / name)
     assert run("encode", pictures, "-o", tmp_path / "out")[0] == 0
@@ -309,6 +310,9 @@ def test_a_named_pipe_is_read_once(run: Run, photo: Path, tmp_path: Path) -> Non
     thread.start()
     assert run("encode", fifo, "--psnr", "35")[0] == 0
     thread.join()
+    with pipe_of(photo.read_bytes()) as name:
+        of_pipe = cwic.encode(name, psnr_db=35)
+    assert of_pipe == (tmp_path / "fifo.cwic").read_bytes()
     assert cwic.read_header((tmp_path / "fifo.cwic").read_bytes()).width == 96
 
 
@@ -331,6 +335,48 @@ def test_inputs_that_can_be_read_once_are_copied_for_those_who_read_twice(
             assert same == photo
             assert [copied.read_bytes(), copied.read_bytes()] == [b"content", b"content"]
         assert not copied.exists()
+
+
+@posix
+def test_a_mask_from_a_pipe_counts_for_every_picture_of_a_folder(
+    run: Run, photo: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("a.png", "b.png"):
+        (pictures / name).write_bytes(photo.read_bytes())
+    mask = tmp_path / "mask.png"
+    Image.linear_gradient("L").resize((96, 64)).save(mask)
+    assert run("encode", photo, "--roi", mask)[0] == 0
+    with pipe_of(mask.read_bytes()) as name:
+        code, _, err = run("encode", pictures, "-o", tmp_path / "files", "--roi", name)
+    assert (code, err) == (0, "")
+    expected = photo.with_suffix(".cwic").read_bytes()
+    assert expected != cwic.encode(photo)
+    for name in ("a.cwic", "b.cwic"):
+        assert (tmp_path / "files" / name).read_bytes() == expected
+
+
+@posix
+def test_evaluate_may_read_what_comes_from_a_pipe_twice(
+    run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    for module in ("torch", "scipy", "ssimulacra2"):
+        pytest.importorskip(module)
+    from cwic.evaluation import benchmark
+
+    found: list[list[bytes]] = []
+
+    def evaluate(paths: list[Path], *_: object, **__: object) -> benchmark.Evaluation:
+        found.extend([path.read_bytes() for _ in range(2)] for path in paths)
+        return benchmark.Evaluation(0, 0, [], [])
+
+    monkeypatch.setattr(benchmark, "evaluate", evaluate)
+    content = photo.read_bytes()
+    with pipe_of(content) as name:
+        assert run("evaluate", photo, name, "--out", tmp_path / "out")[0] == 0
+    assert found == [[content, content]] * 2
 
 
 def _command(*words: str | Path, **streams: Any) -> "subprocess.CompletedProcess[bytes]":

@@ -1,9 +1,12 @@
 """The local page: what its controls do, and the page itself in a browser if there is one."""
 
+import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,8 +20,9 @@ from conftest import seeded_picture
 from PIL import Image
 
 import cwic
+from cwic import model_file
 from cwic import serve as demo
-from cwic.errors import ImageError
+from cwic.errors import CodecError, ImageError
 from cwic.serve import Controls, coded, frame, opened, painted
 
 
@@ -117,33 +121,40 @@ def test_a_file_of_ours_is_opened(photo: Path, tmp_path: Path) -> None:
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(b"no picture")
-    with pytest.raises(ImageError):
+    with pytest.raises(ImageError, match=r"^photo\.png: ") as caught:
         coded(path, Controls(), None)
+    assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_port_that_is_taken_is_an_error() -> None:
-    pytest.importorskip("gradio")
+def test_a_port_that_is_taken_is_noticed_before_gradio_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        # By itself: a Gradio that fails leaves sockets open.
-        command = [sys.executable, "-m", "cwic", "serve", "--port", str(port)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: port {port} of 127.0.0.1")
-    assert "--port" in done.stderr
-    assert done.stderr.count("\n") == 1
+        with pytest.raises(CodecError, match=rf"port {port} of 127\.0\.0\.1.*--port"):
+            demo.serve(port=port)
+    with pytest.raises(CodecError, match=r"port \d+ of 192\.0\.2\.1 is not available"):
+        demo.serve("192.0.2.1", port)  # an address that no machine has
 
 
 # --- in a browser ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default model as a file of one's own."""
+    return Path(shutil.copy(model_file.find(None), tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def address(model: Path) -> Iterator[str]:
     """Of a page that is served."""
     pytest.importorskip("gradio")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "cwic", "serve", "--port", str(port), "--max-upload", "1MB"]
+    command += ["--model", str(model)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -189,6 +200,58 @@ def test_an_upload_beyond_the_limit_is_refused(address: str) -> None:
 
     assert upload(900_000) == 200
     assert upload(1_100_000) == 413
+
+
+def status(address: str, path: str = "", body: bytes | None = None, **headers: str) -> int:
+    request = urllib.request.Request(address.rstrip("/") + path, body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_page_refuses_other_names_and_uploads_from_other_pages(address: str) -> None:
+    own = address.rstrip("/")
+    port = own.rpartition(":")[2]
+    assert status(address, Host=f"localhost:{port}") == 200
+    assert status(address, Host=f"evil.example:{port}") == 403
+    body = b"--edge--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=edge"}
+    assert status(address, "/gradio_api/upload", body, Origin="http://evil.example", **kind) == 403
+    assert status(address, "/gradio_api/upload", body, Origin="null", **kind) == 403
+    assert status(address, "/gradio_api/upload", body, Origin=own, **kind) != 403
+
+
+def test_answers_tell_no_path_of_the_server_and_files_come_back(address: str, model: Path) -> None:
+    body = (
+        b'--edge\r\nContent-Disposition: form-data; name="files"; filename="photo.png"\r\n\r\n'
+        b"content\r\n--edge--\r\n"
+    )
+    request = urllib.request.Request(
+        f"{address.rstrip('/')}/gradio_api/upload",
+        body,
+        {"Content-Type": "multipart/form-data; boundary=edge"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        (shown,) = json.loads(answer.read())
+    assert shown.startswith("/upload")
+    assert not Path(shown).exists()
+    with urllib.request.urlopen(
+        f"{address.rstrip('/')}/gradio_api/file={shown}", timeout=60
+    ) as answer:
+        assert answer.read() == b"content"
+    for path in ("", "/config", "/gradio_api/info"):
+        with urllib.request.urlopen(address.rstrip("/") + path, timeout=60) as answer:
+            text = answer.read().decode()
+        assert model.name in text or path == "/gradio_api/info"
+        for secret in (
+            str(model.parent),
+            tempfile.gettempdir() + "/",
+            str(Path(demo.__file__).parent),
+            sys.prefix,
+        ):
+            assert secret not in text, (path, secret)
 
 
 @pytest.mark.slow

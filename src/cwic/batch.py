@@ -1,17 +1,21 @@
 """Folders of pictures to folders of `.cwic` files and back, on many processes or many machines.
 
-Owns the plan (which file becomes which), the workers, and the report: progress, summary and table.
+Owns the plan (which file becomes which, and which are left alone), the workers, and the report:
+progress, summary and table.
 What is done to one file is left to `Codec`, where files lie to :mod:`cwic.folder`.
 
 A batch can be stopped at any time, in any way, and run again: it skips results that exist, and no
 result is ever half written. So the folder and the table end up the same as without the stop, and
-two batches into one folder do not harm each other. Every worker computes on one thread: the number
+two batches into one folder do not harm each other. The table keeps the names of results: a file
+that comes later takes none away. Every worker computes on one thread: the number
 of workers changes the time and not a byte.
 """
 
+import contextlib
 import csv
 import errno
 import io
+import itertools
 import json
 import logging
 import multiprocessing
@@ -22,7 +26,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -30,9 +34,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cwic.defaults import CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES
+from cwic.defaults import CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, UNREAD_PICTURES
 from cwic.errors import BitstreamError, CodecError, CodecWarning, ModelError, NotBuiltError, reason
-from cwic.folder import Folder, folder_at
+from cwic.folder import Folder, folder_at, place_within
 from cwic.request import Request
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ __all__ = [
     "TABLE_NAME",
     "Decoding",
     "Encoding",
+    "LeftAlone",
     "Outcome",
     "Summary",
     "Workers",
@@ -52,6 +57,12 @@ __all__ = [
 ]
 
 TABLE_NAME = "batch.csv"
+# Where a file of somebody else's has that name.
+_OTHER_TABLE_NAME = "cwic-batch.csv"
+_COLUMNS = "width_px height_px input_bytes output_bytes rate_bpp kept_whole error".split()
+_HEAD = ["input", "output", *_COLUMNS, "left_alone"]
+# So begin the tables of this command, those of earlier versions too.
+_TABLE_BEGINS = b"input,output,width_px,height_px,"
 
 # Enough to keep every worker busy, few enough to hold in memory.
 _PENDING_PER_WORKER = 4
@@ -161,18 +172,33 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class LeftAlone:
+    """A file that a batch did not take.
+
+    Attributes:
+        source: name of the file, or of a hidden folder with a `/` at its end.
+        why: in a few words.
+    """
+
+    source: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Summary:
     """The outcomes of a batch.
 
     Attributes:
-        outcomes: one for each file, in the order of their names.
+        outcomes: one for each file that was taken, in the order of their names.
         seconds: how long the batch took.
         table: path or URL of the table of outcomes.
+        left_alone: all other files, in the order of their names.
     """
 
     outcomes: tuple[Outcome, ...]
     seconds: float
     table: str
+    left_alone: tuple[LeftAlone, ...] = ()
 
     @property
     def failed(self) -> list[Outcome]:
@@ -219,7 +245,8 @@ def run(
     Args:
         source: path or URL of the folder with the files.
         target: path or URL of the folder for the results, which keep their place in the tree, and
-            for their table `batch.csv`. May be `source`.
+            for their table `batch.csv`, or `cwic-batch.csv` if that is a file of somebody else's.
+            May be `source`.
         task: what to do to each file.
         workers: who does it; None: processes of this machine, one for each processor.
         force: whether existing results are made again.
@@ -233,19 +260,34 @@ def run(
     job = _Job(folder_at(source), folder_at(target), task, force)
     job.source.check()
     outcomes: list[Outcome] = []  # begins with the folders that cannot be read
-    names = job.source.files(
-        lambda folder, error: outcomes.append(Outcome(folder, error=reason(error)))
-    )
-    pairs = plan(names, task.source_suffixes, task.result_suffix)
+
+    def note_unreadable(folder: str, error: OSError) -> None:
+        if not _is_hidden(folder):
+            outcomes.append(Outcome(folder, error=reason(error)))
+
+    names = list(job.source.files(note_unreadable))
+    table = _table_name(job.target)
+    recorded = _recorded(job.target, table)
+    pairs = plan(names, task.source_suffixes, task.result_suffix, recorded)
+    left_alone = _left_alone(job, names, pairs)
     if not pairs and not outcomes:
-        has_coded = any(name.endswith(CODEC_SUFFIX) for name in job.source.files(_ignore))
+        has_coded = any(name.endswith(CODEC_SUFFIX) for name in names)
         hint = "; it has .cwic files, which --to png turns into pictures" if has_coded else ""
+        counts = Counter(file.why for file in left_alone)
+        if counts and not hint:
+            listed = ", ".join(f"{number} x {why}" for why, number in sorted(counts.items()))
+            hint = f"; left alone: {listed}"
         raise nothing_found(job.source, task.source_suffixes, hint)
     job.target.remove_leftovers()
+    if any(recorded.get(name) != result for name, result in pairs):
+        # Names stay even if this batch is killed. Why it cannot be written, the first result says.
+        with contextlib.suppress(CodecError, OSError):
+            job.target.write(table, _table([Outcome(*pair) for pair in pairs], left_alone))
     outcomes += _outcomes(job, pairs, workers or Workers(), show_progress)
     outcomes.sort(key=lambda outcome: outcome.source)
-    job.target.write(TABLE_NAME, _table(outcomes))
-    return Summary(tuple(outcomes), time.monotonic() - start_s, job.target.shown(TABLE_NAME))
+    job.target.write(table, _table(outcomes, left_alone))
+    seconds = time.monotonic() - start_s
+    return Summary(tuple(outcomes), seconds, job.target.shown(table), tuple(left_alone))
 
 
 def _outcomes(
@@ -276,17 +318,70 @@ def _outcomes(
 
 
 def plan(
-    names: Iterable[str], suffixes: frozenset[str], result_suffix: str
+    names: Iterable[str],
+    suffixes: frozenset[str],
+    result_suffix: str,
+    recorded: Mapping[str, str] | None = None,
 ) -> list[tuple[str, str]]:
-    """Which files are taken, and the names of their results.
+    """Which files are taken, and the names of their results; hidden ones are not.
 
     Args:
         names: names of all files of a folder.
         suffixes: suffixes of the files to take, in lower case, with their dots.
         result_suffix: suffix of the results.
+        recorded: names of results of earlier runs, by the names of their files.
     """
-    fitting = [name for name in names if PurePosixPath(name).suffix.lower() in suffixes]
-    return list(zip(fitting, result_names(fitting, result_suffix), strict=True))
+    fitting = [
+        name
+        for name in names
+        if PurePosixPath(name).suffix.lower() in suffixes and not _is_hidden(name)
+    ]
+    return list(zip(fitting, result_names(fitting, result_suffix, recorded), strict=True))
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file, or a folder that it lies in, is hidden: by a dot, as `._a.jpg` of macOS."""
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _left_alone(
+    job: "_Job", names: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> list[LeftAlone]:
+    """The files of the source that are not taken, without those that the batch itself makes."""
+    done = {name for name, _ in pairs}
+    done |= {
+        name
+        for name in (TABLE_NAME, _OTHER_TABLE_NAME)
+        if name in names and _is_table(job.source, name)
+    }
+    target = place_within(job.source, job.target)
+    if target == "":
+        done |= {result for _, result in pairs}
+    found = {}
+    for name in names:
+        of_batch = PurePosixPath(name).match(".cwic-*.tmp")
+        if name in done or of_batch or (target and name.startswith(f"{target}/")):
+            continue
+        parts = name.split("/")
+        depth = next((index for index, part in enumerate(parts, 1) if part.startswith(".")), None)
+        if depth is not None and depth < len(parts):
+            found["/".join(parts[:depth]) + "/"] = "hidden folder"
+        else:
+            found[name] = _why_left_alone(name, job.task)
+    return [LeftAlone(name, found[name]) for name in sorted(found)]
+
+
+def _why_left_alone(name: str, task: "Encoding | Decoding") -> str:
+    suffix = PurePosixPath(name).suffix.lower()
+    if _is_hidden(name):
+        return "hidden file"
+    if isinstance(task, Decoding):
+        return "no .cwic file"
+    if suffix == CODEC_SUFFIX:
+        return "a .cwic file"
+    if suffix in UNREAD_PICTURES:
+        return f"{UNREAD_PICTURES[suffix]} is not read"
+    return "no extension of a picture" if suffix else "no extension"
 
 
 def nothing_found(folder: Folder, suffixes: frozenset[str], hint: str = "") -> CodecError:
@@ -297,37 +392,91 @@ def nothing_found(folder: Folder, suffixes: frozenset[str], hint: str = "") -> C
     )
 
 
-def result_names(names: Sequence[str], suffix: str) -> list[str]:
+def result_names(
+    names: Sequence[str], suffix: str, recorded: Mapping[str, str] | None = None
+) -> list[str]:
     """The names of results: a.cwic for a.png, but a.png.cwic if there is an a.jpg too.
 
     Args:
         names: names of the files, each once.
         suffix: suffix of the results.
+        recorded: names of results of earlier runs, by the names of their files: these stay, and no
+            other file gets one of them.
 
     Returns:
         As many names, no two the same, not even for a file system that ignores case.
     """
-    stems = [name.removesuffix(PurePosixPath(name).suffix) for name in names]
-    taken = Counter(text.casefold() for text in (*stems, *names))
-    return [
-        (stem if taken[stem.casefold()] == 1 else name) + suffix
-        for stem, name in zip(stems, names, strict=True)
-    ]
+    stems = {name: name.removesuffix(PurePosixPath(name).suffix) for name in names}
+    wanted = Counter(text.casefold() for text in (*stems.values(), *names))
+    recorded = recorded or {}
+    results: dict[str, str] = {}
+    taken = {result.casefold() for name, result in recorded.items() if name not in stems}
+    for name, stem in stems.items():
+        result = recorded.get(name, "")
+        added = result.removeprefix(stem)
+        # A table may have been edited, and is of another task if its results end otherwise.
+        is_ours = result.startswith(stem) and result.endswith(suffix) and "/" not in added
+        if is_ours and result.casefold() not in taken:
+            results[name] = result
+            taken.add(result.casefold())
+    for name, stem in stems.items():
+        if name in results:
+            continue
+        is_short = wanted[stem.casefold()] == 1 and (stem + suffix).casefold() not in taken
+        result = (stem if is_short else name) + suffix
+        for number in itertools.count(2):
+            if result.casefold() not in taken:
+                break
+            result = f"{name}.{number}{suffix}"
+        results[name] = result
+        taken.add(result.casefold())
+    return [results[name] for name in names]
 
 
-def _ignore(folder: str, error: OSError) -> None:
-    """Does nothing about a folder that cannot be read."""
+def _table_name(target: Folder) -> str:
+    """The name of the table: another one if somebody else has a file of that name there."""
+    for name in (TABLE_NAME, _OTHER_TABLE_NAME):
+        if not target.exists(name) or _is_table(target, name):
+            if name != TABLE_NAME:
+                warnings.warn(
+                    f"{target.shown(TABLE_NAME)} is no table of a batch and stays as it is: "
+                    f"the table is {name}",
+                    CodecWarning,
+                    stacklevel=3,
+                )
+            return name
+    raise CodecError(
+        f"{target.shown()}: expected tables of a batch, found other files that are called "
+        f"{TABLE_NAME} and {_OTHER_TABLE_NAME}"
+    )
 
 
-def _table(outcomes: Sequence[Outcome]) -> bytes:
+def _is_table(target: Folder, name: str) -> bool:
+    try:
+        return target.read(name).startswith(_TABLE_BEGINS)
+    except CodecError:  # a folder
+        return False
+
+
+def _recorded(target: Folder, table: str) -> dict[str, str]:
+    """The names of results in a table, by the names of their files."""
+    if not target.exists(table):
+        return {}
+    text = io.StringIO(target.read(table).decode("utf-8", "surrogateescape"), newline="")
+    return {row[0]: row[1] for row in csv.reader(text) if len(row) >= 2 and row[1]}
+
+
+def _table(outcomes: Sequence[Outcome], left_alone: Sequence[LeftAlone]) -> bytes:
     """The outcomes as comma-separated values; the same whichever run made a result."""
-    columns = "width_px height_px input_bytes output_bytes rate_bpp kept_whole error".split()
-    text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["input", "output", *columns])
+    rows: list[list[Any]] = []
     for outcome in outcomes:
         result = "" if outcome.error else outcome.result
-        rows.writerow([outcome.source, result, *(getattr(outcome, name) for name in columns)])
+        facts = [getattr(outcome, name) for name in _COLUMNS]
+        rows.append([outcome.source, result, *facts, ""])
+    rows += [[file.source, "", *("" for _ in _COLUMNS), file.why] for file in left_alone]
+    rows.sort(key=lambda row: row[0])
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([_HEAD, *rows])
     # The name of a file may hold bytes that are no text.
     return text.getvalue().encode("utf-8", "surrogateescape")
 
@@ -515,6 +664,8 @@ def _started_ray(address: str, where: dict[str, Any]) -> Any:
         address: as in `Workers`.
         where: arguments of `ray.init`.
     """
+    # What runs where is nobody else's business, unless the user says so.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
         import ray.data

@@ -17,6 +17,7 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "PORT",
     "REDUCTIONS",
+    "UNREAD_PICTURES",
 ]
 
 # Width times height beyond which a picture or a file is refused. Pillow's own protection refuses a
@@ -44,9 +45,22 @@ CODEC_SUFFIX = ".cwic"
 
 # Of the files in a folder, those with these suffixes are taken for pictures; lower case.
 PICTURE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff"
-    " .webp".split()
+    ".apng .avif .avifs .bmp .dds .dib .gif .icns .ico .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf"
+    " .jpg .jpx .mpo .pbm .pcx .pfm .pgm .png .pnm .ppm .psd .qoi .sgi .tga .tif .tiff .webp .xbm"
+    " .xpm".split()
 )
+
+# Of pictures that Pillow does not read, and how they are called; lower case.
+UNREAD_PICTURES = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
+    ".jxl": "JPEG XL",
+    ".svg": "SVG",
+    **dict.fromkeys(
+        ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf"
+        " .raw .rw2 .rwl .sr2 .srf .srw .x3f".split(),
+        "camera raw",
+    ),
+}
 
 # Formats of decoded pictures, the default first; each is a file extension without its dot.
 PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")

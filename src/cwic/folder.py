@@ -22,7 +22,7 @@ from urllib.request import url2pathname
 from cwic.atomic_file import remove_leftovers, write_file
 from cwic.errors import CodecError, NotBuiltError, reason
 
-__all__ = ["Folder", "LocalFolder", "UrlFolder", "folder_at"]
+__all__ = ["Folder", "LocalFolder", "UrlFolder", "folder_at", "place_within"]
 
 # Stores that show an object only when all of it has arrived: no temporary name, no second copy.
 _WHOLE_OBJECTS = frozenset("s3 s3a gs gcs az abfs abfss memory".split())
@@ -183,6 +183,21 @@ def folder_at(location: str) -> Folder:
     if parts.scheme == "file":
         return LocalFolder(Path(url2pathname(parts.path)))
     return UrlFolder(location.rstrip("/"))
+
+
+def place_within(folder: Folder, other: Folder) -> str | None:
+    """The name of another folder in this one: empty if it is the same, None if it is not in it."""
+    if isinstance(folder, LocalFolder) and isinstance(other, LocalFolder):
+        outer, inner = (Path(os.path.realpath(each.path)) for each in (folder, other))
+        if not inner.is_relative_to(outer):
+            return None
+        name = inner.relative_to(outer).as_posix()
+        return "" if name == "." else name
+    if isinstance(folder, UrlFolder) and isinstance(other, UrlFolder):
+        if not f"{other.url}/".startswith(f"{folder.url}/"):
+            return None
+        return other.url[len(folder.url) :].strip("/")
+    return None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

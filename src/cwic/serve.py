@@ -1,11 +1,14 @@
 """The local page of `cwic serve`: drop a picture, ask for a size, paint where it matters, compare.
 
 Owns the layout of the page and what its controls do. Files are left to `Codec`, comparisons to
-:mod:`cwic.evaluation.compare`, maps of the bits to :mod:`cwic.view`, and the server to Gradio. The
-page loads nothing from elsewhere and sends nothing elsewhere.
+:mod:`cwic.evaluation.compare`, maps of the bits to :mod:`cwic.view`, the server to Gradio, and who
+may talk to it to :mod:`cwic.page_guard`. The page loads nothing from elsewhere and sends nothing
+elsewhere.
 """
 
+import io
 import os
+import socket
 import tempfile
 import time
 import warnings
@@ -33,6 +36,7 @@ from cwic.errors import CodecError, CodecWarning, NotBuiltError, reason
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed
 from cwic.image import encode_image, read_picture, to_pil
+from cwic.page_guard import PageGuard
 from cwic.request import Request
 from cwic.saliency import has_detector
 from cwic.view import overlay
@@ -118,7 +122,7 @@ def coded(
     codec = loaded(controls.model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CodecWarning)
-        picture = to_pil(read_picture(path))
+        picture = to_pil(read_picture(_Upload(path)))
         roi = None
         if mask is not None and mask.any():
             roi = np.asarray(Image.fromarray(mask).resize(picture.size))
@@ -130,6 +134,14 @@ def coded(
         original=picture.convert("RGB"),
         warnings=tuple(str(warning.message) for warning in caught),
     )
+
+
+class _Upload(io.BytesIO):
+    """The content of a file, with its name for messages: the path is nobody's business."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        super().__init__(Path(path).read_bytes())
+        self.name = Path(path).name
 
 
 def opened(path: str | os.PathLike[str]) -> Coded:
@@ -199,6 +211,13 @@ def page(models: Sequence[str]) -> Any:
         models: names or paths to choose from; the first is selected.
     """
     gr = _gradio()
+    # The page knows a model by name, and not where it lies.
+    named = {Path(model).name: model for model in models}
+
+    def results(*values: Any) -> Iterator[list[Any]]:
+        inputs = _Inputs(*values)
+        yield from _results(inputs._replace(model=named[inputs.model]))
+
     # Gradio deletes uploads and results after an hour.
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)
@@ -206,14 +225,14 @@ def page(models: Sequence[str]) -> Any:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                inputs = _inputs(gr, models)
+                inputs = _inputs(gr, list(named))
                 again = gr.Button("encode", variant="primary")
             with gr.Column(scale=3):
                 outputs = _outputs(gr)
         amounts = [inputs.quality, inputs.bpp, inputs.size_kb]
         inputs.target.change(_visible_amounts, inputs.target, amounts)
         update: dict[str, Any] = {
-            "fn": _results,
+            "fn": results,
             "inputs": list(inputs),
             "outputs": outputs,
             "show_progress_on": outputs[1],
@@ -242,7 +261,7 @@ class _Inputs(NamedTuple):
     codecs: Any
 
 
-def _inputs(gr: Any, models: Sequence[str]) -> _Inputs:
+def _inputs(gr: Any, models: list[str]) -> _Inputs:
     """The left column, from top to bottom."""
     others = [(codec.label, codec.name) for codec in installed()]
     dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
@@ -265,7 +284,7 @@ def _inputs(gr: Any, models: Sequence[str]) -> _Inputs:
         find_saliency = gr.Checkbox(
             label="find it automatically", visible=has_detector(), value=False
         )
-    model = gr.Dropdown(list(models), value=models[0], label="model")
+    model = gr.Dropdown(models, value=models[0], label="model")
     lossless = gr.Radio(
         list(LOSSLESS), value=LOSSLESS[0], label="keep the picture whole, without any loss"
     )
@@ -305,19 +324,14 @@ def _canvas(path: str | None) -> Any:
     if path is None or _is_codec_file(path):
         return None
     with _errors_of_page():
-        picture = to_pil(read_picture(path)).convert("RGB")
+        picture = to_pil(read_picture(_Upload(path))).convert("RGB")
     picture.thumbnail((_CANVAS_PX, _CANVAS_PX))
     return {"background": picture, "layers": [], "composite": None}
 
 
-def _results(*values: Any) -> Iterator[list[Any]]:
-    """What `_outputs` show, first without other codecs, which take longer.
-
-    Args:
-        values: of `_Inputs`.
-    """
+def _results(inputs: _Inputs) -> Iterator[list[Any]]:
+    """What `_outputs` show, first without other codecs, which take longer."""
     gr = _gradio()
-    inputs = _Inputs(*values)
     if inputs.dropped is None:
         nothing = gr.update(visible=False)
         yield [_BEGIN, "", nothing, nothing]
@@ -368,7 +382,7 @@ def serve(
     """Serves the page until it is interrupted.
 
     Args:
-        host: address to listen on; anyone who reaches it can use the page.
+        host: address to listen on; anyone who reaches it by its own names can use the page.
         port: number of the port to listen on.
         max_upload_bytes: the page refuses larger files.
         model: name or path of the model that is selected at first; None: the default model.
@@ -378,18 +392,26 @@ def serve(
         CodecError: the port is not available, or Gradio is not installed.
         ModelError: there is no such model.
     """
+    _check_port(host, port)
     gr = _gradio()
     names = [info.name for info in model_file.bundled_models()]
     first = model or model_file.DEFAULT_MODEL
     loaded(first)
     blocks = page([first, *(name for name in names if name != first)])
+    from starlette.middleware import Middleware
+
+    uploads = os.path.realpath(os.path.join(tempfile.gettempdir(), "gradio"))
+    folder = os.path.abspath(os.environ.setdefault("GRADIO_TEMP_DIR", uploads))
+    guard = Middleware(PageGuard, host=host, folder=folder)
     try:
         _, address, _ = blocks.launch(
             server_name=host,
             server_port=port,
             share=False,
             quiet=True,
-            show_error=True,
+            # Of errors that are none of ours; they may tell anything.
+            show_error=False,
+            app_kwargs={"middleware": [guard]},
             prevent_thread_lock=True,
             max_file_size=max_upload_bytes,
             footer_links=[],
@@ -398,11 +420,29 @@ def serve(
             css=_STYLE,
         )
     except OSError as error:
-        raise CodecError(
-            f"port {port} of {host} is not available: {reason(error)}; --port selects another"
-        ) from error
+        raise _taken(host, port, error) from error
     announce(str(address))
     blocks.block_thread()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises CodecError if the port is not available: Gradio takes seconds to find out."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as trial:
+            if os.name == "posix":  # as the server will, which may follow one that has just ended
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        raise _taken(host, port, error) from error
+
+
+def _taken(host: str, port: int, error: OSError) -> CodecError:
+    return CodecError(
+        f"port {port} of {host} is not available: {reason(error)}; --port selects another"
+    )
 
 
 def _is_codec_file(path: str) -> bool:

@@ -62,6 +62,9 @@ def for_each(
         The exit code: 1 if a file of the folder failed.
     """
     source: Path = options.input
+    mask: Path | None = getattr(options, "roi", None)
+    if mask is not None:
+        options.roi = picture_source(mask)  # a pipe has it once, and a folder many pictures
     if source == STDIO or not source.is_dir():
         target = _target(source, options.output, result_suffix)
         _act_checked(act, source, target, options)

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -309,6 +310,12 @@ def _batch(options: argparse.Namespace) -> int:
     if failed:
         messages.print_error(
             f"{len(failed)} of {len(summary.outcomes)} failed, listed in {summary.table}"
+        )
+    if summary.left_alone and not options.quiet:
+        counts = Counter(file.why for file in summary.left_alone)
+        listed = ", ".join(f"{number} x {why}" for why, number in sorted(counts.items()))
+        messages.print_note(
+            f"{len(summary.left_alone)} left alone ({listed}), listed in {summary.table}"
         )
     skipped = f", {summary.num_skipped} existed already (-f makes them again)"
     whole = f", {summary.num_whole} kept whole" if summary.num_whole else ""
