@@ -1,7 +1,10 @@
 """The comparison page: every codec near the size of ours, nothing loaded from elsewhere."""
 
+import base64
 import io
+import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ from conftest import seeded_picture
 from PIL import Image, features
 
 from cwic.codec import Codec
+from cwic.evaluation import array_similarity, report
 from cwic.evaluation.anchors import contestant, default_names
 from cwic.evaluation.compare import CODECS, compared, compared_page, installed, of_size
 from cwic.evaluation.report import Comparison, Version
+from cwic.image import profiles
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,75 @@ def test_a_page_needs_no_other_file(photo: Image.Image, tiny_flagship_codec: Cod
     assert "<b>.png" not in html
     assert "&lt;b&gt;.png" in html
     assert not re.search(r"(src|href)=[\"'](?!data:)", html)
+
+
+def pictures_of(html: str) -> list[Image.Image]:
+    found = [base64.b64decode(data) for data in re.findall(r"base64,([A-Za-z0-9+/=]+)", html)]
+    return [Image.open(io.BytesIO(data)) for data in found]
+
+
+@pytest.mark.parametrize("kind", ["RGB", "grey", "none"])
+def test_every_version_is_shown_with_the_profile_of_the_original(
+    kind: str, photo: Image.Image, tiny_flagship_codec: Codec
+) -> None:
+    data = tiny_flagship_codec.encode(photo)
+    profiled = photo.copy()
+    expected = None
+    if kind != "none":
+        curve = profiles.gamma_curve(1.8)
+        given = profiles.profile_of_rgb(profiles.SRGB_PRIMARIES, curve)
+        expected = given
+        if kind == "grey":
+            given = profiles.profile_of_grey(curve)
+            expected = profiles.profile_of_rgb(profiles.SRGB_PRIMARIES, curve)
+        profiled.info["icc_profile"] = given
+    decoded = tiny_flagship_codec.decode(data)
+    shown = compared("a", profiled, data, decoded, ["jpeg", "webp"])
+    found = pictures_of(compared_page(shown))
+    assert len(found) == 4
+    assert [picture.info.get("icc_profile") for picture in found] == 4 * [expected]
+    # The others hold the picture alone, as ours does.
+    plain = compared("a", photo, data, decoded, ["jpeg", "webp"])
+    assert [one.caption for one in shown.versions] == [one.caption for one in plain.versions]
+    alone = report.picture("a", np.asarray(photo), expected)
+    assert pictures_of(alone)[0].info.get("icc_profile") == expected
+
+
+def test_ssim_of_arrays_is_that_of_tensors(photo: Image.Image) -> None:
+    torch = pytest.importorskip("torch")
+    from cwic.evaluation import structural_similarity
+
+    rng = np.random.default_rng(5)
+    original = np.tile(np.asarray(photo), (2, 1, 1))  # more rows than are computed at a time
+    noise = rng.integers(-20, 21, original.shape)
+    for decoded in (original, (original + noise).clip(0, 255).astype(np.uint8)):
+        one, other = (
+            torch.from_numpy(pixels / 255.0).permute(2, 0, 1)[None]
+            for pixels in (original, decoded)
+        )
+        expected = structural_similarity.ssim(one, other).item()
+        assert array_similarity.ssim(original, decoded) == pytest.approx(expected, abs=1e-9)
+    assert math.isnan(array_similarity.ssim(original[:10], original[:10]))
+
+
+def test_captions_say_what_can_be_measured(
+    photo: Image.Image, tiny_flagship_codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ssimulacra2")
+    large = photo.resize((240, 230))
+
+    def caption(picture: Image.Image, **options: bool) -> str:
+        data = tiny_flagship_codec.encode(picture, lossless="never")
+        decoded = tiny_flagship_codec.decode(data)
+        return compared("a", picture, data, decoded, [], **options).versions[1].caption
+
+    both = r"bpp, PSNR \d+\.\d\d dB, SSIM 0\.\d{4}"
+    assert re.search(both + r", SSIMULACRA2 -?\d+\.\d$", caption(large, with_ssimulacra2=True))
+    assert re.search(both + "$", caption(large))
+    assert re.search(both + "$", caption(photo, with_ssimulacra2=True))  # too small
+    assert caption(photo.resize((8, 8))).endswith(" dB")
+    monkeypatch.setitem(sys.modules, "ssimulacra2", None)
+    assert re.search(both + "$", caption(large, with_ssimulacra2=True))
 
 
 @pytest.mark.slow

@@ -1,12 +1,15 @@
 """Where the bits of a file went: sums that add up, and a sheet that shows them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from conftest import seeded_picture
+from conftest import Run, seeded_picture
 from PIL import Image
 
 from cwic.codec import Codec
 from cwic.families.protocol import Allocation
+from cwic.image import profiles
 from cwic.view import overlay
 
 
@@ -32,6 +35,22 @@ def test_a_mask_shows_in_the_map_and_in_the_bits(tiny_flagship_codec: Codec) -> 
     masked = tiny_flagship_codec.allocation(tiny_flagship_codec.encode(pixels, roi=mask))
     assert masked.importance[:, :3].mean() > plain.importance[:, :3].mean() + 1
     assert masked.bits[:, :3].sum() / masked.bits.sum() > plain.bits[:, :3].sum() / plain.bits.sum()
+
+
+def test_the_sheet_has_the_profile_of_the_picture(run: Run, photo: Path, tmp_path: Path) -> None:
+    profile = profiles.profile_of_rgb(profiles.SRGB_PRIMARIES, profiles.gamma_curve(2.2))
+    with Image.open(photo) as picture:
+        picture.save(tmp_path / "p3.png", icc_profile=profile)
+        picture.convert("L").save(
+            tmp_path / "grey.png", icc_profile=profiles.profile_of_grey(profiles.gamma_curve(1.8))
+        )
+    assert run("encode", tmp_path / "p3.png")[0] == 0
+    grey = profiles.profile_of_rgb(profiles.SRGB_PRIMARIES, profiles.gamma_curve(1.8))
+    sources = ("p3.png", profile), ("p3.cwic", profile), ("grey.png", grey), ("photo.png", None)
+    for name, expected in sources:
+        assert run("view", tmp_path / name, "-o", tmp_path / "map.png", "-f")[0] == 0
+        with Image.open(tmp_path / "map.png") as sheet:
+            assert sheet.info.get("icc_profile") == expected, name
 
 
 @pytest.mark.parametrize("name", ["tiny_codec", "tiny_flagship_codec"])

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ import numpy.typing as npt
 from cwic.atomic_file import write_file
 from cwic.errors import ModelError, UnknownModelError, reason
 from cwic.onnx_check import check_graph
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 EXTENSION = ".cwicmodel"
 DEFAULT_MODEL = "cwic-visual"
@@ -170,9 +173,10 @@ def read_info(path: Path) -> ModelInfo:
     Raises:
         ModelError: as :func:`load`.
     """
-    with _opened(path) as file:
+    content = _content(path) if _is_packed(path) else None
+    with _opened(path, content) as file:
         manifest = _read_manifest(file, path)
-        size_bytes = path.stat().st_size
+        size_bytes = path.stat().st_size if content is None else len(content)
     return ModelInfo(
         name=manifest["name"],
         family=manifest["family"],
@@ -186,7 +190,7 @@ def read_info(path: Path) -> ModelInfo:
 @cache
 def bundled_models() -> tuple[ModelInfo, ...]:
     """The models inside the package, the default first."""
-    found = [read_info(path) for path in sorted(_BUNDLED.glob("*" + EXTENSION))]
+    found = [read_info(path) for path in sorted(_bundled_paths())]
     return tuple(sorted(found, key=lambda info: (not info.is_default, info.name)))
 
 
@@ -195,14 +199,17 @@ def find(name_or_path: str | os.PathLike[str] | None) -> Path:
 
     Raises:
         ModelError: neither a bundled name nor a file.
+        ValueError: this is neither text nor a path.
     """
     if name_or_path is None:
         name_or_path = DEFAULT_MODEL
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(f"model: expected a name or a path, found {name_or_path!r}")
     for info in bundled_models():
         if info.name == name_or_path:
             return info.path
     path = Path(name_or_path)
-    if path.is_file():
+    if path.is_file() or any(info.path == path for info in bundled_models()):
         return path
     names = ", ".join(info.name for info in bundled_models()) or "none"
     raise ModelError(f"{name_or_path}: expected a model file or a bundled model ({names})")
@@ -271,10 +278,37 @@ class _Graphs(Mapping[str, bytes]):
         return len(self._names)
 
 
+def _is_packed(path: Path) -> bool:
+    """Whether a model is bundled, and the package lies in a zip archive that Python imports from.
+
+    Its path then goes through the archive, and only the importer can open it.
+    """
+    return path.parent == _BUNDLED and not _BUNDLED.is_dir()
+
+
+def _bundled_paths() -> list[Path]:
+    if _BUNDLED.is_dir():
+        return list(_BUNDLED.glob("*" + EXTENSION))
+    names = [entry.name for entry in _packed_models().iterdir()]
+    return [_BUNDLED / name for name in names if name.endswith(EXTENSION)]
+
+
+def _packed_models() -> "Traversable":
+    from importlib.resources import files  # takes a while to load, and is rarely needed
+
+    return files("cwic") / "models"
+
+
+def _open(path: Path) -> IO[bytes]:
+    if _is_packed(path):
+        return (_packed_models() / path.name).open("rb")
+    return open(path, "rb")
+
+
 def _content(path: Path) -> bytes:
     """A file as it is now, whatever becomes of it."""
     try:
-        with open(path, "rb") as file:
+        with _open(path) as file:
             content = bytearray()
             # A read of `_MAX_BYTES` would ask for as much memory, however small the file.
             while len(content) <= _MAX_BYTES and (chunk := file.read(2**20)):

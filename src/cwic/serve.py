@@ -35,7 +35,7 @@ from cwic.defaults import (
 from cwic.errors import CodecError, CodecWarning, NotBuiltError, reason
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed
-from cwic.image import encode_image, read_picture, to_pil
+from cwic.image import encode_image, profile_of_rgb_samples, read_picture, to_pil
 from cwic.page_guard import PageGuard
 from cwic.request import Request
 from cwic.saliency import has_detector
@@ -189,9 +189,10 @@ def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
         codecs: names of the other codecs.
     """
     if found.original is None:
+        profile = profile_of_rgb_samples(found.decoded)
         decoded = found.decoded.convert("RGB")
         decoded.thumbnail((_SHOWN_PX, _SHOWN_PX))
-        html = report.page(name, [("", report.picture(name, np.asarray(decoded)))])
+        html = report.page(name, [("", report.picture(name, np.asarray(decoded), profile))])
     else:
         html = compared_page(
             compared(name, found.original, found.data, found.decoded, codecs, largest_px=_SHOWN_PX)

@@ -5,6 +5,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from cwic.families.protocol import Allocation
+from cwic.image import profile_of_rgb_samples
 
 __all__ = ["overlay"]
 
@@ -29,7 +30,7 @@ def overlay(picture: Image.Image, allocation: Allocation) -> Image.Image:
         allocation: of the file.
 
     Returns:
-        RGB.
+        RGB, with the profile of the picture.
     """
     grey = np.asarray(picture.convert("L"), np.float64)
     per_block = allocation.bits * (_BLOCK_PX / allocation.cell_px) ** 2
@@ -43,6 +44,9 @@ def overlay(picture: Image.Image, allocation: Allocation) -> Image.Image:
     for panel in panels:
         sheet.paste(panel, (left, _GAP_PX))
         left += panel.width + _GAP_PX
+    profile = profile_of_rgb_samples(picture)
+    if profile is not None:
+        sheet.info["icc_profile"] = profile
     return sheet
 
 

@@ -95,15 +95,20 @@ def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from cwic.codec import loaded, loaded_for
-    from cwic.image import encode_image
+    from cwic.image import Metadata, encode_image, read_picture
     from cwic.view import overlay
 
+    metadata = Metadata()
     picture = files.picture_source(source)
     data = files.coded_content(picture)
     if data is None:
         request = replace(request_of(options), keep_metadata=False)
-        data = loaded(options.model).encode_request(picture, request).data
-    sheet = overlay(*loaded_for(data, options.model).inspect(data))
+        read = read_picture(picture, truncated=options.truncated)
+        data = loaded(options.model).encode_request(read, request).data
+        metadata = replace(read.metadata, exif=None, xmp=None)
+    inspected = loaded_for(data, options.model).inspect(data)
+    inspected.picture.info.update(metadata.as_pil_info())
+    sheet = overlay(*inspected)
     files.write(encode_image(sheet, files.picture_format(target, "png")), target)
     _print_result(source, target, f"of {_size_and_rate(data, _header(data))}", options)
 
@@ -121,7 +126,9 @@ def _compare(source: Path, target: Path, options: argparse.Namespace) -> None:
     # The others hold the picture alone.
     request = replace(request_of(options), keep_metadata=False)
     data, header, _ = loaded(options.model).encode_request(picture, request)
-    comparison = compared(_title(source), picture, data, _decoded(data, options))
+    comparison = compared(
+        _title(source), picture, data, _decoded(data, options), with_ssimulacra2=True
+    )
     files.write(compared_page(comparison).encode(), target)
     _print_result(source, target, f"at {_size_and_rate(data, header)}", options)
 

@@ -11,13 +11,19 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from cwic.errors import CodecError, NotBuiltError
 from cwic.evaluation.anchors import Contestant, contestant
+from cwic.evaluation.array_similarity import ssim
 from cwic.evaluation.report import Comparison, Version, comparison, page
+from cwic.evaluation.ssimulacra2 import ssimulacra2
+from cwic.image import profile_of_rgb_samples
 from cwic.psnr import psnr_db
 from cwic.rate_control import Goal, search
+
+Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
 
 __all__ = ["CODECS", "compared", "compared_page", "installed", "nearest_file", "of_size"]
 
@@ -55,6 +61,9 @@ _LADDERS = {
 }
 
 _TOLERANCE = 0.01  # of a size
+
+# SSIMULACRA2 takes three seconds for a million pixels.
+_MAX_PIXELS_OF_SSIMULACRA2 = 2**22
 
 
 def installed() -> list[Contestant]:
@@ -123,18 +132,23 @@ def compared(
     codecs: Sequence[str] = CODECS,
     *,
     largest_px: int | None = None,
+    with_ssimulacra2: bool = False,
 ) -> Comparison:
     """A picture, its `.cwic` file and those of other codecs at its size.
 
     Args:
         title: plain text.
-        picture: the original, RGB.
+        picture: the original, RGB; the page shows all versions with the profile in its `info`.
         data: the `.cwic` file.
         decoded: what it decodes to.
         codecs: names of anchors; those that are not here, or cannot take this picture, are
             left out.
         largest_px: of a picture with a longer side the middle is shown; numbers are of all of it.
+        with_ssimulacra2: measure it too where its package is installed, of up to 4 million pixels.
     """
+    profile = profile_of_rgb_samples(picture)
+    picture = picture.copy()
+    picture.info = {}  # the others hold the picture alone
     original = np.asarray(picture)
     files = [("cwic", data, np.asarray(decoded.convert("RGB")))]
     for name in codecs:
@@ -151,13 +165,26 @@ def compared(
     versions = [Version("original", original[middle], caption)]
     for label, file, shown in files:
         rate_bpp = 8 * len(file) / (picture.width * picture.height)
-        reached_db = psnr_db(original, shown)
-        quality = "exact" if math.isinf(reached_db) else f"{reached_db:.2f} dB PSNR"
+        quality = _quality(original, shown, with_ssimulacra2)
         caption = f"{len(file):,} B, {rate_bpp:.3f} bpp, {quality}"
         versions.append(Version(label, shown[middle], caption))
     # The first two are seen first: ours, and the one that everybody knows.
     order = [1, 2, 0, *range(3, len(versions))] if len(versions) > 2 else [0, 1]
-    return Comparison(title, tuple(versions[number] for number in order))
+    return Comparison(title, tuple(versions[number] for number in order), profile)
+
+
+def _quality(original: Pixels, shown: Pixels, with_ssimulacra2: bool) -> str:
+    """What is measured of a version, in words."""
+    reached_db = psnr_db(original, shown)
+    if math.isinf(reached_db):
+        return "exact"
+    found = {"SSIM": f"{ssim(original, shown):.4f}"}
+    height, width = original.shape[:2]
+    if with_ssimulacra2 and height * width <= _MAX_PIXELS_OF_SSIMULACRA2:
+        with contextlib.suppress(NotBuiltError):
+            found["SSIMULACRA2"] = f"{ssimulacra2(original, shown):.1f}"
+    measured = [f"{name} {number}" for name, number in found.items() if number != "nan"]
+    return ", ".join([f"PSNR {reached_db:.2f} dB", *measured])
 
 
 def compared_page(shown: Comparison) -> str:

@@ -34,14 +34,15 @@ class Comparison:
 
     title: str  # plain text; empty where a heading says it already
     versions: tuple[Version, ...]
+    profile: bytes | None = None  # ICC, of all of them; None is sRGB
 
 
-def picture(title: str, pixels: npt.NDArray[np.uint8]) -> str:
-    """HTML of one picture, (H, W, 3)."""
+def picture(title: str, pixels: npt.NDArray[np.uint8], profile: bytes | None = None) -> str:
+    """HTML of one picture, (H, W, 3), with its ICC profile; None is sRGB."""
     height, width = pixels.shape[:2]
     return (
-        f'<img class="alone" src="{_data_uri(pixels)}" alt="{escape(title)}" width="{width}" '
-        f'height="{height}">'
+        f'<img class="alone" src="{_data_uri(pixels, profile)}" alt="{escape(title)}" '
+        f'width="{width}" height="{height}">'
     )
 
 
@@ -50,7 +51,7 @@ def comparison(compared: Comparison) -> str:
     first, second = compared.versions[:2]
     height, width = first.pixels.shape[:2]
     images = "".join(
-        f'<img data-version="{number}" src="{_data_uri(version.pixels)}" '
+        f'<img data-version="{number}" src="{_data_uri(version.pixels, compared.profile)}" '
         f'alt="{escape(f"{compared.title} {version.label}".strip())}" '
         f'width="{width}" height="{height}"'
         f"{'' if number < 2 else ' hidden'}>"
@@ -138,10 +139,12 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _data_uri(pixels: npt.NDArray[np.uint8]) -> str:
+def _data_uri(pixels: npt.NDArray[np.uint8], profile: bytes | None) -> str:
     """Lossless: the page must show what the codecs did and nothing else."""
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(
+        file, "PNG", optimize=True, icc_profile=profile
+    )
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

@@ -17,7 +17,7 @@ from cwic.image.picture import (
     without_hidden_colours,
 )
 from cwic.image.reader import Source, read_picture
-from cwic.image.writer import encode_image, save_image
+from cwic.image.writer import encode_image, profile_of_rgb_samples, save_image
 
 __all__ = [
     "LUMA",
@@ -29,6 +29,7 @@ __all__ = [
     "crop",
     "encode_image",
     "pad_to_multiple",
+    "profile_of_rgb_samples",
     "read_picture",
     "save_image",
     "to_pil",

@@ -18,7 +18,7 @@ from cwic.errors import CodecWarning, ImageError, reason
 from cwic.image import profiles
 from cwic.image.picture import dpi_of
 
-__all__ = ["encode_image", "save_image"]
+__all__ = ["encode_image", "profile_of_rgb_samples", "save_image"]
 
 _TIFF_XMP_TAG = 700
 
@@ -113,6 +113,12 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
         raise failure from failure.__cause__
     warnings.warn(f"{known.name} cannot hold this EXIF: it is left out", CodecWarning, stacklevel=2)
     return encoded
+
+
+def profile_of_rgb_samples(image: Image.Image) -> bytes | None:
+    """The ICC profile of an image for its samples as RGB; None says sRGB, or nothing."""
+    profile = image.info.get("icc_profile")
+    return profiles.fitted(profile, is_grey=False) if profile else None
 
 
 class _Format(NamedTuple):
