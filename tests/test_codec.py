@@ -517,3 +517,16 @@ def test_a_truncated_picture_is_taken_only_where_that_is_asked_for(
         with pytest.warns(CodecWarning, match="truncated"):
             data = encode(path, truncated=True, lossless="never")
         assert cwic.read_header(data).width == seeded_picture(1).shape[1]
+
+
+@pytest.mark.parametrize(
+    "region", ["abcd", 5, (0, 0, 4), (0, 0, 2.5, 3), (0, 0, 2, 3, 4), ("0", "0", "2", "2")]
+)
+def test_a_region_that_is_not_four_whole_numbers_is_a_value_error(
+    tiny_codec: Codec, region: Any
+) -> None:
+    for lossless in ("never", "always"):
+        data = tiny_codec.encode(seeded_picture(2), lossless=lossless)
+        with pytest.raises(ValueError, match="region: expected x, y, width, height in whole"):
+            tiny_codec.decode(data, region=region)
+        assert tiny_codec.decode(data, region=np.array([1, 2, 3, 4])).size == (3, 4)

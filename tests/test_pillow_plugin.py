@@ -320,3 +320,11 @@ def test_registering_twice_changes_nothing() -> None:
         warnings.simplefilter("error")
         cwic.register_pillow_plugin()
     assert (list(Image.ID), dict(Image.EXTENSION), Image.OPEN["CWIC"]) == before
+
+
+def test_an_image_without_pixels_is_an_error_of_pillow(tmp_path: Path) -> None:
+    target = tmp_path / "a.cwic"
+    for size in ((0, 5), (5, 0), (0, 0)):
+        with pytest.raises(OSError, match="expected"):
+            Image.new("RGB", size).save(target)
+        assert not target.exists()

@@ -5,6 +5,7 @@ Imports nothing, so that `cwic --help` is there at once and no number stands in 
 
 __all__ = [
     "CODEC_FORMAT",
+    "CODEC_MIME_TYPE",
     "CODEC_SUFFIX",
     "DATASET_NAMES",
     "DEFAULT_QUALITY",
@@ -39,8 +40,9 @@ MAX_ROI_STRENGTH = 4.0
 # Pixels on each side that become one when a picture is decoded smaller.
 REDUCTIONS = (1, 2, 4, 8)
 
-# The name of our own format, and the extension of its files.
+# The name of our own format, and the extension and media type of its files.
 CODEC_FORMAT = "cwic"
+CODEC_MIME_TYPE = "image/x-cwic"
 CODEC_SUFFIX = ".cwic"
 
 # Of the files in a folder, those with these suffixes are taken for pictures; lower case.

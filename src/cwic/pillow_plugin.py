@@ -17,6 +17,7 @@ there is no other: what was opened can be loaded, and what is in memory can be s
 
 import contextlib
 import io
+import mimetypes
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -25,7 +26,7 @@ from PIL import Image, ImageFile
 import cwic
 from cwic import bitstream
 from cwic.bitstream import Kind
-from cwic.defaults import REDUCTIONS
+from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, REDUCTIONS
 from cwic.errors import BitstreamError, CodecError
 from cwic.image import Metadata, Mode, read_picture
 from cwic.request import Request
@@ -33,7 +34,6 @@ from cwic.request import Request
 __all__ = ["CwicImageFile", "register"]
 
 _FORMAT = "CWIC"
-_MIME = "image/x-cwic"
 
 # Options of `Image.save` that are fields of a request.
 _REQUEST_OPTIONS = frozenset(
@@ -48,11 +48,12 @@ _MAX_HEADER_BYTES = 16 * bitstream.Limits.max_sections
 
 
 def register() -> None:
-    """Makes `.cwic` known to Pillow; importing this module has done so already."""
+    """Makes `.cwic` known to Pillow and `mimetypes`; importing this module has done so already."""
     Image.register_open(_FORMAT, CwicImageFile, _accept)
     Image.register_save(_FORMAT, _save)
-    Image.register_extension(_FORMAT, ".cwic")
-    Image.register_mime(_FORMAT, _MIME)
+    Image.register_extension(_FORMAT, CODEC_SUFFIX)
+    Image.register_mime(_FORMAT, CODEC_MIME_TYPE)
+    mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
 
 
 class CwicImageFile(ImageFile.ImageFile):
@@ -163,12 +164,13 @@ def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
     """Writes what `cwic.encode` makes of an image; options of other formats are ignored.
 
     Metadata is that of the image, unless `exif`, `icc_profile`, `xmp` or `dpi` say otherwise: an
-    empty one leaves it out.
+    empty one leaves it out. Truncated files are Pillow's matter:
+    `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`.
     """
     options: dict[str, Any] = image.encoderinfo
     metadata = {name: options[name] for name in _METADATA_OPTIONS if name in options}
     asked = {name: options[name] for name in _REQUEST_OPTIONS & options.keys()}
-    max_pixels = image.width * image.height
+    max_pixels = max(image.width * image.height, 1)
     request = Request(max_pixels=max_pixels, **asked)
     # Not at the top: opening needs no networks.
     from cwic.codec import loaded

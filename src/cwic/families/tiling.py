@@ -4,6 +4,7 @@ Tiles partition the picture; nothing is coded twice. A transform of a tile sees 
 and a halo of its real neighbours, so that no seam shows.
 """
 
+import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -135,13 +136,18 @@ def part_of(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce
 
     Raises:
         TargetError: the region is not within the picture.
-        ValueError: `reduce` is none of those.
+        ValueError: `reduce` is none of those, or the region is not four whole numbers.
     """
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce: expected one of {REDUCTIONS}, found {reduce!r}")
     if region is None:
         return picture
-    x, y, width, height = region
+    try:
+        x, y, width, height = map(operator.index, region)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"region: expected x, y, width, height in whole pixels, found {region!r}"
+        ) from error
     part = Rectangle(y, x, y + height, x + width)
     if width < 1 or height < 1 or part.cut(picture) != part:
         raise TargetError(
