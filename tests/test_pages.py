@@ -48,13 +48,19 @@ def test_every_picture_and_page_that_a_page_leads_to_is_there(page: Path) -> Non
         assert (page.parent / link).exists(), link
 
 
-def test_results_puts_what_commands_print_in_place_and_trains_only_if_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def results() -> ModuleType:
+    """`scripts/results`, which is no module by its name."""
     script = ROOT / "scripts" / "results"
-    results = ModuleType("results")
-    results.__file__ = str(script)
-    exec(compile(script.read_text(), str(script), "exec"), results.__dict__)
+    module = ModuleType("results")
+    module.__file__ = str(script)
+    exec(compile(script.read_text(), str(script), "exec"), module.__dict__)
+    return module
+
+
+def test_results_puts_what_commands_print_in_place_and_trains_only_if_asked(
+    tmp_path: Path, results: ModuleType
+) -> None:
     page = tmp_path / "page.md"
     counted = "python -c 'import sys; print(len(sys.argv[1:]))' KODAK"
     trained = f"{counted} TRAIN"
@@ -74,12 +80,8 @@ def test_results_puts_what_commands_print_in_place_and_trains_only_if_asked(
 
 
 def test_results_of_one_folder_leave_those_of_another_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, results: ModuleType
 ) -> None:
-    script = ROOT / "scripts" / "results"
-    results = ModuleType("results")
-    results.__file__ = str(script)
-    exec(compile(script.read_text(), str(script), "exec"), results.__dict__)
     page = tmp_path / "page.md"
     commands = [
         f"python -c 'import sys; print(sys.argv[1])' {word}" for word in ("KODAK", "EVERYDAY")
