@@ -80,7 +80,7 @@ def test_results_puts_what_commands_print_in_place_and_trains_only_if_asked(
 
 
 def test_results_of_one_folder_leave_those_of_another_as_they_are(
-    tmp_path: Path, results: ModuleType
+    tmp_path: Path, results: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = tmp_path / "page.md"
     commands = [
