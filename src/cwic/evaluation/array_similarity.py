@@ -1,7 +1,7 @@
 """SSIM of two pictures as arrays, where torch is not installed: what the comparison page says.
 
 The same numbers as :mod:`cwic.evaluation.structural_similarity`, which is differentiable and much
-faster for many pictures; a test compares the two.
+faster for many pictures; it takes window and constants from here, and a test compares the two.
 """
 
 import math
@@ -9,14 +9,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ssim"]
+__all__ = ["C1", "C2", "SIGMA_PX", "WINDOW_PX", "ssim"]
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 Plane = npt.NDArray[np.float64]
 
-_WINDOW_PX = 11
-_SIGMA_PX = 1.5
-_C1, _C2 = 0.01**2, 0.03**2  # the range of a pixel is 1
+WINDOW_PX = 11
+SIGMA_PX = 1.5
+C1, C2 = 0.01**2, 0.03**2  # the range of a pixel is 1
 # Rows of the result that are computed at a time, so that a large picture takes little memory.
 _BAND_PX = 128
 
@@ -33,12 +33,12 @@ def ssim(reference: Pixels, decoded: Pixels) -> float:
     """
     if reference.shape != decoded.shape:
         raise ValueError(f"expected a picture of shape {reference.shape}, found {decoded.shape}")
-    rows, columns = (side - _WINDOW_PX + 1 for side in reference.shape[:2])
+    rows, columns = (side - WINDOW_PX + 1 for side in reference.shape[:2])
     if min(rows, columns) < 1:
         return math.nan
     total = 0.0
     for start in range(0, rows, _BAND_PX):
-        band = slice(start, min(start + _BAND_PX, rows) + _WINDOW_PX - 1)
+        band = slice(start, min(start + _BAND_PX, rows) + WINDOW_PX - 1)
         for channel in range(3):
             x, y = (pixels[band, :, channel] / 255 for pixels in (reference, decoded))
             total += float(_similarity(x, y).sum())
@@ -51,16 +51,16 @@ def _similarity(x: Plane, y: Plane) -> Plane:
     square_x, square_y, product = mean_x**2, mean_y**2, mean_x * mean_y
     variances = _windowed(x * x) - square_x + _windowed(y * y) - square_y
     covariance = _windowed(x * y) - product
-    brightness: Plane = (2 * product + _C1) / (square_x + square_y + _C1)
-    return brightness * (2 * covariance + _C2) / (variances + _C2)
+    brightness: Plane = (2 * product + C1) / (square_x + square_y + C1)
+    return brightness * (2 * covariance + C2) / (variances + C2)
 
 
 def _windowed(x: Plane) -> Plane:
     """Means of (h, w) under the window, (h - 10, w - 10)."""
-    distance = np.arange(_WINDOW_PX) - _WINDOW_PX // 2
-    weights = np.exp(-(distance**2) / (2 * _SIGMA_PX**2))
+    distance = np.arange(WINDOW_PX) - WINDOW_PX // 2
+    weights = np.exp(-(distance**2) / (2 * SIGMA_PX**2))
     weights /= weights.sum()
-    height, width = (side - _WINDOW_PX + 1 for side in x.shape)
+    height, width = (side - WINDOW_PX + 1 for side in x.shape)
     down = sum(weight * x[k : k + height] for k, weight in enumerate(weights))
     across: Plane = sum(weight * down[:, k : k + width] for k, weight in enumerate(weights))
     return across

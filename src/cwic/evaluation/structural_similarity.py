@@ -14,13 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cwic.evaluation.array_similarity import C1, C2, SIGMA_PX, WINDOW_PX
+
 __all__ = ["MS_SSIM_PX", "SSIM_PX", "ms_ssim", "ssim", "ssim_and_ms_ssim"]
 
-SSIM_PX = 11  # least side of a picture
+SSIM_PX = WINDOW_PX  # least side of a picture
 MS_SSIM_PX = 161  # likewise for five scales
 
-_SIGMA_PX = 1.5
-_C1, _C2 = 0.01**2, 0.03**2  # the range of a pixel is 1
 _EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales, from fine to coarse
 _BAND_PX = 64
 
@@ -41,7 +41,7 @@ class _Scale(NamedTuple):
         """(B, C) over the places."""
         square = self.reference_mean.square() + self.decoded_mean.square()
         product = 2 * self.reference_mean * self.decoded_mean
-        return self._mean(self.contrast * (product + _C1) / (square + _C1))
+        return self._mean(self.contrast * (product + C1) / (square + C1))
 
     def _mean(self, places: Tensor) -> Tensor:
         if self.shares is None:
@@ -100,7 +100,7 @@ def _scales(reference: Tensor, decoded: Tensor, shares: Tensor | None) -> Iterat
         mean_x, mean_y = _windowed(x), _windowed(y)
         variances = _windowed(x * x) - mean_x.square() + _windowed(y * y) - mean_y.square()
         covariance = _windowed(x * y) - mean_x * mean_y
-        contrast = (2 * covariance + _C2) / (variances + _C2)
+        contrast = (2 * covariance + C2) / (variances + C2)
         inside = None if shares is None else shares[:, :, margin:-margin, margin:-margin]
         yield _Scale(contrast, mean_x, mean_y, inside)
 
@@ -120,7 +120,7 @@ def _windowed(x: Tensor) -> Tensor:
 def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
     """(11,), sum 1."""
     place = torch.arange(SSIM_PX, device=device, dtype=dtype) - SSIM_PX // 2
-    window = torch.exp(-place.square() / (2 * _SIGMA_PX**2))
+    window = torch.exp(-place.square() / (2 * SIGMA_PX**2))
     return window / window.sum()
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from cwic.errors import CodecError, CodecWarning
+from cwic.image import LUMA
 from cwic.training.data import (
     MAX_REPEATED_PX,
     MAX_TRIES,
@@ -179,7 +180,7 @@ class DeviceStore:
         pixels = self._flat[table[0] + table[1] * row + table[2] * column + channel]
         if any(crop.grey for crop in crops):
             # The weights of Pillow's conversion to L.
-            weights = torch.tensor((0.299, 0.587, 0.114), device=device)
+            weights = torch.tensor(LUMA, device=device)
             luma = (pixels * weights).sum(dim=3, keepdim=True).round().to(torch.uint8)
             grey = to_device(np.array([crop.grey for crop in crops]), device)
             pixels = torch.where(grey[:, None, None, None], luma, pixels)

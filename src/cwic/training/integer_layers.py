@@ -4,7 +4,7 @@ Simulates its integers in floating point: an activation is a multiple of 2^-8, a
 2^-12. In evaluation mode the layers compute in float64 with matrix products, where every partial
 sum is a multiple of 2^-20 below 2^33 and so exact in any order; in training they compute in
 whatever precision is current, rounded to the same grids with straight-through gradients. Which
-layers there are is left to :mod:`.flagship_entropy` and :mod:`.context_network`.
+layers there are is left to the families.
 """
 
 from typing import NamedTuple

@@ -8,6 +8,8 @@ that `cwic encode --saliency` uses is another one, in :mod:`cwic.saliency`.
 import torch
 from torch import Tensor, nn
 
+from cwic.image import LUMA
+
 __all__ = ["saliency_shares", "spectral_residual"]
 
 _SIDE_PX = 64  # of the small picture, the paper's
@@ -28,7 +30,8 @@ def spectral_residual(pictures: Tensor) -> Tensor:
         (B, 1, H, W) in [0, 1], smooth, 1 at its largest.
     """
     with torch.no_grad():
-        luma = 0.299 * pictures[:, :1] + 0.587 * pictures[:, 1:2] + 0.114 * pictures[:, 2:]
+        red, green, blue = LUMA
+        luma = red * pictures[:, :1] + green * pictures[:, 1:2] + blue * pictures[:, 2:]
         small = nn.functional.adaptive_avg_pool2d(luma.float(), _SIDE_PX)
         spectrum = torch.fft.fft2(small)
         log_amplitude = torch.log(spectrum.abs() + 1e-6)

@@ -7,12 +7,13 @@ most of the bits and come out closer to their originals than anyone can see.
 import numpy as np
 import numpy.typing as npt
 
+from cwic.image import LUMA
+
 __all__ = ["activity"]
 
 _SQUARE_PX = 8
 
-# ITU-R BT.601.
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array(LUMA, np.float32)
 
 # Variance that counts as calm: noise of four levels is texture, less is not.
 _CALM = 16.0

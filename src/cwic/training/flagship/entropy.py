@@ -5,11 +5,11 @@ Latents are coded in groups of channels, each group in two passes over a checker
 
 * the mean network, in floating point, sees all that is decoded, dequantized latents included;
 * the scale network sees integers alone (hyper-latents, levels, q, magnitudes of decoded symbols) in
-  the arithmetic of :mod:`.integer_layers`; it says which coding table a symbol has.
+  the arithmetic of :mod:`cwic.training.integer_layers`; it says which coding table a symbol has.
 
 Both keep a state per position: a sum of convolutions of what is decoded so far. It is never
 rounded, so what a group adds is computed once. Also here: the distribution behind the tables, and
-the static models of hyper-latents and levels. The wiring is left to :mod:`.flagship`.
+the static models of hyper-latents and levels. The wiring is left to :mod:`.network`.
 """
 
 from typing import ClassVar, NamedTuple

@@ -11,7 +11,7 @@ r"""Wires the flagship's network.
 q and s count quarter octaves of the step size: four more halve it. Analysis and synthesis see the
 picture's own cells alone; for the hyper-latents, each of which covers 4 x 4 cells, latents and
 levels are repeated beyond them, and symbols there are 0 and cost nothing. Leaves the transforms to
-:mod:`.flagship_transforms` and the probabilities to :mod:`.flagship_entropy`.
+:mod:`.transforms` and the probabilities to :mod:`.entropy`.
 """
 
 from collections.abc import Iterator
