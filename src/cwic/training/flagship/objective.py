@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from cwic.evaluation.perceptual import DistanceName, PerceptualDistance, load_distance
 from cwic.families.flagship.grid import PREVIEW_PX
 from cwic.training.config import StageConfig
-from cwic.training.distortion import grid_variation, low_frequency_error, similarity_terms
+from cwic.training.distortion import (
+    grid_variation,
+    low_frequency_error,
+    luma_and_chroma_squares,
+    similarity_terms,
+)
 from cwic.training.flagship.network import FlagshipOutput
 from cwic.training.saliency import saliency_shares
 
@@ -24,6 +29,8 @@ class FlagshipStage(StageConfig):
 
     mse_weight: float = 845.0  # weight of the mean squared error (pixel range 1)
     rate_weight: float = 1.0  # weight of the rate in bits per pixel
+    luma_weight: float = 0.0  # weight of the mean squared error of luma
+    chroma_weight: float = 0.0  # weight of that of Cb and Cr; both beside mse_weight, of R, G, B
     low_frequency_weight: float = 0.0  # weight of the error of the pictures shrunk by 16
     preview_weight: float = 0.0  # weight of the error of previews, at 1/8 of the pictures' size
     grid_weight: float = 0.0  # weight of what repeats every 8 pixels, whatever q
@@ -45,6 +52,8 @@ class FlagshipStage(StageConfig):
         if self.fast_only and self.entropy_only:
             raise ValueError("expected at most one of fast_only and entropy_only, found both")
         for name in (
+            "luma_weight",
+            "chroma_weight",
             "low_frequency_weight",
             "preview_weight",
             "grid_weight",
@@ -75,7 +84,7 @@ def distortion(
 ) -> Tensor:
     """Weighted distortion of each picture at q = 0.
 
-    With `saliency_weight`, places that stand out count for more in the squared error, in SSIM,
+    With `saliency_weight`, places that stand out count for more in the squared errors, in SSIM,
     MS-SSIM and the perceptual distance; the mean over a picture of what they count stays 1.
 
     Args:
@@ -90,15 +99,19 @@ def distortion(
     shares = None
     if stage.saliency_weight:
         shares = saliency_shares(reference, stage.saliency_weight)
-    error = (reference - decoded).square()
-    if shares is not None:
-        error = error * shares
-    if weight is None:
-        mse = error.mean(dim=(1, 2, 3))
-    else:
-        side = reference.shape[3] // weight.shape[3]
-        mse = (nn.functional.avg_pool2d(error, side) * weight).mean(dim=(1, 2, 3))
-    total = stage.mse_weight * mse
+
+    def mean(squares: Tensor) -> Tensor:
+        if shares is not None:
+            squares = squares * shares
+        if weight is not None:
+            side = reference.shape[3] // weight.shape[3]
+            squares = nn.functional.avg_pool2d(squares, side) * weight
+        return squares.mean(dim=(1, 2, 3))
+
+    total = stage.mse_weight * mean((reference - decoded).square())
+    if stage.luma_weight or stage.chroma_weight:
+        luma, chroma = luma_and_chroma_squares(reference, decoded)
+        total = total + stage.luma_weight * mean(luma) + stage.chroma_weight * mean(chroma)
     for term in similarity_terms(reference + 0.5, decoded + 0.5, stage, shares):
         total = total + term
     if stage.perceptual_weight:
