@@ -430,7 +430,7 @@ def _export(options: argparse.Namespace) -> int:
     with _extra("train"):
         from cwic.training.export import export_checkpoint
 
-        model = export_checkpoint(options.checkpoint, target)
+        model = export_checkpoint(options.checkpoint, target, identity_of=options.identity_of)
     facts = f"{model.size_bytes:,} B, {model.family}, identity {model.identity.hex()}"
     _print_result(options.checkpoint, target, facts, options)
     return 0

@@ -49,6 +49,8 @@ class Cvpr2018Family:
         "level_bpp",
     )
     dynamic_shapes: bool | None = None
+    encoder_graphs = frozenset(("analysis",))
+    decoder_prefixes: tuple[str, ...] = ("synthesis.", "code_context.", "level_context.")
 
     def build(self, config: TrainConfig) -> Cvpr2018Network:
         """A fresh network."""

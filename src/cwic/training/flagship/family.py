@@ -13,6 +13,7 @@ from cwic import model_file
 from cwic.evaluation.metrics import grid_ratio
 from cwic.evaluation.structural_similarity import MS_SSIM_PX, ms_ssim
 from cwic.families.flagship.grid import HYPER_LATENTS, HYPER_PX, LATENT_PX, Q_UNITS
+from cwic.families.flagship.tiles import ANALYSIS, ANALYSIS_AT_Q
 from cwic.training.config import StageConfig, TrainConfig
 from cwic.training.data import to_device
 from cwic.training.family import (
@@ -82,6 +83,8 @@ class FlagshipFamily:
     )
     # Every stage has one shape: a second one shall not make the first generic and slow.
     dynamic_shapes: bool | None = False
+    encoder_graphs = frozenset((ANALYSIS, ANALYSIS_AT_Q, "hyper_analysis"))
+    decoder_prefixes: tuple[str, ...] = ("synthesis.", "mean_network.", "scale_network.")
 
     def build(self, config: TrainConfig) -> FlagshipNetwork:
         """A fresh network."""
@@ -92,8 +95,10 @@ class FlagshipFamily:
         """Freeze what the stage does not train."""
         assert isinstance(network, FlagshipNetwork)
         assert isinstance(stage, FlagshipStage)
-        trains_all = not (stage.entropy_only or stage.fast_only)
+        trains_all = not stage.trains_a_part
         network.requires_grad_(trains_all)
+        for parameter in network.encoder_parameters():
+            parameter.requires_grad_(trains_all or stage.analysis_only)
         network.fast.requires_grad_(stage.fast_only)
         for parameter in network.entropy_parameters():
             parameter.requires_grad_(trains_all or stage.entropy_only)

@@ -43,14 +43,17 @@ class FlagshipStage(StageConfig):
     cut_share: float = 0.0  # share of steps whose entropy model is cut, as at a tile's border
     hard: bool = False  # rates of rounded values in place of noise
     fast_only: bool = False  # train nothing but the light synthesis
+    analysis_only: bool = False  # train nothing but the encoder's half: decoders stay as they are
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("random_maps", "saliency_weight", "cut_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], found {getattr(self, name)}")
-        if self.fast_only and self.entropy_only:
-            raise ValueError("expected at most one of fast_only and entropy_only, found both")
+        parts = ("analysis_only", "fast_only", "entropy_only")
+        if sum(getattr(self, name) for name in parts) > 1:
+            found = ", ".join(name for name in parts if getattr(self, name))
+            raise ValueError(f"expected at most one of {', '.join(parts)}, found {found}")
         for name in (
             "luma_weight",
             "chroma_weight",
@@ -69,7 +72,7 @@ class FlagshipStage(StageConfig):
     @property
     def trains_a_part(self) -> bool:
         """Whether most of the network stays as it is."""
-        return self.entropy_only or self.fast_only
+        return self.entropy_only or self.fast_only or self.analysis_only
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
