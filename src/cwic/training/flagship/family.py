@@ -77,6 +77,7 @@ class FlagshipFamily:
         "grid_ratio",
         "preview_db",
         "fast_db",
+        "fast_ms_ssim_db",
         "hyper_bpp",
         "level_bpp",
         "distortion",
@@ -285,7 +286,9 @@ def _measure(
 
     In a stage that trains `fast` alone the distortion is that of its pictures.
     """
-    names = "bpp hyper_bpp level_bpp mse preview_mse fast_mse distortion ms_ssim".split()
+    names = (
+        "bpp hyper_bpp level_bpp mse preview_mse fast_mse distortion ms_ssim fast_ms_ssim".split()
+    )
     sums = dict.fromkeys(names, 0.0)
     references, decodeds = [], []
     pixels = crops.shape[1] * crops.shape[2]
@@ -314,10 +317,14 @@ def _measure(
             sums["distortion"] += float(distortion(x, shown, stage).sum())
             if min(x.shape[2:]) >= MS_SSIM_PX:
                 sums["ms_ssim"] += float(ms_ssim(x + 0.5, decoded + 0.5).sum())
+                if output.fast is not None:
+                    sums["fast_ms_ssim"] += float(ms_ssim(x + 0.5, shown + 0.5).sum())
             references.append(x)
             decodeds.append(decoded)
     mean = {name: value / len(crops) for name, value in sums.items()}
-    ms_ssim_db = decibels(1 - mean["ms_ssim"]) if mean["ms_ssim"] else math.nan
+    ms_ssim_db, fast_ms_ssim_db = (
+        decibels(1 - mean[name]) if mean[name] else math.nan for name in ("ms_ssim", "fast_ms_ssim")
+    )
     return {
         "q": q,
         "bpp": mean["bpp"],
@@ -326,6 +333,7 @@ def _measure(
         "grid_ratio": grid_ratio(torch.cat(references), torch.cat(decodeds)),
         "preview_db": decibels(mean["preview_mse"]),
         "fast_db": decibels(mean["fast_mse"]) if stage.fast_only else math.nan,
+        "fast_ms_ssim_db": fast_ms_ssim_db,
         "hyper_bpp": mean["hyper_bpp"],
         "level_bpp": mean["level_bpp"],
         "distortion": mean["distortion"],
