@@ -43,7 +43,7 @@ EXHIBITS = (
     Exhibit(
         "kodim08.png", "Houses", 0.25, 500, 240, "the letters of the sign, the bars of the windows"
     ),
-    Exhibit("kodim05.png", "Wheels", 0.25, 200, 150, "spokes and tyres, the letters on the shirts"),
+    Exhibit("kodim05.png", "Wheels", 0.25, 200, 150, "spokes and tyres, the letters on the tank"),
     Exhibit("kodim23.png", "Parrots", 0.1, 420, 90, "the colour of the eye, the fine black feathers"),
     Exhibit("photo-guitar.png", "A guitar", 0.5, 170, 90, "the strings, the dark cloth behind"),
     Exhibit("screen-imac_dark.png", "Text on a dark screen", 0.5, 60, 90, "the edges of the letters"),
