@@ -2,9 +2,9 @@
 
     python benchmarks/gallery.py FOLDER [--out docs/gallery]
 
-Of the pictures below, those that FOLDER holds: once with that of Kodak, once with the everyday one. Each
-sheet shows a part pixel by pixel; sizes and SSIMULACRA2 are those of whole pictures. They are chosen
-to show faults as well. Needs the extra `evaluate`; prints Markdown.
+Of the pictures below, those that FOLDER holds: once with that of Kodak, once with the everyday one.
+Each sheet shows a part pixel by pixel; sizes and SSIMULACRA2 are those of whole pictures. They are
+chosen to show faults as well. Needs the extra `evaluate`; prints Markdown.
 """
 
 import argparse
@@ -44,9 +44,13 @@ EXHIBITS = (
         "kodim08.png", "Houses", 0.25, 500, 240, "the letters of the sign, the bars of the windows"
     ),
     Exhibit("kodim05.png", "Wheels", 0.25, 200, 150, "spokes and tyres, the letters on the tank"),
-    Exhibit("kodim23.png", "Parrots", 0.1, 420, 90, "the colour of the eye, the fine black feathers"),
+    Exhibit(
+        "kodim23.png", "Parrots", 0.1, 420, 90, "the colour of the eye, the fine black feathers"
+    ),
     Exhibit("photo-guitar.png", "A guitar", 0.5, 170, 90, "the strings, the dark cloth behind"),
-    Exhibit("screen-imac_dark.png", "Text on a dark screen", 0.5, 60, 90, "the edges of the letters"),
+    Exhibit(
+        "screen-imac_dark.png", "Text on a dark screen", 0.5, 60, 90, "the edges of the letters"
+    ),
     Exhibit("chart-lines.png", "A chart", 0.5, 40, 30, "the thin lines, the grey between them"),
 )
 
@@ -78,23 +82,26 @@ def show(exhibit: Exhibit, folder: Path, codec: Codec, out: Path) -> None:
     )
     ours = codec.encode(picture, bpp=exhibit.bpp)
     target_bytes = round(exhibit.bpp * picture.width * picture.height / 8)
-    files = [
-        (other.label, other, of_size(other, picture, target_bytes))
-        for other in map(contestant, ANCHORS)
-    ]
     tiles = [Tile(original[window], ("original",))]
-    for label, decoder, data in [*files, (codec.name, codec, ours)]:
-        decoded = np.asarray(decoder.decode(data).convert("RGB"))
-        score = ssimulacra2(original, decoded)
-        tiles.append(Tile(decoded[window], (f"{label}, {len(data):,} B", f"SSIMULACRA2 {score:.1f}")))
+
+    def add(label: str, data: bytes, image: Image.Image) -> None:
+        decoded = np.asarray(image.convert("RGB"))
+        score = f"SSIMULACRA2 {ssimulacra2(original, decoded):.1f}"
+        tiles.append(Tile(decoded[window], (f"{label}, {len(data):,} B", score)))
+
+    others = [contestant(name) for name in ANCHORS]
+    for other in others:
+        data = of_size(other, picture, target_bytes)
+        add(other.label, data, other.decode(data))
+    add(codec.name, ours, codec.decode(ours))
     path = out / f"{Path(exhibit.file).stem}.jpg"
     save_sheet([tiles], path, JPEG_QUALITY)
     where = Path(os.path.relpath(path, ROOT / "docs")).as_posix()
     whole = " Ours is kept whole, without any loss." if read_header(ours).is_whole else ""
+    shown = ", ".join(["original", *(other.label for other in others)])
     print(
         f"\n**{exhibit.title}** ({exhibit.file}) at {exhibit.bpp:g} bpp. Look at {exhibit.look_at}."
-        f"{whole}\n\n![{exhibit.title}: the original, {', '.join(name for name, _, _ in files)} and "
-        f"{codec.name}]({where})"
+        f"{whole}\n\n![{exhibit.title}: the {shown} and {codec.name}]({where})"
     )
 
 

@@ -18,8 +18,9 @@ ENCODER_GRAPHS = ("analysis", "hyper_analysis")
 _SIDE_PX = 256
 _LATENT_PX = {"flagship": 16, "cvpr2018": 8}
 
-# Of the networks that take the coding steps of the flagship: pixels along the side of a cell at which a
-# layer computes, and how much of the cells one picture asks for in all. A step knows one of two colours.
+# Of the networks that take the coding steps of the flagship: pixels along the side of a cell at
+# which a layer computes, and the share of the cells at which it does. A step knows one of two
+# colours.
 _STEP_LAYERS = {
     "hyper_64": (64, 1.0),
     "to_32": (64, 1.0),
@@ -33,7 +34,7 @@ _STEP_LAYERS = {
 
 
 def kmacs_per_pixel(model: ModelFile) -> dict[str, float]:
-    """Thousands of multiplications for a pixel, by graph, and those of the coder's networks, "coder".
+    """Thousands of multiplications for a pixel, by graph, and "coder" for the coder's networks.
 
     Those of `cvpr2018` code one bit or level at a time: counted as if every bit were kept.
     """
