@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -193,6 +194,22 @@ def test_every_experiment_has_a_row_in_the_table_on_top() -> None:
 def test_every_bundled_model_has_numbers() -> None:
     identities = {info.identity.hex() for info in bundled_models()}
     assert identities <= set(IDENTITY.findall(INDEX.read_text()))
+
+
+def test_what_the_readme_says_to_make_and_to_install_is_there() -> None:
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^ {4}make (\w+)", text, re.MULTILINE))
+    assert targets >= {"demo", "test", "results", "gallery"}
+    assert targets <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    extras = {
+        extra
+        for named in re.findall(r"pip install '\.\[([\w,]+)\]'", text)
+        for extra in named.split(",")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert extras
+    assert extras <= set(project["optional-dependencies"])
 
 
 def readme_commands() -> list[list[str]]:
