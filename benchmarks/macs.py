@@ -19,18 +19,18 @@ _SIDE_PX = 256
 _LATENT_PX = {"flagship": 16, "cvpr2018": 8}
 
 # Of the networks that take the coding steps of the flagship: pixels along the side of a cell at
-# which a layer computes, and the share of the cells at which it does. A step knows one of two
-# colours.
+# which a layer computes. At 16 a step computes one of the two colours of a checkerboard.
 _STEP_LAYERS = {
-    "hyper_64": (64, 1.0),
-    "to_32": (64, 1.0),
-    "hyper_32": (32, 1.0),
-    "to_16": (32, 1.0),
-    "from_planes": (16, 1.0),
-    "absorb_group": (16, 0.5),
-    "hidden": (16, 0.5),
-    "head": (16, 0.5),
+    "hyper_64": 64,
+    "to_32": 64,
+    "hyper_32": 32,
+    "to_16": 32,
+    "from_planes": 16,
+    "absorb_group": 16,
+    "hidden": 16,
+    "head": 16,
 }
+_STEP_WEIGHT = re.compile(r"(?:mean|scale)\.(\w+?)(?:\.(\d+))?\.weight")
 
 
 def kmacs_per_pixel(model: ModelFile) -> dict[str, float]:
@@ -40,11 +40,17 @@ def kmacs_per_pixel(model: ModelFile) -> dict[str, float]:
     """
     counted = {name: _graph_kmacs(graph, name, model) for name, graph in model.graphs.items()}
     if model.family == "flagship":
-        counted["coder"] = sum(
-            array.size * share / cell_px**2 / 1000
-            for name, array in model.arrays.items()
-            if (layer := re.fullmatch(r"(?:mean|scale)\.(\w+)(?:\.\d+)?\.weight", name))
-            for cell_px, share in [_STEP_LAYERS[layer[1]]]
+        last = len(model.decoding["groups"]) - 1
+        counted["coder"] = (
+            sum(
+                array.size
+                * _colours(found[1], found[2] == str(last))
+                / 2
+                / _STEP_LAYERS[found[1]] ** 2
+                for name, array in model.arrays.items()
+                if (found := _STEP_WEIGHT.fullmatch(name))
+            )
+            / 1000
         )
     else:
         cell_pixels = _LATENT_PX[model.family] ** 2
@@ -71,6 +77,16 @@ def parameters(model: ModelFile) -> dict[str, int]:
         if name.endswith((".weight", ".bias", ".place"))
     )
     return counted
+
+
+def _colours(layer: str, is_last_group: bool) -> int:
+    """How many of the two colours a layer computes for one picture.
+
+    Both colours of a group are absorbed, but of the last group only the first: nothing comes after.
+    """
+    if layer in ("hidden", "head") or (layer == "absorb_group" and is_last_group):
+        return 1
+    return 2
 
 
 def _loaded(graph: bytes) -> ModelProto:
