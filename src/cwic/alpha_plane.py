@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from cwic.errors import BitstreamError
 
-__all__ = ["pack_alpha", "unpack_alpha"]
-
 # Bits of the first byte: which neighbours were subtracted; or the whole plane is one value.
 _LEFT = 1
 _UP = 2

@@ -22,8 +22,6 @@ from pathlib import Path
 
 from cwic.errors import CodecError, reason
 
-__all__ = ["descriptor_at", "remove_leftovers", "write_file"]
-
 # Nobody takes this long to write what is in memory already.
 _LEFTOVER_AGE_S = 600
 

@@ -42,20 +42,6 @@ from cwic.request import Request
 if TYPE_CHECKING:
     from cwic.bitstream import Header
 
-__all__ = [
-    "TABLE_NAME",
-    "Decoding",
-    "Encoding",
-    "LeftAlone",
-    "Outcome",
-    "Summary",
-    "Workers",
-    "nothing_found",
-    "plan",
-    "result_names",
-    "run",
-]
-
 TABLE_NAME = "batch.csv"
 # Where a file of somebody else's has that name.
 _OTHER_TABLE_NAME = "cwic-batch.csv"

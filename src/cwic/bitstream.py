@@ -20,29 +20,6 @@ from enum import IntEnum
 from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
 from cwic.errors import BitstreamError
 
-__all__ = [
-    "ANY_SIZE",
-    "IDENTITY_BYTES",
-    "MAGIC",
-    "MAX_Q",
-    "MAX_SIDE_PX",
-    "NO_MODEL",
-    "TILE_SIDES_PX",
-    "VERSION",
-    "Bitstream",
-    "Header",
-    "Kind",
-    "Limits",
-    "Section",
-    "check_length",
-    "pack",
-    "read_header",
-    "read_metadata",
-    "read_section",
-    "read_tiles",
-    "unpack",
-]
-
 Data = bytes | bytearray | memoryview | mmap.mmap
 
 # A byte above 127 and a line end, as in PNG: a transfer that drops the eighth bit or rewrites line

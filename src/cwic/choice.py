@@ -14,8 +14,6 @@ from cwic.rate_control import Answer, blame, is_within_size
 from cwic.request import Request
 from cwic.whole import is_available, pack_whole
 
-__all__ = ["choose"]
-
 # Where a quality is asked for, nothing lost is worth a quarter more.
 _WHOLE_MAY_BE_LARGER = 1.25
 

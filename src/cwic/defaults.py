@@ -3,24 +3,6 @@
 Imports nothing, so that `cwic --help` is there at once and no number stands in two places.
 """
 
-__all__ = [
-    "CODEC_FORMAT",
-    "CODEC_MIME_TYPE",
-    "CODEC_SUFFIX",
-    "DATASET_NAMES",
-    "DEFAULT_QUALITY",
-    "LOSSLESS",
-    "MAX_METADATA_BYTES",
-    "MAX_PIXELS",
-    "MAX_ROI_STRENGTH",
-    "MAX_UPLOAD_BYTES",
-    "PICTURE_FORMATS",
-    "PICTURE_SUFFIXES",
-    "PORT",
-    "REDUCTIONS",
-    "UNREAD_PICTURES",
-]
-
 # Width times height beyond which a picture or a file is refused. Pillow's own protection refuses a
 # picture of this size: it is twice its MAX_IMAGE_PIXELS.
 MAX_PIXELS = 2 * 89_478_485

@@ -15,19 +15,6 @@ A message names what was found and what was expected; `reason` makes a line of a
 and when each one is raised is left to the modules that raise it.
 """
 
-__all__ = [
-    "BitstreamError",
-    "CodecError",
-    "CodecWarning",
-    "ImageError",
-    "ModelError",
-    "NotBuiltError",
-    "TargetError",
-    "TrainingError",
-    "UnknownModelError",
-    "reason",
-]
-
 
 class CodecError(Exception):
     """Base of all errors that come from bad input or from the surroundings, never from a bug."""

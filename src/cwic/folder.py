@@ -22,8 +22,6 @@ from urllib.request import url2pathname
 from cwic.atomic_file import remove_leftovers, write_file
 from cwic.errors import CodecError, NotBuiltError, reason
 
-__all__ = ["Folder", "LocalFolder", "UrlFolder", "folder_at", "place_within"]
-
 # Stores that show an object only when all of it has arrived: no temporary name, no second copy.
 _WHOLE_OBJECTS = frozenset("s3 s3a gs gcs az abfs abfss memory".split())
 

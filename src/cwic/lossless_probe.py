@@ -8,8 +8,6 @@ do.
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["entropy_bpp"]
-
 # One row of each of so many equal bands. Its place in the band goes by the square of their number,
 # lest lines of text keep in step with the rows.
 _ROWS = 32

@@ -7,8 +7,6 @@ module reads just enough of the protocol buffer to refuse all of that before the
 
 from collections.abc import Iterator, Set
 
-__all__ = ["DETECTOR_OPERATORS", "OPERATORS", "check_graph"]
-
 # Of the standard ONNX domain. None of them reads files, keeps state, loops, or draws at random.
 OPERATORS = frozenset(
     "Add Cast Clip Concat Constant Conv ConvTranspose DepthToSpace Div Expand Floor Gather "

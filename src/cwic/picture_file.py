@@ -20,17 +20,6 @@ from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle
 from cwic.image import Metadata, Mode, Picture, to_pil
 
-__all__ = [
-    "Beside",
-    "EncodedSource",
-    "Inspected",
-    "alpha_of",
-    "beside_tiles",
-    "content_of",
-    "pack_picture",
-    "shown",
-]
-
 # Where a `.cwic` file comes from: its path, or all of its bytes.
 EncodedSource: TypeAlias = str | os.PathLike[str] | bytes
 

@@ -31,8 +31,6 @@ from cwic.errors import BitstreamError, CodecError
 from cwic.image import Metadata, Mode, read_picture
 from cwic.request import Request
 
-__all__ = ["CwicImageFile", "register"]
-
 _FORMAT = "CWIC"
 
 # Options of `Image.save` that are fields of a request.

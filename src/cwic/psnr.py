@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["psnr_db"]
-
 _PEAK = 255.0
 # Differences take 8 bytes a sample; so many rows' worth of samples are in memory at a time.
 _BAND_SAMPLES = 2**18

@@ -21,16 +21,6 @@ from cwic.families.protocol import Emphasis
 from cwic.image import Source, pad_to_multiple, read_picture
 from cwic.onnx_check import DETECTOR_OPERATORS, check_graph
 
-__all__ = [
-    "Detector",
-    "Mask",
-    "detect",
-    "emphasis_of",
-    "emphasis_of_cells",
-    "load_detector",
-    "read_mask",
-]
-
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1], the larger the more it matters
 
 # (H, W, 3) uint8 -> (h, w) in [0, 1] of any size with the picture's shape.

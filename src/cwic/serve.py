@@ -47,8 +47,6 @@ from cwic.whole import WholeReader
 # Gradio asks for the types of uploads and downloads there.
 mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
 
-__all__ = ["Coded", "Controls", "coded", "frame", "opened", "page", "painted", "serve"]
-
 TITLE = "cwic: pictures small, and good where it matters"
 
 _BEGIN = """

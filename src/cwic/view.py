@@ -7,8 +7,6 @@ from PIL import Image, ImageDraw, ImageFont
 from cwic.families.protocol import Allocation
 from cwic.image import profile_of_rgb_samples
 
-__all__ = ["overlay"]
-
 _BLOCK_PX = 16  # the side of the blocks that bits are counted in
 
 _GAP_PX = 12

@@ -18,8 +18,6 @@ from cwic.errors import CodecError, ModelError, reason
 from cwic.families.flagship.family import FAMILY
 from cwic.model_file import EXTENSION, ModelFile, bundled_models, load, packed
 
-__all__ = ["WrittenPart", "usable_models", "write_web_models"]
-
 INDEX = "index.json"
 _FORMAT = "cwic-web-1"
 _HASH_DIGITS = 16

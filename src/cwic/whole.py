@@ -21,8 +21,6 @@ from cwic.families.tiling import Rectangle, Tiling, part_of
 from cwic.image import Mode, Picture
 from cwic.picture_file import Inspected, alpha_of, pack_picture, shown
 
-__all__ = ["WholeReader", "is_available", "pack_whole"]
-
 Samples = npt.NDArray[np.uint8]  # (H, W, 3) or (H, W, 4)
 
 # A stream holds no more, and so a reader never needs memory for more at a time.

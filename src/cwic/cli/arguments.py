@@ -18,8 +18,6 @@ from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_S
 if TYPE_CHECKING:
     from cwic.request import Request
 
-__all__ = ["build_parser", "input_path", "location", "parse", "request_of", "size_bytes"]
-
 # Fields of `Request`; an option that sets one stores it under the same name.
 _REQUEST = (
     "quality bpp target_bytes psnr_db roi roi_strength saliency strict lossless keep_metadata"

@@ -28,20 +28,6 @@ from cwic.errors import (
     reason,
 )
 
-__all__ = [
-    "STDIO",
-    "check_target",
-    "coded_content",
-    "display_name",
-    "for_each",
-    "of_folder",
-    "picture_format",
-    "picture_source",
-    "read",
-    "readable_again",
-    "write",
-]
-
 STDIO = Path("-")
 
 _Act = Callable[[Path, Path, argparse.Namespace], None]

@@ -11,8 +11,6 @@ from cwic.cli import arguments, verbs
 from cwic.cli.messages import print_error, text_of, warnings_as_messages
 from cwic.errors import CodecError
 
-__all__ = ["main"]
-
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command.

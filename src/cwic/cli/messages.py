@@ -11,8 +11,6 @@ from typing import Any, TextIO
 
 from cwic.errors import CodecWarning, reason
 
-__all__ = ["print_error", "print_line", "print_note", "text_of", "warnings_as_messages"]
-
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
     """Prints a line, to the standard output if no stream is given."""

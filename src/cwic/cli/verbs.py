@@ -24,8 +24,6 @@ from cwic.errors import NotBuiltError
 if TYPE_CHECKING:
     from cwic.bitstream import Header
 
-__all__ = ["VERBS"]
-
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 # What each extra brings; looked for before any work is done.

@@ -21,8 +21,6 @@ from cwic import __version__, model_file
 from cwic.codec import Codec
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 
-__all__ = ["ANCHORS", "Contestant", "contestant", "default_names"]
-
 OURS = "cwic"
 
 _QUALITIES = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 65.0, 80.0)

@@ -9,8 +9,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["C1", "C2", "SIGMA_PX", "WINDOW_PX", "ssim"]
-
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 Plane = npt.NDArray[np.float64]
 

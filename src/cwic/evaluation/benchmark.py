@@ -44,8 +44,6 @@ from cwic.evaluation.measurement import (
 from cwic.evaluation.quality import METRICS
 from cwic.evaluation.rate_distortion import Curve, Published, mean_curves, published_curves
 
-__all__ = ["Evaluation", "evaluate"]
-
 # Of the gallery.
 _SHOWN_BPP = 0.25
 _SHOWN_PICTURES = 4

@@ -5,8 +5,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["corner_ratio", "edge_ratio"]
-
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 
 _BORDER_PX = 16

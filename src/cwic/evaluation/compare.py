@@ -25,8 +25,6 @@ from cwic.rate_control import Goal, search
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
 
-__all__ = ["CODECS", "compared", "compared_page", "installed", "nearest_file", "of_size"]
-
 CODECS = ("jpeg", "jpeg2000", "webp", "avif")
 
 

@@ -25,8 +25,6 @@ from cwic import atomic_file
 from cwic.defaults import DATASET_NAMES
 from cwic.errors import CodecError, NotBuiltError
 
-__all__ = ["DATASETS", "Dataset", "fetch"]
-
 _HASHES = "sha256.json"
 _PARTIAL = ".part"
 _CHUNK_BYTES = 1 << 20

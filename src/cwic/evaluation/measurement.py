@@ -28,18 +28,6 @@ from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.quality import Quality
 from cwic.image import read_picture
 
-__all__ = [
-    "Failure",
-    "Job",
-    "Measured",
-    "Point",
-    "Store",
-    "jobs_of",
-    "measure_all",
-    "pixels_of",
-    "point_key",
-]
-
 # Raised when a metric or the way of timing changes: older points are then measured anew.
 _METHOD = 3
 

@@ -23,8 +23,6 @@ from cwic.evaluation.structural_similarity import MS_SSIM_PX, SSIM_PX, ssim, ssi
 from cwic.image import LUMA
 from cwic.psnr import psnr_db
 
-__all__ = ["grid_ratio", "line_gradients", "measure", "one_thread"]
-
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 
 _LUMA = torch.tensor(LUMA, dtype=torch.float64)

@@ -16,14 +16,6 @@ from torch import Tensor, nn
 
 from cwic.errors import NotBuiltError
 
-__all__ = [
-    "HaarDistance",
-    "PerceptualDistance",
-    "haarpsi",
-    "haarpsi_similarity",
-    "load_distance",
-]
-
 # --- HaarPSI --------------------------------------------------------------------------------------
 
 _C = 30.0  # of the similarity of two coefficients, eq. 3

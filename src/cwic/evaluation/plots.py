@@ -13,8 +13,6 @@ from cwic.atomic_file import write_file
 from cwic.evaluation.quality import Metric
 from cwic.evaluation.rate_distortion import Curve, Published
 
-__all__ = ["plot", "save"]
-
 _SHOWN_BPP = 1.25
 
 

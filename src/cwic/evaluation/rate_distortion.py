@@ -15,15 +15,6 @@ from scipy.interpolate import PchipInterpolator
 from cwic.evaluation.measurement import Point
 from cwic.evaluation.quality import Metric
 
-__all__ = [
-    "BdRate",
-    "Curve",
-    "Published",
-    "bd_rate",
-    "mean_curves",
-    "published_curves",
-]
-
 # Where anchors are compared: beyond it few people compress.
 LOW_BPP, HIGH_BPP = 0.1, 1.0
 

@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["Comparison", "Version", "comparison", "folded", "page", "picture", "table"]
-
 
 @dataclass(frozen=True, eq=False)
 class Version:

@@ -15,8 +15,6 @@ from PIL import Image
 
 from cwic.errors import NotBuiltError
 
-__all__ = ["ssimulacra2"]
-
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 
 # Six scales of at least 8 px, each half of the last, rounded up. With fewer, the package multiplies

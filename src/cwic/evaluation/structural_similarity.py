@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from cwic.evaluation.array_similarity import C1, C2, SIGMA_PX, WINDOW_PX
 
-__all__ = ["MS_SSIM_PX", "SSIM_PX", "ms_ssim", "ssim", "ssim_and_ms_ssim"]
-
 SSIM_PX = WINDOW_PX  # least side of a picture
 MS_SSIM_PX = 161  # likewise for five scales
 

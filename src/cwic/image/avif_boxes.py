@@ -13,8 +13,6 @@ from PIL import Image
 from cwic.image.profiles import Cicp
 from cwic.image.source_file import stream_of
 
-__all__ = ["AvifFacts", "facts_of"]
-
 # A picture's description stands at the beginning, and is small.
 _MAX_META_BYTES = 2**20
 _MAX_BOXES = 1000

@@ -13,16 +13,6 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = [
-    "MARKER",
-    "UPRIGHT",
-    "orientation_of",
-    "resolution_of",
-    "with_resolution",
-    "with_size",
-    "without_thumbnail",
-]
-
 MARKER = b"Exif\0\0"
 """What JPEG puts before a block."""
 UPRIGHT = 1

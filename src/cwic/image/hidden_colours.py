@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["filled"]
-
 _NEUTRAL = 128
 _BILINEAR = Image.Resampling.BILINEAR
 

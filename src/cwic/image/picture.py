@@ -19,20 +19,6 @@ from PIL import Image
 from cwic.image import exif, profiles
 from cwic.image.hidden_colours import filled
 
-__all__ = [
-    "LUMA",
-    "Metadata",
-    "Mode",
-    "Picture",
-    "as_shown",
-    "crop",
-    "dpi_of",
-    "is_neutral",
-    "pad_to_multiple",
-    "to_pil",
-    "without_hidden_colours",
-]
-
 # PNG counts dots per metre.
 _PNG_STEP_DPI = 0.0254
 # Of R, G and B in grey.

@@ -29,8 +29,6 @@ from cwic.image.profiles import (
 )
 from cwic.image.source_file import stream_of
 
-__all__ = ["PngFacts", "bounded", "facts_of", "low_bytes", "profile_of"]
-
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _GREY_ALPHA = 0, 2, 4
 # A picture has a dozen chunks before its samples; whoever has more hides nothing here.

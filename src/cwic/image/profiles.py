@@ -11,19 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "SRGB_PRIMARIES",
-    "Cicp",
-    "Primaries",
-    "fitted",
-    "gamma_curve",
-    "misfit",
-    "profile_of_cicp",
-    "profile_of_grey",
-    "profile_of_rgb",
-    "srgb_curve",
-]
-
 _GRAY, _RGB = b"GRAY", b"RGB "
 _HEADER_BYTES = 128
 _MAX_TAGS = 100

@@ -33,8 +33,6 @@ from cwic.image.picture import (
     is_neutral,
 )
 
-__all__ = ["Source", "read_picture"]
-
 Samples = NDArray[np.uint8]
 
 Source = str | os.PathLike[str] | BinaryIO | Image.Image | NDArray[Any] | Picture

@@ -18,8 +18,6 @@ from cwic.errors import CodecWarning, ImageError, reason
 from cwic.image import profiles
 from cwic.image.picture import dpi_of
 
-__all__ = ["encode_image", "profile_of_rgb_samples", "save_image"]
-
 _TIFF_XMP_TAG = 700
 
 

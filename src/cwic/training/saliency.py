@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from cwic.image import LUMA
 
-__all__ = ["saliency_shares", "spectral_residual"]
-
 _SIDE_PX = 64  # of the small picture, the paper's
 _BLUR_SIGMA_PX = 3.0
 _BLUR_RADIUS_PX = 8

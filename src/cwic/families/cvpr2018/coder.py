@@ -31,8 +31,6 @@ from cwic.coding.exact_arithmetic import (
 from cwic.coding.symbol_tables import FREQUENCY_TOTAL
 from cwic.errors import ModelError
 
-__all__ = ["CodeCoder", "CodeLayout", "CodedPicture", "known_before"]
-
 Bits = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
 

@@ -34,9 +34,6 @@ from cwic.training.integer_layers import (
 )
 from cwic.training.logistic import LN2
 
-__all__ = ["CodeContext", "LevelContext", "information", "probability_table"]
-
-
 _SECOND_WIDTH = 24  # of a code's network
 _LEVEL_WIDTHS = (32, 16)  # of a level's network
 
