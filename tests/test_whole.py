@@ -308,7 +308,7 @@ def test_what_loses_or_moves_is_not_smuggled_in() -> None:
 
 def test_a_stream_with_alpha_where_there_is_none_is_refused() -> None:
     stream = stream_of(drawing(24, 32, 4))
-    for fields in ({"mode": Mode.RGB}, {"mode": Mode.RGBA, "alpha": b"\4\xff"}):
+    for fields in ({"mode": Mode.RGB}, {"mode": Mode.RGBA, "sections": {Kind.ALPHA: b"\4\xff"}}):
         with pytest.raises(BitstreamError, match="stream with alpha, expected one without"):
             READER.decode(file_of(stream, **fields))
     assert READER.decode(file_of(stream, mode=Mode.RGBA)).getchannel("A").getextrema() == (0, 255)

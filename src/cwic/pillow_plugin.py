@@ -25,7 +25,6 @@ from PIL import Image, ImageFile
 
 import cwic
 from cwic import bitstream
-from cwic.bitstream import Kind
 from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, REDUCTIONS
 from cwic.errors import BitstreamError, CodecError
 from cwic.image import Metadata, Mode, read_picture
@@ -147,7 +146,7 @@ def _read_header(file: IO[bytes]) -> bitstream.Header:
 
 def _read_metadata(file: IO[bytes], header: bitstream.Header) -> Metadata:
     """What travels with the picture, read without the picture."""
-    sections = [header.find(kind) for kind in (Kind.ICC, Kind.EXIF, Kind.XMP)]
+    sections = [header.find(kind) for kind in bitstream.METADATA_KINDS]
     if not any(sections):
         return Metadata()
     file.seek(0)

@@ -14,7 +14,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from cwic import bitstream
 from cwic.alpha_plane import pack_alpha
-from cwic.bitstream import Bitstream
+from cwic.bitstream import Bitstream, Kind
 from cwic.errors import BitstreamError, NotBuiltError, UnknownModelError
 from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle, Tiling, part_of
@@ -122,7 +122,7 @@ class WholeReader:
             pixels[place] = shrunk(np.ascontiguousarray(samples[..., :3]), reduce)
             if alpha is not None and samples.shape[2] == 4:
                 alpha[place] = shrunk(np.ascontiguousarray(samples[..., 3]), reduce)
-        if file.alpha is not None:
+        if Kind.ALPHA in file.sections:
             alpha = alpha_of(file, part, reduce)
         return shown(file, pixels, alpha)
 
@@ -208,7 +208,7 @@ def _tile(file: Bitstream, index: int, tile: Rectangle) -> Samples:
             f"damaged WHOLE section: found a stream of {width}x{height} pixels, "
             f"expected {tile.width}x{tile.height}"
         )
-    if has_alpha and (file.alpha is not None or not Mode(file.header.mode).has_alpha):
+    if has_alpha and (Kind.ALPHA in file.sections or not Mode(file.header.mode).has_alpha):
         raise BitstreamError(
             "damaged WHOLE section: found a stream with alpha, expected one without"
         )
