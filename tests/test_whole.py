@@ -186,7 +186,7 @@ def test_a_codec_reads_such_a_file_like_any_other(tiny_flagship_codec: cwic.Code
     tiles = tiny_flagship_codec.symbols(data)
     assert [tile.size for tile in tiles] == [3 * 64 * 64, 3 * 26 * 64, 3 * 64 * 6, 3 * 26 * 6]
     np.testing.assert_array_equal(tiles[3].reshape(6, 26, 3), pixels[64:, 64:])
-    found = tiny_flagship_codec.allocation(data)
+    found = tiny_flagship_codec.inspect(data).allocation
     assert found.bits.shape == found.importance.shape == (5, 6)
     assert not found.importance.any()
     sizes = [section.length for section in read_header(data).tiles]

@@ -25,7 +25,7 @@ from cwic.defaults import DEFAULT_QUALITY, MAX_PIXELS
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
-from cwic.families.protocol import Allocation, Emphasis, Family, TileStream
+from cwic.families.protocol import Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
 from cwic.image import Picture, Source, read_picture, without_hidden_colours
 from cwic.picture_file import (
@@ -246,6 +246,8 @@ class Codec:
     def inspect(self, data: bytes) -> Inspected:
         """The picture of a file, and where its bits went; what is coded is decoded once.
 
+        Of a picture kept whole the importance map is 0 and the bits lie evenly.
+
         Raises:
             BitstreamError: the file is damaged, or of another model (UnknownModelError).
         """
@@ -255,18 +257,6 @@ class Codec:
         pixels, allocation = self._family.decode_with_allocation(stream)
         alpha = alpha_of(file, stream.tiling.picture, 1)
         return Inspected(shown(file, pixels, alpha), allocation)
-
-    def allocation(self, data: bytes) -> Allocation:
-        """Where the bits of a `.cwic` file that this model wrote went, and its importance map.
-
-        Of a picture kept whole the map is 0 and the bits lie evenly.
-
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
-        """
-        if bitstream.read_header(data).is_whole:
-            return _WHOLE.allocation(data)
-        return self._family.allocation(self._read(data)[1])
 
     def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
         """All integers that a `.cwic` file of this model stands for, flat, for each tile.

@@ -127,12 +127,20 @@ class WholeReader:
         return shown(file, pixels, alpha)
 
     def inspect(self, data: bytes) -> Inspected:
-        """The picture, and what :meth:`allocation` says.
+        """The picture, and where the bits went: evenly over each tile, and no importance.
 
         Raises:
             BitstreamError: the file is damaged, or of a model (UnknownModelError).
         """
-        return Inspected(self.decode(data), self.allocation(data))
+        file, tiling = _unpack(data)
+        rows, columns = (-(-side // _CELL_PX) for side in tiling.picture[2:])
+        bits = np.zeros((rows, columns))
+        for tile, body in zip(tiling.tiles, file.tiles, strict=True):
+            cells = tile.shrunk(_CELL_PX)
+            place = cells.slices(Rectangle(0, 0, rows, columns))
+            bits[place] = 8 * len(body) / (cells.height * cells.width)
+        allocation = Allocation(np.zeros((rows, columns), np.float32), bits, _CELL_PX)
+        return Inspected(self.decode(data), allocation)
 
     def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
         """The samples of each tile, flat.
@@ -145,21 +153,6 @@ class WholeReader:
             _tile(file, index, tile).astype(np.int32).ravel()
             for index, tile in enumerate(tiling.tiles)
         ]
-
-    def allocation(self, data: bytes) -> Allocation:
-        """Where the bits went, as far as the file says: evenly over each tile, and no importance.
-
-        Raises:
-            BitstreamError: the file is damaged, or of a model (UnknownModelError).
-        """
-        file, tiling = _unpack(data)
-        rows, columns = (-(-side // _CELL_PX) for side in tiling.picture[2:])
-        bits = np.zeros((rows, columns))
-        for tile, body in zip(tiling.tiles, file.tiles, strict=True):
-            cells = tile.shrunk(_CELL_PX)
-            place = cells.slices(Rectangle(0, 0, rows, columns))
-            bits[place] = 8 * len(body) / (cells.height * cells.width)
-        return Allocation(np.zeros((rows, columns), np.float32), bits, _CELL_PX)
 
 
 def _unpack(data: bytes, limits: bitstream.Limits | None = None) -> tuple[Bitstream, Tiling]:

@@ -138,14 +138,6 @@ class Family(Protocol):
         """
         ...
 
-    def allocation(self, stream: TileStream) -> Allocation:
-        """Where the bits of a picture went.
-
-        Raises:
-            BitstreamError: a payload is damaged in a way that shows.
-        """
-        ...
-
     def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
         """The whole picture and where its bits went; every payload is decoded once.
 

@@ -32,15 +32,6 @@ class Rectangle(NamedTuple):
         """Columns."""
         return self.right - self.left
 
-    def meets(self, other: "Rectangle") -> bool:
-        """Whether the two have a pixel in common."""
-        return (
-            self.top < other.bottom
-            and other.top < self.bottom
-            and self.left < other.right
-            and other.left < self.right
-        )
-
     def cut(self, other: "Rectangle") -> "Rectangle":
         """What the two have in common."""
         return Rectangle(

@@ -125,8 +125,8 @@ def to_pil(picture: Picture) -> Image.Image:
         picture: what to convert.
 
     Returns:
-        The image; metadata is in `info` as Pillow's readers put it there, where `encode_image` and
-        `save_image` find it.
+        The image; metadata is in `info` as Pillow's readers put it there, where `encode_image`
+        finds it.
     """
     image = Image.fromarray(as_shown(picture.pixels, picture.mode))
     if picture.mode in (Mode.L, Mode.LA):
@@ -161,7 +161,7 @@ def without_hidden_colours(picture: Picture) -> Picture:
 
 
 def pad_to_multiple(pixels: NDArray[_Sample], multiple: int) -> NDArray[_Sample]:
-    """Repeats the last column and row until both sides are multiples; `crop` is the inverse.
+    """Repeats the last column and row until both sides are multiples.
 
     Args:
         pixels: (H, W) or (H, W, C), H and W >= 1.
@@ -175,22 +175,6 @@ def pad_to_multiple(pixels: NDArray[_Sample], multiple: int) -> NDArray[_Sample]
     if not bottom and not right:
         return pixels
     return np.pad(pixels, [(0, bottom), (0, right)] + [(0, 0)] * (pixels.ndim - 2), mode="edge")
-
-
-def crop(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """The upper left part of a picture.
-
-    Args:
-        pixels: (H, W) or (H, W, C) uint8.
-        width: in pixels, in [1, W].
-        height: in pixels, in [1, H].
-
-    Returns:
-        A view of (height, width) or (height, width, C) uint8.
-    """
-    assert 1 <= height <= pixels.shape[0], (pixels.shape, height)
-    assert 1 <= width <= pixels.shape[1], (pixels.shape, width)
-    return pixels[:height, :width]
 
 
 def is_neutral(channels: NDArray[np.uint8]) -> bool:

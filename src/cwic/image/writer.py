@@ -5,37 +5,17 @@ does not fit is left out with a `CodecWarning`.
 """
 
 import io
-import os
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image, PngImagePlugin
 
-from cwic.atomic_file import write_file
 from cwic.defaults import MAX_METADATA_BYTES
 from cwic.errors import CodecWarning, ImageError, reason
 from cwic.image import profiles
 from cwic.image.picture import dpi_of
 
 _TIFF_XMP_TAG = 700
-
-
-def save_image(
-    image: Image.Image, target: str | os.PathLike[str], *, file_format: str | None = None
-) -> None:
-    """Writes a picture file in one step, at a quality that adds no visible loss.
-
-    Args:
-        image: of mode L, LA, RGB or RGBA.
-        target: where to write.
-        file_format: as in `encode_image`; by default the extension of `target`.
-
-    Raises:
-        ImageError: the format is not known, or cannot hold the picture.
-        CodecError: the file cannot be written.
-    """
-    write_file(target, encode_image(image, file_format or Path(target).suffix))
 
 
 def encode_image(image: Image.Image, file_format: str) -> bytes:

@@ -20,7 +20,7 @@ from cwic.families.protocol import (
     shrunk,
 )
 from cwic.families.tiling import Rectangle, Tiling
-from cwic.image import crop, pad_to_multiple
+from cwic.image import pad_to_multiple
 from cwic.model_file import ModelFile
 
 FAMILY = "cvpr2018"
@@ -102,22 +102,20 @@ class Cvpr2018:
 
     def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
         """A part of the picture; all of it is decoded."""
-        return self._part(self._decode(stream), stream.tiling, part, reduce)
+        return self.part(self._decode(stream), stream.tiling, part, reduce)
 
     def symbols(self, stream: TileStream) -> list[npt.NDArray[np.int32]]:
         """Levels and bits of the code."""
         coded = self._decode(stream)
         return [np.concatenate([coded.level.ravel(), coded.code.ravel()]).astype(np.int32)]
 
-    def allocation(self, stream: TileStream) -> Allocation:
-        """Levels of the importance map; the file's bits in proportion to the bits kept."""
-        return self._allocation(self._decode(stream), stream)
-
     def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
-        """The whole picture, and the same."""
+        """The map's levels are those of the file; its bits lie in proportion to the bits kept."""
         coded = self._decode(stream)
-        pixels = self._part(coded, stream.tiling, stream.tiling.picture)
-        return pixels, self._allocation(coded, stream)
+        kept = self.layout.kept(coded.level)
+        bits = kept * np.float64(8 * len(stream.payloads[0]) / max(1, int(kept.sum())))
+        allocation = Allocation(coded.level.astype(np.float32), bits, CELL_PX)
+        return self.part(coded, stream.tiling, stream.tiling.picture), allocation
 
     def _decode(self, stream: TileStream) -> CodedPicture:
         """The code of a file; its header's q adds nothing to what the map says."""
@@ -133,16 +131,10 @@ class Cvpr2018:
         cells = (-(-height // CELL_PX), -(-width // CELL_PX))
         return self.coder.decode(stream.payloads[0], *cells)
 
-    def _part(
-        self, coded: CodedPicture, tiling: Tiling, part: Rectangle, reduce: int = 1
-    ) -> Pixels:
+    def part(self, coded: CodedPicture, tiling: Tiling, part: Rectangle, reduce: int = 1) -> Pixels:
+        """A part of the picture of a code."""
         rows, columns = part.slices(tiling.picture)
         return shrunk(synthesize(self.engine, coded.code)[rows, columns], reduce)
-
-    def _allocation(self, coded: CodedPicture, stream: TileStream) -> Allocation:
-        kept = self.layout.kept(coded.level)
-        bits = kept * np.float64(8 * len(stream.payloads[0]) / max(1, int(kept.sum())))
-        return Allocation(coded.level.astype(np.float32), bits, CELL_PX)
 
 
 def _check_size(height: int, width: int) -> None:
@@ -183,6 +175,5 @@ class _Coded:
         return [self._counted.payload()]
 
     def pixels(self) -> Pixels:
-        decoded = synthesize(self._of.family.engine, self._picture.code)
-        picture = self._of.tiling.picture
-        return crop(decoded, picture.width, picture.height)
+        of, family = self._of, self._of.family
+        return family.part(self._picture, of.tiling, of.tiling.picture)
