@@ -1,14 +1,14 @@
 """Folders of pictures to folders of `.cwic` files and back, on many processes or many machines.
 
 Owns the plan (which file becomes which, and which are left alone), the workers, and the report:
-progress, summary and table.
-What is done to one file is left to `Codec`, where files lie to :mod:`cwic.folder`.
+progress, summary and table. What is done to one file is left to `Codec`, where files lie to
+:mod:`cwic.folder`.
 
 A batch can be stopped at any time, in any way, and run again: it skips results that exist, and no
 result is ever half written. So the folder and the table end up the same as without the stop, and
 two batches into one folder do not harm each other. The table keeps the names of results: a file
-that comes later takes none away. Every worker computes on one thread: the number
-of workers changes the time and not a byte.
+that comes later takes none away. Every worker computes on one thread: the number of workers changes
+the time and not a byte.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from cwic.defaults import CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, UNREAD_PICTURES
 from cwic.errors import BitstreamError, CodecError, CodecWarning, ModelError, NotBuiltError, reason
@@ -157,17 +157,11 @@ class Outcome:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class LeftAlone:
-    """A file that a batch did not take.
+class LeftAlone(NamedTuple):
+    """A file that a batch did not take."""
 
-    Attributes:
-        source: name of the file, or of a hidden folder with a `/` at its end.
-        why: in a few words.
-    """
-
-    source: str
-    why: str
+    source: str  # name of the file, or of a hidden folder with a `/` at its end
+    why: str  # in a few words
 
 
 @dataclass(frozen=True)
@@ -257,12 +251,9 @@ def run(
     pairs = plan(names, task.source_suffixes, task.result_suffix, recorded)
     left_alone = _left_alone(job, names, pairs)
     if not pairs and not outcomes:
-        has_coded = any(name.endswith(CODEC_SUFFIX) for name in names)
-        hint = "; it has .cwic files, which --to png turns into pictures" if has_coded else ""
-        counts = Counter(file.why for file in left_alone)
-        if counts and not hint:
-            listed = ", ".join(f"{number} x {why}" for why, number in sorted(counts.items()))
-            hint = f"; left alone: {listed}"
+        hint = f"; left alone: {counted(left_alone)}" if left_alone else ""
+        if any(name.endswith(CODEC_SUFFIX) for name in names):
+            hint = "; it has .cwic files, which --to png turns into pictures"
         raise nothing_found(job.source, task.source_suffixes, hint)
     job.target.remove_leftovers()
     if any(recorded.get(name) != result for name, result in pairs):
@@ -334,12 +325,8 @@ def _left_alone(
     job: "_Job", names: Sequence[str], pairs: Sequence[tuple[str, str]]
 ) -> list[LeftAlone]:
     """The files of the source that are not taken, without those that the batch itself makes."""
-    done = {name for name, _ in pairs}
-    done |= {
-        name
-        for name in (TABLE_NAME, _OTHER_TABLE_NAME)
-        if name in names and _is_table(job.source, name)
-    }
+    tables = {TABLE_NAME, _OTHER_TABLE_NAME} & set(names)
+    done = {name for name, _ in pairs} | {name for name in tables if _is_table(job.source, name)}
     target = place_within(job.source, job.target)
     if target == "":
         done |= {result for _, result in pairs}
@@ -368,6 +355,12 @@ def _why_left_alone(name: str, task: "Encoding | Decoding") -> str:
     if suffix in UNREAD_PICTURES:
         return f"{UNREAD_PICTURES[suffix]} is not read"
     return "no extension of a picture" if suffix else "no extension"
+
+
+def counted(left_alone: Sequence[LeftAlone]) -> str:
+    """How many files were left alone for each reason, in words."""
+    counts = Counter(file.why for file in left_alone)
+    return ", ".join(f"{number} x {why}" for why, number in sorted(counts.items()))
 
 
 def nothing_found(folder: Folder, suffixes: frozenset[str], hint: str = "") -> CodecError:
@@ -493,34 +486,24 @@ class _Job:
 
     def _do(self, name: str, result: str) -> Outcome:
         was_there = not self.force and self.target.exists(result)
-        if isinstance(self.task, Encoding):
-            if was_there:
-                coded = self.target.read(result)
-                input_bytes = self.source.size_bytes(name)
-            else:
-                picture = self.source.read(name)
-                coded = self.task(picture)
-                input_bytes = len(picture)
-                self.target.write(result, coded)
-            output_bytes = len(coded)
-        else:
-            coded = self.source.read(name)
-            input_bytes = len(coded)
-            if was_there:
-                output_bytes = self.target.size_bytes(result)
-            else:
-                decoded = self.task(coded)
-                output_bytes = len(decoded)
-                self.target.write(result, decoded)
-
+        encodes = isinstance(self.task, Encoding)
+        # Of a result that exists only the `.cwic` file is read.
+        found = None if was_there and encodes else self.source.read(name)
+        made = self.target.read(result) if was_there and encodes else None
+        if not was_there:
+            assert found is not None
+            made = self.task(found)
+            self.target.write(result, made)
+        coded = made if encodes else found
+        assert coded is not None
         header = self._checked_header(coded, result, was_there)
         return Outcome(
             name,
             result,
             header.width,
             header.height,
-            input_bytes,
-            output_bytes,
+            self.source.size_bytes(name) if found is None else len(found),
+            self.target.size_bytes(result) if made is None else len(made),
             round(8 * len(coded) / header.pixels, 6),
             header.is_whole,
             was_there,
@@ -546,10 +529,8 @@ class _Job:
 def _concerns_all_files(error: BaseException) -> bool:
     """Whether every other file would fail for the same reason."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    causes = (error, error.__cause__)
-    return isinstance(error, ModelError) or any(
-        isinstance(cause, OSError) and cause.errno in full for cause in causes
-    )
+    numbers = (getattr(cause, "errno", None) for cause in (error, error.__cause__))
+    return isinstance(error, ModelError) or any(number in full for number in numbers)
 
 
 def _without_placeholder(text: str) -> str:
@@ -644,12 +625,7 @@ def _work_on_ray(
 
 
 def _started_ray(address: str, where: dict[str, Any]) -> Any:
-    """The module `ray` after it has started a Ray, or connected to one.
-
-    Args:
-        address: as in `Workers`.
-        where: arguments of `ray.init`.
-    """
+    """The module `ray` after it has started a Ray with these arguments, or connected to one."""
     # What runs where is nobody else's business, unless the user says so.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:

@@ -60,7 +60,7 @@ def choose(picture: Picture, request: Request, code: Callable[[], Answer]) -> An
         if len(whole) < len(coded.data):
             return Answer(
                 whole,
-                complaint=f"asked for at most {request.asked}, the smallest file of this picture "
+                complaint=f"asked for at most {request.target}, the smallest file of this picture "
                 f"has {len(whole):,} B, kept whole{_why(whole, size_bytes)}",
                 is_out_of_reach=True,
             )
@@ -81,7 +81,7 @@ def _always(picture: Picture, request: Request, size_bytes: float | None) -> Ans
     at_most = "at most " if request.strict else ""
     return Answer(
         whole,
-        complaint=f"asked for {at_most}{request.asked}, kept whole this picture has "
+        complaint=f"asked for {at_most}{request.target}, kept whole this picture has "
         f"{len(whole):,} B{_why(whole, size_bytes)}",
         is_out_of_reach=True,
     )

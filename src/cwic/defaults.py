@@ -49,7 +49,9 @@ UNREAD_PICTURES = {
 # Formats of decoded pictures, the default first; each is a file extension without its dot.
 PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")
 
-# Of the page of `cwic serve`.
+# Of the page of `cwic serve`, and the names by which a machine reaches itself.
+HOST = "127.0.0.1"
+LOOPBACK_HOSTS = frozenset((HOST, "localhost", "::1"))
 PORT = 7860
 MAX_UPLOAD_BYTES = 100 * 10**6
 

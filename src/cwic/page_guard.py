@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from cwic.defaults import LOOPBACK_HOSTS
+
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
-_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 _EVERY_ADDRESS = frozenset(("", "0.0.0.0", "::"))
 
 # What may have the path of a file in it; pictures, scripts and styles pass as they are.
@@ -37,8 +38,8 @@ class PageGuard:
     def __init__(self, app: _App, *, host: str, folder: str):
         self._app = app
         self._takes_addresses = host in _EVERY_ADDRESS
-        self._names = _LOOPBACK
-        if host not in _LOOPBACK:
+        self._names = LOOPBACK_HOSTS
+        if host not in LOOPBACK_HOSTS:
             own = (host, socket.gethostname(), socket.getfqdn())
             self._names |= {name.lower() for name in own if name}
         self._folder = folder.encode()

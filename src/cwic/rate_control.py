@@ -147,22 +147,22 @@ def at_size(
         complaint = ""
         if is_above:
             smallest = f"the smallest file of this picture has {len(data):,} B"
-            complaint = _because(f"asked for at most {request.asked}, {smallest}", why)
+            complaint = _because(f"asked for at most {request.target}, {smallest}", why)
         elif is_crowded:
-            complaint = _because(f"more than half of {request.asked} is not the picture", why)
+            complaint = _because(f"more than half of {request.target} is not the picture", why)
         # What is smaller than it may be is done, unless something better is as small.
         return Answer(data, None, complaint, is_above, is_missed=is_above or is_far)
     if is_crowded and size_bytes > asked_bytes:
         num_bytes = len(data) - beside.total_bytes
         complaint = _because(
-            f"asked for {request.asked}, this file has {len(data):,} B, {num_bytes:,} B of them "
+            f"asked for {request.target}, this file has {len(data):,} B, {num_bytes:,} B of them "
             "for the picture",
             why,
         )
     elif is_far:
-        complaint = _because(_nearest(request.asked, f"{len(data):,} B"), why)
+        complaint = _because(_nearest(request.target, f"{len(data):,} B"), why)
     elif is_crowded:
-        complaint = _because(f"more than half of {request.asked} is not the picture", why)
+        complaint = _because(f"more than half of {request.target} is not the picture", why)
     else:
         complaint = ""
     return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * asked_bytes)
@@ -227,11 +227,11 @@ def at_psnr(
     reached_db = -found.value
     complaint, is_out_of_reach = "", False
     if request.strict and reached_db < target_db:
-        complaint = f"asked for at least {request.asked}, the best of "
+        complaint = f"asked for at least {request.target}, the best of "
         complaint += f"this picture is {reached_db:.2f} dB"
         is_out_of_reach = True
     elif not request.strict and abs(reached_db - target_db) > _PSNR_WARNING_DB:
-        complaint = _nearest(request.asked, f"{reached_db:.2f} dB")
+        complaint = _nearest(request.target, f"{reached_db:.2f} dB")
     return Answer(
         found.coding.data,
         reached_db if reached_db < _EXACT_DB else None,

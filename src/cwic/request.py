@@ -105,7 +105,7 @@ class Request:
             raise ValueError(f"max_pixels: expected a whole number above 0, found {largest!r}")
 
     @property
-    def asked(self) -> str:
+    def target(self) -> str:
         """The size or PSNR that was asked for, with its unit; empty where a quality was."""
         if self.target_bytes is not None:
             return f"{self.target_bytes:,} B"

@@ -29,6 +29,7 @@ from cwic.defaults import (
     CODEC_MIME_TYPE,
     CODEC_SUFFIX,
     DEFAULT_QUALITY,
+    HOST,
     LOSSLESS,
     MAX_ROI_STRENGTH,
     MAX_UPLOAD_BYTES,
@@ -376,7 +377,7 @@ def _controls(inputs: _Inputs) -> Controls:
 
 
 def serve(
-    host: str = "127.0.0.1",
+    host: str = HOST,
     port: int = PORT,
     *,
     max_upload_bytes: int = MAX_UPLOAD_BYTES,
