@@ -1,4 +1,4 @@
-"""What was asked for of a picture is checked in one place, whoever asks."""
+"""How a picture is to be encoded is checked in one place, whoever encodes it."""
 
 import math
 

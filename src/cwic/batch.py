@@ -386,7 +386,7 @@ def result_names(
         As many names, no two the same, not even for a file system that ignores case.
     """
     stems = {name: name.removesuffix(PurePosixPath(name).suffix) for name in names}
-    wanted = Counter(text.casefold() for text in (*stems.values(), *names))
+    uses = Counter(text.casefold() for text in (*stems.values(), *names))
     recorded = recorded or {}
     results: dict[str, str] = {}
     taken = {result.casefold() for name, result in recorded.items() if name not in stems}
@@ -401,7 +401,7 @@ def result_names(
     for name, stem in stems.items():
         if name in results:
             continue
-        is_short = wanted[stem.casefold()] == 1 and (stem + suffix).casefold() not in taken
+        is_short = uses[stem.casefold()] == 1 and (stem + suffix).casefold() not in taken
         result = (stem if is_short else name) + suffix
         for number in itertools.count(2):
             if result.casefold() not in taken:

@@ -50,7 +50,7 @@ _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
     flagship.FAMILY: flagship.Flagship,
 }
 
-# A header's q may differ from what was asked for by what an importance map adds.
+# A header's q differs from that of the request by what an importance map adds.
 _MAX_RATE_Q = bitstream.MAX_Q - 1024
 
 _WHOLE = WholeReader()
@@ -154,7 +154,7 @@ class Codec:
 
         Args:
             image: path, PIL image, or (H, W), (H, W, 1..4) array.
-            request: what is asked for.
+            request: how to encode it.
 
         Raises:
             ImageError: the picture cannot be read.
@@ -223,8 +223,8 @@ class Codec:
 
         Args:
             data: the whole file, or its path.
-            region: (x, y, width, height) in pixels, the part of the picture that is wanted; no
-                more tiles are decoded than it takes.
+            region: (x, y, width, height) in pixels, the part of the picture to decode; no more
+                tiles are decoded than it takes.
             reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
                 the bottom one more. 8 is a preview that decodes a small part of the file.
             limits: what the file may ask for; the defaults of `Limits` where None.

@@ -136,7 +136,7 @@ def load(path: Path, *, for_decoding: bool = False) -> ModelFile:
     Args:
         path: of the file.
         for_decoding: graphs that do not belong to the identity are unpacked and checked only when
-            they are asked for, with the same error.
+            they are needed, with the same error.
 
     Raises:
         ModelError: the file is missing, damaged, or no model file of this program.
@@ -254,7 +254,7 @@ def _identity(
 
 
 class _Graphs(Mapping[str, bytes]):
-    """The graphs of a model file, each unpacked and checked when it is first asked for."""
+    """The graphs of a model file, each unpacked and checked when it is first needed."""
 
     def __init__(self, file: zipfile.ZipFile, content: bytes, path: Path):
         self._content, self._path = content, path

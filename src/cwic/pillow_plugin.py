@@ -166,9 +166,9 @@ def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
     """
     options: dict[str, Any] = image.encoderinfo
     metadata = {name: options[name] for name in _METADATA_OPTIONS if name in options}
-    asked = {name: options[name] for name in _REQUEST_OPTIONS & options.keys()}
+    given = {name: options[name] for name in _REQUEST_OPTIONS & options.keys()}
     max_pixels = max(image.width * image.height, 1)
-    request = Request(max_pixels=max_pixels, **asked)
+    request = Request(max_pixels=max_pixels, **given)
     # Not at the top: opening needs no networks.
     from cwic.codec import loaded
 

@@ -31,11 +31,11 @@ __all__ = [
 
 Coding = TypeVar("Coding")
 
-# How close a size or a PSNR must come to count as what was asked for.
+# How close a size or a PSNR must come to count as the target.
 _SIZE_TOLERANCE = 0.005
 _PSNR_TOLERANCE_DB = 0.05
 
-# What a mask may change the size by where only a quality was asked for.
+# What a mask may change the size by where the target is a quality.
 _SAME_SIZE_TOLERANCE = 0.003
 
 # Nearest results this far off are worth a warning.
@@ -62,13 +62,13 @@ class Answer(NamedTuple):
 
     data: bytes
     psnr_db: float | None = None  # of what a decoder shows; None: not known, or exact
-    complaint: str = ""  # why it is not quite what was asked for
+    complaint: str = ""  # why it misses the target
     is_out_of_reach: bool = False  # so that "strict" refuses it
     is_missed: bool = False  # what the model cannot do, nothing lost perhaps can
 
 
 class Candidate:
-    """A picture coded at one q, and its file, which is made once and only if it is asked for."""
+    """A picture coded at one q, and its file, which is made once and only if it is needed."""
 
     def __init__(self, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes]):
         """`pack` makes a file of the header's q and the payloads."""
@@ -93,7 +93,7 @@ class Candidate:
 
 
 def is_within_size(num_bytes: float, target_bytes: float, *, strict: bool) -> bool:
-    """Whether a file is as small as was asked for: as near as coded files come, or no larger."""
+    """Whether a file is as small as its target: as near as coded files come, or no larger."""
     return num_bytes <= target_bytes * (1 if strict else 1 + _SIZE_TOLERANCE)
 
 
@@ -109,11 +109,11 @@ def at_size(
     Args:
         code: the picture at a q.
         family: of the model.
-        request: says whether the size is a promise, and how it was asked for.
+        request: whether the size is a promise, and its unit in messages.
         size_bytes: of the whole file.
         beside: what the file takes whatever the search does.
     """
-    why, asked_bytes = blame(beside, size_bytes), size_bytes
+    why, target_bytes = blame(beside, size_bytes), size_bytes
     # A promise is one about the file.
     is_crowded = bool(why) and beside.chosen_bytes > _NAMED_SHARE * size_bytes
     if is_crowded and not request.strict:
@@ -147,16 +147,16 @@ def at_size(
         complaint = ""
         if is_above:
             smallest = f"the smallest file of this picture has {len(data):,} B"
-            complaint = _because(f"asked for at most {request.target}, {smallest}", why)
+            complaint = _because(f"the target is at most {request.target}, but {smallest}", why)
         elif is_crowded:
             complaint = _because(f"more than half of {request.target} is not the picture", why)
         # What is smaller than it may be is done, unless something better is as small.
         return Answer(data, None, complaint, is_above, is_missed=is_above or is_far)
-    if is_crowded and size_bytes > asked_bytes:
+    if is_crowded and size_bytes > target_bytes:
         num_bytes = len(data) - beside.total_bytes
         complaint = _because(
-            f"asked for {request.target}, this file has {len(data):,} B, {num_bytes:,} B of them "
-            "for the picture",
+            f"the target is {request.target}, but this file has {len(data):,} B, "
+            f"{num_bytes:,} B of them for the picture",
             why,
         )
     elif is_far:
@@ -165,7 +165,7 @@ def at_size(
         complaint = _because(f"more than half of {request.target} is not the picture", why)
     else:
         complaint = ""
-    return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * asked_bytes)
+    return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * target_bytes)
 
 
 def blame(beside: Beside, size_bytes: float) -> str:
@@ -173,7 +173,7 @@ def blame(beside: Beside, size_bytes: float) -> str:
 
     Args:
         beside: what a file takes beside its tiles.
-        size_bytes: that was asked for.
+        size_bytes: the target.
     """
     if beside.total_bytes <= _NAMED_SHARE * size_bytes:
         return ""
@@ -227,7 +227,7 @@ def at_psnr(
     reached_db = -found.value
     complaint, is_out_of_reach = "", False
     if request.strict and reached_db < target_db:
-        complaint = f"asked for at least {request.target}, the best of "
+        complaint = f"the target is at least {request.target}, but the best of "
         complaint += f"this picture is {reached_db:.2f} dB"
         is_out_of_reach = True
     elif not request.strict and abs(reached_db - target_db) > _PSNR_WARNING_DB:
@@ -267,8 +267,10 @@ def at_same_size(
     ).coding
 
 
-def _nearest(asked: str, found: str) -> str:
-    return f"asked for {asked}, this picture can only have {found} with this model"
+def _nearest(target: str, found: str) -> str:
+    return (
+        f"the target is {target}, but the nearest that this model makes of this picture is {found}"
+    )
 
 
 # --- the search -----------------------------------------------------------------------------------
@@ -334,7 +336,7 @@ class Found(NamedTuple, Generic[Coding]):
         value: of the coding.
         evaluations: how many settings were tried.
         reached: whether `value` is within the tolerance of the target, and not above it if the
-            search was asked to stay below.
+            goal is not to be exceeded.
     """
 
     setting: int
@@ -394,7 +396,7 @@ def search(
 
 
 def _settings(goal: Goal, tried: list[_Point]) -> Iterator[int]:
-    """The order of a search: settings to try, each of them in `tried` before the next is asked for.
+    """The order of a search: settings to try, each of them in `tried` before the next is taken.
 
     A secant on the scaled value, kept inside a bracket, with a bisection whenever two secants in a
     row failed to halve the bracket.

@@ -174,8 +174,8 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
     def detector(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         image = Image.fromarray(pixels)
         height, width = (
-            wanted if isinstance(wanted, int) else side
-            for wanted, side in zip(shape[2:], pixels.shape[:2], strict=True)
+            fixed if isinstance(fixed, int) else side
+            for fixed, side in zip(shape[2:], pixels.shape[:2], strict=True)
         )
         resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
         planes = np.ascontiguousarray(resized.transpose(2, 0, 1)[None]) / 255

@@ -118,7 +118,7 @@ class Tiling:
 
 
 def part_of(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce: int) -> Rectangle:
-    """The part of a picture that is wanted, out to whole pixels of the reduced one.
+    """A part of a picture, out to whole pixels of the reduced one.
 
     Args:
         region: (x, y, width, height) in pixels; None is all.

@@ -227,7 +227,7 @@ class CodeCoder:
     # -- both directions ---------------------------------------------------------------------------
 
     def decode(self, payload: bytes, height: int, width: int) -> CodedPicture:
-        """What a payload of (height, width) cells says.
+        """The code and the map of a payload of (height, width) cells.
 
         Raises:
             BitstreamError: the payload is damaged in a way that shows.
@@ -242,7 +242,7 @@ class CodeCoder:
         return picture
 
     def counted(self, picture: CodedPicture) -> BitCounter:
-        """What a picture costs, and its payload if that is asked for."""
+        """What a picture costs, and its payload if that is needed."""
         counter = BitCounter()
         self.visit(counter, CodedPicture(picture.code.copy(), picture.level.copy()))
         return counter
@@ -298,7 +298,7 @@ class CodeCoder:
 
     @one_blas_thread()
     def _visit_code(self, coder: BitCoder, picture: CodedPicture) -> None:
-        """All bits of a step at once, as :meth:`_steps` says."""
+        """All bits of a step at once, in the order of :meth:`_steps`."""
         channels, height, width = picture.code.shape
         lowest = max((tap.below for tap in self._taps), default=0)
         stride = width + 2 * _REACH

@@ -37,7 +37,7 @@ _MASK_LOGITS = 3.0
 
 
 class Analysis(NamedTuple):
-    """What the encoder side of a model says of a picture of 8 h x 8 w pixels."""
+    """What the analysis makes of a picture of 8 h x 8 w pixels."""
 
     activation: npt.NDArray[np.float32]  # (n, h, w) in (0, 1); a bit is activation > 0.5
     map_logits: npt.NDArray[np.float32]  # (h, w), logits of the importance map
@@ -118,7 +118,7 @@ class Cvpr2018:
         return self.part(coded, stream.tiling, stream.tiling.picture), allocation
 
     def _decode(self, stream: TileStream) -> CodedPicture:
-        """The code of a file; its header's q adds nothing to what the map says."""
+        """The code of a file; its header's q adds nothing to the map."""
         _, _, height, width = stream.tiling.picture
         try:
             _check_size(height, width)
