@@ -122,11 +122,9 @@ def decode(
 
 
 def read_header(data: bytes, limits: "Limits | None" = None) -> "Header":
-    """The header of a `.cwic` file; no network is loaded.
+    """The header of a `.cwic` file, or of as much of its beginning as the header takes.
 
-    Args:
-        data: the file, or as much of its beginning as the header takes.
-        limits: what the file may ask for; the defaults of `Limits` where None.
+    No network is loaded. `limits`: what the file may ask for; the defaults of `Limits` where None.
 
     Raises:
         BitstreamError: this is not the beginning of a `.cwic` file.

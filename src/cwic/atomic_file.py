@@ -116,10 +116,7 @@ def _existing(target: Path) -> os.stat_result | None:
 def _replaced(target: Path, data: bytes, status: os.stat_result | None) -> bool:
     """Writes a new file and gives it the name of the old; False: that is impossible for this one.
 
-    Args:
-        target: the name.
-        data: the content.
-        status: of the old file; None if there is none.
+    `status` is of the old file; None if there is none.
     """
     # In the same folder, because a rename is only atomic within one file system. The name does not
     # contain the target's: that may already be as long as the file system allows.

@@ -292,14 +292,9 @@ def read_header(data: Data, limits: Limits | None = None) -> Header:
 
 
 def read_section(data: Data, section: Section) -> bytes:
-    """The body of one section as it is stored, its checksum verified.
+    """The body of an entry of the header as it is stored, without its checksum, which is verified.
 
-    Args:
-        data: the file from its first byte; it need not reach beyond this section.
-        section: an entry of the file's header.
-
-    Returns:
-        The body, without the checksum; metadata is still deflated.
+    `data` is the file from its first byte; it need not reach beyond this section.
 
     Raises:
         BitstreamError: the file ends too early, or the section is damaged.
@@ -322,12 +317,7 @@ def read_section(data: Data, section: Section) -> bytes:
 
 
 def read_metadata(data: Data, section: Section, limits: Limits | None = None) -> bytes:
-    """The ICC profile, EXIF block or XMP packet of a section, inflated.
-
-    Args:
-        data: the file from its first byte; it need not reach beyond this section.
-        section: an entry of the file's header: ICC, EXIF or XMP.
-        limits: what the file may ask for; the defaults of `Limits` where None.
+    """The ICC profile, EXIF block or XMP packet of a section, inflated; see `read_section`.
 
     Raises:
         BitstreamError: the file ends too early, the section is damaged, or it is over the limit.
@@ -345,9 +335,6 @@ def read_tiles(data: Data, header: Header, indices: Iterable[int]) -> tuple[byte
         header: what `read_header` returned for it.
         indices: which tiles, in raster order, each in [0, header.num_tiles).
 
-    Returns:
-        One payload for each index.
-
     Raises:
         BitstreamError: the file ends too early, or a tile is damaged.
         ValueError: an index is out of range.
@@ -361,14 +348,7 @@ def read_tiles(data: Data, header: Header, indices: Iterable[int]) -> tuple[byte
 
 
 def unpack(data: Data, limits: Limits | None = None) -> Bitstream:
-    """Reads a whole file and verifies every checksum; the inverse of `pack`.
-
-    Args:
-        data: exactly one file.
-        limits: what the file may ask for; the defaults of `Limits` where None.
-
-    Returns:
-        Header and bodies; metadata is inflated.
+    """Reads exactly one file and verifies every checksum; the inverse of `pack`.
 
     Raises:
         BitstreamError: the file is damaged, incomplete, followed by something, or over a limit.

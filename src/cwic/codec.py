@@ -150,11 +150,7 @@ class Codec:
         return self.encode_request(image, request).data
 
     def encode_request(self, image: Source, request: Request) -> Encoded:
-        """A picture as a file, and what is known of it.
-
-        Args:
-            image: path, PIL image, or (H, W), (H, W, 1..4) array.
-            request: how to encode it.
+        """A picture (path, PIL image, array) as a file, and what is known of it.
 
         Raises:
             ImageError: the picture cannot be read.
@@ -221,19 +217,8 @@ class Codec:
     ) -> Image.Image:
         """The picture of a `.cwic` file that this model wrote, or that was kept whole.
 
-        Args:
-            data: the whole file, or its path.
-            region: (x, y, width, height) in pixels, the part of the picture to decode; no more
-                tiles are decoded than it takes.
-            reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
-                the bottom one more. 8 is a preview that decodes a small part of the file.
-            limits: what the file may ask for; the defaults of `Limits` where None.
-
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
-            ImageError: the path cannot be read.
-            TargetError: the region is not within the picture.
-            ValueError: an argument out of range.
+        Arguments and errors are those of :func:`cwic.decode`. Of a region no more tiles are decoded
+        than it takes; a file of another model is an UnknownModelError.
         """
         data = content_of(data)
         if bitstream.read_header(data, limits).is_whole:

@@ -37,11 +37,7 @@ _MAX_KEY_BITS = 32
 
 
 def check_graph(data: bytes, operators: Set[str] = OPERATORS) -> None:
-    """Accept an ONNX model, or say what is wrong with it.
-
-    Args:
-        data: a serialized `ModelProto`.
-        operators: that it may use.
+    """Accept a serialized `ModelProto` of certain operators, or say what is wrong with it.
 
     Raises:
         ValueError: it is damaged, or asks for what no graph of ours needs.

@@ -77,11 +77,7 @@ class CwicImageFile(ImageFile.ImageFile):
     def draft(
         self, mode: str | None, size: tuple[int, int] | None
     ) -> tuple[str, tuple[int, int, float, float]] | None:
-        """Chooses the smallest picture that is at least of a size; the mode stays what it is.
-
-        Args:
-            mode: ignored.
-            size: (width, height) in pixels; None asks for nothing.
+        """Chooses the smallest picture that is at least of a size; `mode` stays what it is.
 
         Returns:
             The mode, and the box (0, 0, width, height) that the original takes up in the smaller

@@ -79,13 +79,7 @@ def emphasis_of(
 
 
 def read_mask(source: Source, width: int, height: int) -> Mask:
-    """A mask at the size of a picture.
-
-    Args:
-        source: a picture (white is 1), or an array (H, W) of bool, uint8 or floats in [0, 1]; of
-            any size with the picture's ratio of sides.
-        width: of the picture.
-        height: of the picture.
+    """A mask at the size of a picture; `source` is a mask as of `Request.roi`.
 
     Raises:
         ImageError: it cannot be read, is of another shape, or holds numbers outside [0, 1].
@@ -112,11 +106,9 @@ def read_mask(source: Source, width: int, height: int) -> Mask:
 
 
 def detect(pixels: npt.NDArray[np.uint8], detector: Detector | None = None) -> Mask:
-    """The saliency of a picture.
+    """The saliency of a picture (H, W, 3) by a detector.
 
-    Args:
-        pixels: (H, W, 3).
-        detector: None is the built-in one, OpenCV's fine-grained static saliency made smooth.
+    None is the built-in one, OpenCV's fine-grained static saliency made smooth.
 
     Raises:
         ImageError: the detector's map is none.
@@ -195,15 +187,9 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
 
 
 def emphasis_of_cells(mask: Mask, cell_px: int) -> Emphasis:
-    """What a mask adds to an importance map, for a strength of 1.
+    """What a mask (H, W) adds to an importance map of cells, for a strength of 1.
 
-    Args:
-        mask: (H, W).
-        cell_px: side of a cell of the importance map.
-
-    Returns:
-        (ceil(H / cell_px), ceil(W / cell_px)): the mean of the mask over each cell, less that over
-        all cells.
+    (ceil(H / cell_px), ceil(W / cell_px)): the mean of the mask over each cell, less that over all.
     """
     padded = pad_to_multiple(mask[:, :, None], cell_px)
     rows, columns = padded.shape[0] // cell_px, padded.shape[1] // cell_px

@@ -112,12 +112,7 @@ class Coded(NamedTuple):
 def coded(
     path: str | os.PathLike[str], controls: Controls, mask: npt.NDArray[np.bool_] | None
 ) -> Coded:
-    """Encodes a picture file.
-
-    Args:
-        path: of a picture.
-        controls: how to encode it.
-        mask: (h, w) of any size, True where the person painted; None for nowhere.
+    """Encodes a picture file; `mask` (h, w) of any size is True where the person painted.
 
     Raises:
         CodecError: the picture cannot be read.
@@ -185,12 +180,8 @@ def painted(editor: dict[str, Any] | None) -> npt.NDArray[np.bool_] | None:
 def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
     """HTML of a frame with the comparison, or with the picture alone if there is no original.
 
-    It is a frame because the page of a comparison has a script of its own.
-
-    Args:
-        name: title of the comparison, plain text.
-        found: what to show.
-        codecs: names of the other codecs.
+    It is a frame because the page of a comparison has a script of its own. `name` is plain text,
+    `codecs` are the names of the others.
     """
     if found.original is None:
         profile = profile_of_rgb_samples(found.decoded)
@@ -210,11 +201,7 @@ def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
 
 
 def page(models: Sequence[str]) -> Any:
-    """The page, a Gradio `Blocks`.
-
-    Args:
-        models: names or paths to choose from; the first is selected.
-    """
+    """The page, a Gradio `Blocks`; of the names or paths of models the first is selected."""
     gr = _gradio()
     # The page knows a model by name, and not where it lies.
     named = {Path(model).name: model for model in models}

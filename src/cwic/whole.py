@@ -99,13 +99,7 @@ class WholeReader:
         reduce: int = 1,
         limits: bitstream.Limits | None = None,
     ) -> Image.Image:
-        """The picture, or a part of it, as :meth:`cwic.Codec.decode`; every sample is exact.
-
-        Raises:
-            BitstreamError: the file is damaged, or of a model (UnknownModelError).
-            TargetError: the region is not within the picture.
-            ValueError: an argument out of range.
-        """
+        """The picture, or a part of it, as :meth:`cwic.Codec.decode`; every sample is exact."""
         file, tiling = _unpack(data, limits)
         part = part_of(region, tiling.picture, reduce)
         mode = Mode(file.header.mode)

@@ -13,10 +13,7 @@ from cwic.errors import CodecError
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Args:
-        words: the words after `cwic`; None takes those of the process.
+    """Runs one command; `words` stand after `cwic`, None takes those of the process.
 
     Returns:
         The exit code.

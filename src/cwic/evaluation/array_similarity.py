@@ -20,14 +20,9 @@ _BAND_PX = 128
 
 
 def ssim(reference: Pixels, decoded: Pixels) -> float:
-    """Structural similarity (Wang et al. 2004), mean over places and channels.
+    """Structural similarity (Wang et al. 2004) of two pictures, mean over places and channels.
 
-    Args:
-        reference: (H, W, 3).
-        decoded: same shape.
-
-    Returns:
-        At most 1; nan with a side under 11 px.
+    At most 1; nan with a side under 11 px.
     """
     if reference.shape != decoded.shape:
         raise ValueError(f"expected a picture of shape {reference.shape}, found {decoded.shape}")

@@ -24,15 +24,7 @@ _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 def haarpsi(reference: npt.NDArray[np.uint8], decoded: npt.NDArray[np.uint8]) -> float:
-    """HaarPSI of two pictures, in double precision.
-
-    Args:
-        reference: (H, W, 3) R, G, B.
-        decoded: same shape.
-
-    Returns:
-        in [0, 1]; 1 for equal pictures.
-    """
+    """HaarPSI of two pictures (H, W, 3), in double precision; in [0, 1], 1 for equal pictures."""
     x, y = (
         torch.from_numpy(np.ascontiguousarray(picture).copy()).permute(2, 0, 1)[None].double()
         for picture in (reference, decoded)
@@ -43,13 +35,8 @@ def haarpsi(reference: npt.NDArray[np.uint8], decoded: npt.NDArray[np.uint8]) ->
 def haarpsi_similarity(reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
     """Perceptual similarity for colour pictures (eq. 16), with the paper's halving of resolution.
 
-    Args:
-        reference: (B, 3, H, W) in [0, 255].
-        decoded: same shape.
-        weight: (B, 1, h, w), at least 0, how much a place counts; None: all alike.
-
-    Returns:
-        (B,) in [0, 1]; 1 for equal pictures.
+    Two (B, 3, H, W) in [0, 255] -> (B,) in [0, 1], 1 for equal pictures. `weight` (B, 1, h, w), at
+    least 0, is how much a place counts; None: all alike.
     """
     ours, theirs = (_halved(_yiq(picture)) for picture in (reference, decoded))
     scales = [[_haar(planes[:, :1], scale) for planes in (ours, theirs)] for scale in (1, 2, 3)]
@@ -109,25 +96,17 @@ class PerceptualDistance(Protocol):
     """How far pictures are from their originals to the eye."""
 
     def __call__(self, reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Differentiable in `decoded`.
+        """Two (B, 3, H, W) in [0, 255] -> (B,) at least 0, 0 for equal pictures.
 
-        Args:
-            reference: (B, 3, H, W) in [0, 255].
-            decoded: same shape.
-            weight: (B, 1, h, w), at least 0, how much a place counts; None: all alike.
-
-        Returns:
-            (B,) at least 0; 0 for equal pictures.
+        Differentiable in `decoded`; `weight` as of `haarpsi_similarity`.
         """
         ...
 
 
 def load_distance(name: DistanceName, device: torch.device | None = None) -> PerceptualDistance:
-    """A distance by name.
+    """A distance by name, for pictures on a device (None: the processor).
 
-    Args:
-        name: "haarpsi", or "lpips", which is the package of that name with its AlexNet.
-        device: of the pictures; None: the processor.
+    "lpips" is the package of that name with its AlexNet.
 
     Raises:
         NotBuiltError: the package cannot be had.

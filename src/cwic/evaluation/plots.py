@@ -21,11 +21,7 @@ def plot(
 ) -> Figure:
     """One metric over the rate: ours thick, anchors thin, what others published dashed.
 
-    Args:
-        metric: on the vertical axis.
-        curves: measured.
-        published: of the same pictures; those without this metric are left out.
-        title: above it.
+    `published` are of the same pictures; those without this metric are left out.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()

@@ -94,12 +94,7 @@ def folded(summary: str, html: str) -> str:
 
 
 def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
-    """A whole document.
-
-    Args:
-        title: plain text.
-        sections: headings as plain text, empty for none, and their HTML.
-    """
+    """A whole document of sections: headings as plain text, empty for none, and their HTML."""
     headings = [heading for heading, _ in sections if heading]
     links = "".join(
         f'<a href="#part-{number}">{escape(heading)}</a>'

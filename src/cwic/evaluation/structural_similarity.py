@@ -51,13 +51,8 @@ class _Scale(NamedTuple):
 def ssim(reference: Tensor, decoded: Tensor, shares: Tensor | None = None) -> Tensor:
     """Structural similarity of each picture (Wang et al. 2004), mean over the channels.
 
-    Args:
-        reference: (B, C, H, W) float in [0, 1], both sides at least 11 px.
-        decoded: same shape.
-        shares: (B, 1, H, W), at least 0, how much a place counts; None: all alike.
-
-    Returns:
-        (B,), at most 1.
+    Two (B, C, H, W) float in [0, 1], sides at least 11 px -> (B,), at most 1. `shares`
+    (B, 1, H, W), at least 0, is how much a place counts; None: all alike.
     """
     return next(_scales(reference, decoded, shares)).mean_similarity().mean(dim=1)
 

@@ -80,12 +80,7 @@ class Analyzed(Protocol):
         ...
 
     def code(self, q: int, emphasis: Emphasis | None = None) -> Coded:
-        """The picture at a q within the model's range.
-
-        Args:
-            q: in the header's units.
-            emphasis: what a mask adds to the importance map, see `saliency.emphasis_of_cells`.
-        """
+        """The picture at a q within the model's range; `emphasis` is what masks add to the map."""
         ...
 
 

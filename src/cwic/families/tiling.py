@@ -48,11 +48,9 @@ class Rectangle(NamedTuple):
         )
 
     def slices(self, origin: "Rectangle", unit: int = 1) -> tuple[slice, slice]:
-        """Where it lies in an array whose first element is the corner of `origin`.
+        """Where it lies in an array that begins at the corner of `origin`, a rectangle around it.
 
-        Args:
-            origin: a rectangle that holds this one.
-            unit: pixels of an element's side; divides all corners.
+        `unit`: pixels of an element's side; divides all corners.
         """
         return (
             slice((self.top - origin.top) // unit, (self.bottom - origin.top) // unit),
@@ -104,11 +102,9 @@ class Tiling:
         )
 
     def pixels(self, picture: npt.NDArray[np.uint8], part: Rectangle) -> npt.NDArray[np.uint8]:
-        """A part of the padded picture, whose last row and column are repeated beyond it.
+        """A part of the padded picture, corners on multiples, as of `around`.
 
-        Args:
-            picture: (H, W, 3).
-            part: with its corners on multiples, as of `around`.
+        Of `picture`, (H, W, 3), the last row and column are repeated beyond it.
         """
         inside = part.cut(self.picture)
         rows, columns = inside.slices(self.picture)

@@ -49,12 +49,9 @@ def orientation_of(block: bytes) -> int | None:
 
 
 def with_size(block: bytes, width: int, height: int) -> bytes:
-    """The block of an upright picture of a size: what it says of either is made true.
+    """The block of an upright picture of a size in pixels: what it says of either is made true.
 
-    Args:
-        block: with or without such tags; none are added.
-        width: in pixels.
-        height: in pixels.
+    Tags that are not there are not added.
     """
     patched = _Patched(block)
     first = patched.directory(patched.first)
@@ -133,12 +130,8 @@ def resolution_of(block: bytes) -> tuple[float, float] | None:
 def with_resolution(block: bytes | None, across_dpi: float, down_dpi: float) -> bytes | None:
     """The block with a resolution in it, which came from elsewhere in the file.
 
-    The 72 dpi that stand for an unknown resolution are not added, nor do they replace another.
-
-    Args:
-        block: None makes one, if there is something to say.
-        across_dpi: in dots per inch; anything that is no resolution changes nothing.
-        down_dpi: likewise.
+    None makes a block. Anything that is no resolution changes nothing; the 72 dpi that stand for an
+    unknown one are not added, nor do they replace another.
     """
     is_unknown = round(across_dpi, 1) == round(down_dpi, 1) == _UNKNOWN_DPI
     if is_unknown or not _is_resolution(across_dpi, down_dpi):

@@ -117,16 +117,9 @@ class Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """A Pillow image of the picture's own mode.
+    """A Pillow image of the picture's own mode; metadata is in `info`, where Pillow's readers put it.
 
     Grey is the rounded luma 0.299 R + 0.587 G + 0.114 B, so three equal channels give themselves.
-
-    Args:
-        picture: what to convert.
-
-    Returns:
-        The image; metadata is in `info` as Pillow's readers put it there, where `encode_image`
-        finds it.
     """
     image = Image.fromarray(as_shown(picture.pixels, picture.mode))
     if picture.mode in (Mode.L, Mode.LA):
@@ -161,14 +154,9 @@ def without_hidden_colours(picture: Picture) -> Picture:
 
 
 def pad_to_multiple(pixels: NDArray[_Sample], multiple: int) -> NDArray[_Sample]:
-    """Repeats the last column and row until both sides are multiples.
+    """Repeats the last column and row of (H, W) or (H, W, C) until both sides are multiples.
 
-    Args:
-        pixels: (H, W) or (H, W, C), H and W >= 1.
-        multiple: in pixels, >= 1.
-
-    Returns:
-        Same dtype and number of axes; `pixels` itself if it fits already.
+    Gives `pixels` itself if it fits already.
     """
     height, width = pixels.shape[:2]
     bottom, right = -height % multiple, -width % multiple

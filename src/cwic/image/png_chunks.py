@@ -108,12 +108,7 @@ def low_bytes(image: Image.Image) -> npt.NDArray[np.uint8] | None:
 
 
 def bounded(file: BinaryIO, max_profile_bytes: int) -> Bounded:
-    """A file that Pillow reads in spite of large texts and profiles.
-
-    Args:
-        file: any, at its beginning; seekable.
-        max_profile_bytes: beyond which an ICC profile is lost.
-    """
+    """A seekable file, at its beginning, that Pillow reads in spite of large texts and profiles."""
     result = Bounded(file)
     cut: list[_Chunk] = []
     text_bytes = 0
@@ -152,16 +147,13 @@ def bounded(file: BinaryIO, max_profile_bytes: int) -> Bounded:
 def profile_of(
     info: Mapping[Any, Any], cicp: Cicp | None, is_grey: bool, notes: list[str]
 ) -> bytes | None:
-    """The ICC profile of what chunks say, by the one that counts.
+    """The ICC profile of what chunks say, by the one that counts; None for sRGB or nothing said.
 
     Args:
         info: of Pillow's image, also of one that was made of it.
         cicp: which Pillow drops.
         is_grey: whether samples are grey, not RGB.
         notes: gets a sentence about what is lost.
-
-    Returns:
-        None for sRGB, and where nothing is said.
     """
     if cicp is not None:
         profile = None if cicp.is_srgb else profile_of_cicp(cicp, is_grey)

@@ -73,14 +73,10 @@ class Cicp(NamedTuple):
 
 
 def fitted(profile: bytes, is_grey: bool) -> bytes | None:
-    """The profile for samples of a kind, or None if it says nothing about such samples.
+    """The profile for grey or RGB samples, or None if it says nothing about such samples.
 
     Grey samples are what three equal ones would be, so a profile of the one kind becomes a profile
-    of the other as far as neutral colours go.
-
-    Args:
-        profile: what cannot be recognised is taken as it is.
-        is_grey: whether samples are grey, not RGB.
+    of the other as far as neutral colours go. What cannot be recognised is taken as it is.
     """
     if len(profile) < _HEADER_BYTES or profile[36:40] != b"acsp":
         return profile
@@ -105,15 +101,10 @@ def misfit(profile: bytes, is_grey: bool) -> str:
 
 
 def profile_of_rgb(primaries: Primaries, curve: Tag, cicp: Cicp | None = None) -> bytes:
-    """A profile of RGB samples.
-
-    Args:
-        primaries: of three colours that do not lie on a line.
-        curve: of all three, as `gamma_curve` makes it.
-        cicp: what readers that know these code points go by.
+    """A profile of RGB samples of one `curve`; readers that know code points go by `cicp`.
 
     Raises:
-        ValueError: there are no such colours.
+        ValueError: the three primaries lie on a line, or cannot be seen.
     """
     adaptation, colorants = _colorants(primaries)
     tags = {

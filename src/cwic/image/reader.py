@@ -440,10 +440,7 @@ def _from_array(array: NDArray[Any], max_pixels: int, notes: list[str]) -> Pictu
 def _to_8_bits(array: NDArray[Any], notes: list[str], largest: int = 65535) -> Samples:
     """Samples of any supported dtype, rounded to uint8 of the same shape.
 
-    Args:
-        array: of uint8, bool, floats from 0 to 1, or uint16.
-        notes: gets what is lost.
-        largest: what is white, of uint16.
+    Takes uint8, bool, floats from 0 to 1, and uint16 of which `largest` is white.
     """
     dtype = array.dtype
     if dtype == np.uint8:

@@ -28,9 +28,6 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
         image: of mode L, LA, RGB or RGBA.
         file_format: a file extension with or without its dot, in any case.
 
-    Returns:
-        The file.
-
     Raises:
         ImageError: the format is not known, or cannot hold the picture.
     """

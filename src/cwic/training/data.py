@@ -228,16 +228,9 @@ def read_pixels(path: PictureFile) -> np.ndarray:
 def augmented_crop(
     pixels: np.ndarray, config: DataConfig, shape: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """One training crop.
+    """One training crop, (*shape, 3) uint8, of pixels (H, W, 3) that are at least as large.
 
-    Args:
-        pixels: (H, W, 3) uint8, at least as large as the crop.
-        config: which augmentations.
-        shape: height and width of the crop, see :meth:`DataConfig.shape`.
-        rng: source of every random choice.
-
-    Returns:
-        (*shape, 3) uint8.
+    `rng` is the source of every random choice; the shape is that of :meth:`DataConfig.shape`.
     """
     height, width = pixels.shape[:2]
     shrink = rng.uniform(1.1, 2.0) if rng.random() < config.downscale else 1.0
@@ -274,17 +267,9 @@ def augmented_crop(
 def batch_of_step(
     store: PictureStore, config: DataConfig, seed: int, step: int, positions: range
 ) -> np.ndarray:
-    """The crops of one training step.
+    """The crops of one training step, (len(positions), H, W, 3) uint8, H and W those of the step.
 
-    Args:
-        store: training pictures.
-        config: augmentations.
-        seed: of the run.
-        step: number of the step.
-        positions: which samples of the whole batch this process owns.
-
-    Returns:
-        (len(positions), H, W, 3) uint8, H and W those of the step.
+    `positions`: which samples of the whole batch this process owns.
     """
     crops = []
     shape = config.shape(seed, step)
@@ -322,8 +307,7 @@ def batches(
 def centre_crops(store: PictureStore, side_px: int, count: int) -> np.ndarray:
     """Fixed crops for validation: the centres of up to `count` pictures spread over the store.
 
-    Returns:
-        (N, side_px, side_px, 3) uint8, N <= count.
+    (N, side_px, side_px, 3) uint8, N <= count.
 
     Raises:
         TrainingError: no picture is large enough.

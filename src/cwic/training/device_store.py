@@ -65,13 +65,9 @@ class DeviceStore:
         config: DataConfig,
         device: torch.device,
     ):
-        """Read everything, on all cores.
+        """Read everything, on all cores; broken pictures are skipped with a warning.
 
-        Args:
-            paths: training pictures; broken ones are skipped with a warning.
-            min_side_px: smaller pictures and copies are left out.
-            config: with `downscale`, there are smaller copies.
-            device: to hold them.
+        Pictures and copies with a smaller side than `min_side_px` are left out.
         """
         scales = _COPY_SCALES if config.downscale else ()
 

@@ -16,11 +16,7 @@ def export_checkpoint(
     checkpoint: str | os.PathLike[str],
     output: str | os.PathLike[str],
 ) -> model_file.ModelInfo:
-    """Write a model file from the averaged weights of a checkpoint.
-
-    Args:
-        checkpoint: of a training run.
-        output: where to write, `.cwicmodel` by custom; its stem is the model's name.
+    """Write a model file from the averaged weights of a checkpoint; its stem is the model's name.
 
     Raises:
         TrainingError: the checkpoint cannot be used.

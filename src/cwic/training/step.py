@@ -78,12 +78,9 @@ class Step:
         self._pool: Any = None  # of memory, one for all graphs: one runs at a time
 
     def __call__(self, drawn: Sequence[Drawn], learning_rate: float, decay: float) -> StepResult:
-        """One step.
+        """One step, of what is drawn for each of the equal parts that a batch is worked on in.
 
-        Args:
-            drawn: of the family, for each of the equal parts that a batch is worked on in.
-            learning_rate: of the optimizer.
-            decay: of the average.
+        `decay` is of the average.
         """
         self._share.fill_(1 - decay)
         self._learning_rate.fill_(learning_rate)

@@ -67,13 +67,7 @@ class CodeLayout(NamedTuple):
 def known_before(channel_delay: int, below: int, reach: int) -> npt.NDArray[np.bool_]:
     """Which cells around a bit are coded before it, in the channel `below` channels below its own.
 
-    Args:
-        channel_delay: of the layout.
-        below: 0 for its own channel.
-        reach: cells on each side.
-
-    Returns:
-        (2 reach + 1, 2 reach + 1)
+    (2 reach + 1, 2 reach + 1), with `reach` cells on each side.
     """
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     before: npt.NDArray[np.bool_] = dx + 2 * dy < channel_delay * below

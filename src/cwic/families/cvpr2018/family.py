@@ -59,10 +59,7 @@ def synthesize(engine: Engine, code: npt.NDArray[np.uint8]) -> Pixels:
 def code_of_picture(analysis: Analysis, q: int, layout: CodeLayout) -> CodedPicture:
     """Binarizer, map quantizer and mask of the paper (eq. 1, 4 and 5), once and for all.
 
-    Args:
-        analysis: activations and map logits of a picture.
-        q: what is added to the logits, in units of 1/64.
-        layout: of the model.
+    `q` is what is added to the logits, in units of 1/64.
     """
     p = 1 / (1 + np.exp(-(analysis.map_logits + np.float32(q / 64))))
     level = np.clip(np.floor(p * layout.levels + 1e-5), 0, layout.levels - 1).astype(np.uint8)

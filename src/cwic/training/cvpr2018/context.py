@@ -170,14 +170,10 @@ class LevelContext(nn.Module):
 
 
 def information(logit: Tensor, bit: Tensor) -> Tensor:
-    """What bits take, in bits, their probabilities those of the table.
+    """What bits take, in bits, above 0, their probabilities those of the table.
 
-    Args:
-        logit: of P(bit = 1), any shape, float.
-        bit: same shape, values 0 and 1, any dtype.
-
-    Returns:
-        same shape and dtype as the logit, above 0; its gradient is that of the logit not rounded.
+    `logit` of P(bit = 1) and `bit`, 0 or 1, of one shape. The gradient is that of the logit not
+    rounded.
     """
     index = torch.floor(logit * LOGIT_UNITS).clamp(-PROBABILITIES // 2, PROBABILITIES // 2 - 1)
     logit = straight_through(logit, (index + 0.5) / LOGIT_UNITS)

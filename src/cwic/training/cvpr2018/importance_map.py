@@ -44,12 +44,7 @@ class ImportanceMapNet(nn.Module):
 def quantize_levels(p: Tensor, levels: int) -> Tensor:
     """Q(p) = l - 1 if (l - 1) / L <= p < l / L, l = 1..L (eq. 4).
 
-    Args:
-        p: importance map, any shape, float in [0, 1].
-        levels: L.
-
-    Returns:
-        same shape, float holding integers 0..L - 1.
+    p in [0, 1], any shape -> same shape, float holding integers 0..L - 1.
     """
     return torch.floor(p * levels + _LEVEL_EPSILON).clamp(0, levels - 1)
 

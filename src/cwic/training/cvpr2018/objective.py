@@ -21,14 +21,9 @@ class Cvpr2018Loss(NamedTuple):
 
 
 def mean_squared_error(reference: Tensor, decoded: Tensor) -> Tensor:
-    """Mean squared error of a batch.
+    """Mean squared error of two (B, 3, H, W) in [-1, 1], a scalar.
 
-    Args:
-        reference: (B, 3, H, W) float in [-1, 1].
-        decoded: same shape.
-
-    Returns:
-        scalar, in units where the range 0..1 of a pixel is 1 (PSNR = -10 log10 of it).
+    In units where the range 0..1 of a pixel is 1 (PSNR = -10 log10 of it).
     """
     return (reference - decoded).float().square().mean() / 4
 
@@ -86,12 +81,8 @@ def rate_distortion_loss(
 ) -> Cvpr2018Loss:
     """Distortion plus thresholded rate of one batch (eq. 9: L = sum of L_D + gamma L_R).
 
-    Args:
-        output: of the network for x.
-        config: of the network.
-        x: (B, 3, H, W) in [-1, 1].
-        stage: the weights.
-        threshold: scalar, r, see :func:`target_fraction`.
+    `output` is the network's for x (B, 3, H, W) in [-1, 1]; `threshold` is a scalar, r, see
+    :func:`target_fraction`.
     """
     loss, mse = distortion(x, output.reconstruction.float(), stage)
     if output.importance is not None:

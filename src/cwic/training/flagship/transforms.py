@@ -44,14 +44,8 @@ def condition(q: Tensor, level: Tensor) -> Tensor:
     """The step size as planes that enter the networks beside their other inputs.
 
     A plane that enters with the first layer of a residual network acts as a bias of every block,
-    at no cost.
-
-    Args:
-        q: (B,) quality of the picture, in quarter octaves of the step size.
-        level: (B, 1, h, w) integer levels of the importance map, same unit.
-
-    Returns:
-        (B, CONDITION_PLANES, h, w), magnitudes of about 1.
+    at no cost. q (B,) of the picture and levels (B, 1, h, w) of its map, both in quarter octaves of
+    the step size -> (B, CONDITION_PLANES, h, w), magnitudes of about 1.
     """
     q = q[:, None, None, None].expand_as(level)
     total = (q + level) / 8
@@ -212,15 +206,9 @@ class Preview(nn.Module):
         self.last = conv(hidden, 3 * 2 * 2, 3)
 
     def forward(self, group: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
-        """The small picture.
+        """Latents of the first group, prior and condition -> (B, 3, H / 8, W / 8).
 
-        Args:
-            group: (B, channels of the first group, h, w) latents.
-            prior: (B, prior_channels, h, w), as for :class:`Synthesis`.
-            planes: (B, CONDITION_PLANES, h, w), see :func:`condition`.
-
-        Returns:
-            (B, 3, H / 8, W / 8), nominally in [-0.5, 0.5], not clipped.
+        Shapes and range as of :class:`Synthesis`.
         """
         entered = torch.cat([group, prior.to(group.dtype), planes], dim=1)
         features = activate(_full_precision(self.enter, entered))
@@ -249,13 +237,9 @@ class Synthesis(nn.Module):
         detail_channels: int,
         prior_channels: int,
     ):
-        """Sizes.
+        """`detail_channels`: how many of the M latent channels, the last ones, enter at 1/8.
 
-        Args:
-            sizes: of what lies between the latents and the picture.
-            latent_channels: M.
-            detail_channels: how many of them, the last ones, enter at 1/8.
-            prior_channels: of the features of the hyper-latents.
+        `prior_channels`: of the features of the hyper-latents.
         """
         super().__init__()
         self.detail_channels = detail_channels
@@ -272,15 +256,9 @@ class Synthesis(nn.Module):
         self.edge = conv(sizes.edge_channels, 3 * EDGE_PX**2, 3)
 
     def forward(self, decoded: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
-        """The picture.
+        """Latents (B, M, h, w), prior features, condition (B, ., h, w) -> the picture (B, 3, H, W).
 
-        Args:
-            decoded: (B, M, h, w) latents, symbol times step plus mean.
-            prior: (B, prior_channels, h, w) features of the hyper-latents.
-            planes: (B, CONDITION_PLANES, h, w), see :func:`condition`.
-
-        Returns:
-            (B, 3, H, W), nominally in [-0.5, 0.5], not clipped.
+        Nominally in [-0.5, 0.5], not clipped.
         """
         return nn.functional.pixel_shuffle(self.subpixels(decoded, prior, planes), EDGE_PX)
 
