@@ -61,15 +61,10 @@ _LOCAL_TRIES = 5
 
 @dataclass(frozen=True)
 class Encoding:
-    """Turns pictures into `.cwic` files.
+    """Turns pictures into `.cwic` files."""
 
-    Attributes:
-        request: how to encode each picture.
-        model: name of a bundled model or path of a model file; None is the default.
-    """
-
-    request: Request = field(default_factory=Request)
-    model: str | None = None
+    request: Request = field(default_factory=Request)  # how to encode each picture
+    model: str | None = None  # name of a bundled model or path of a model file; None: the default
 
     source_suffixes: ClassVar = PICTURE_SUFFIXES
     result_suffix: ClassVar = CODEC_SUFFIX
@@ -84,15 +79,10 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Turns `.cwic` files into pictures.
+    """Turns `.cwic` files into pictures."""
 
-    Attributes:
-        file_format: extension of the pictures, without a dot.
-        model: name or path, needed only for files of a model that is not part of the package.
-    """
-
-    file_format: str = PICTURE_FORMATS[0]
-    model: str | None = None
+    file_format: str = PICTURE_FORMATS[0]  # extension of the pictures, without a dot
+    model: str | None = None  # needed only for files of a model that is not part of the package
 
     source_suffixes: ClassVar = frozenset({CODEC_SUFFIX})
 
@@ -112,49 +102,30 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work.
+    """Who does the work."""
 
-    Attributes:
-        jobs: number of workers; None: one for each processor, of this machine or of the cluster.
-        ray_address: None works in processes of this machine, "local" in a Ray that is started
-            here, anything else on the Ray cluster at this address.
-    """
-
-    jobs: int | None = None
+    jobs: int | None = None  # None: one for each processor, of this machine or of the cluster
+    # None works in processes of this machine, "local" in a Ray that is started here, anything else
+    # on the Ray cluster at this address.
     ray_address: str | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one file, or why there is none.
+    """The result of one file, or why there is none; numbers are None if there is an error."""
 
-    Attributes:
-        source: name of the file in the folder it comes from.
-        result: name of the result in the folder of results.
-        width_px: width of the picture; like all numbers None if there is an error.
-        height_px: height of the picture.
-        input_bytes: size of the source.
-        output_bytes: size of the result.
-        rate_bpp: bits of the `.cwic` file per pixel.
-        kept_whole: whether nothing was lost in it.
-        was_there: whether the result existed before, so that nothing was done.
-        error: why there is no result, in one line.
-        stops_all: whether the error would be the same for every other file.
-        note: warnings, in one line.
-    """
-
-    source: str
-    result: str = ""
+    source: str  # name of the file in the folder it comes from
+    result: str = ""  # name of the result in the folder of results
     width_px: int | None = None
     height_px: int | None = None
     input_bytes: int | None = None
     output_bytes: int | None = None
-    rate_bpp: float | None = None
-    kept_whole: bool | None = None
-    was_there: bool = False
-    error: str = ""
-    stops_all: bool = False
-    note: str = ""
+    rate_bpp: float | None = None  # bits of the `.cwic` file per pixel
+    kept_whole: bool | None = None  # whether nothing was lost in it
+    was_there: bool = False  # whether the result existed before, so that nothing was done
+    error: str = ""  # why there is no result, in one line
+    stops_all: bool = False  # whether the error would be the same for every other file
+    note: str = ""  # warnings, in one line
 
 
 class LeftAlone(NamedTuple):
@@ -166,19 +137,12 @@ class LeftAlone(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """The outcomes of a batch.
+    """The outcomes of a batch."""
 
-    Attributes:
-        outcomes: one for each file that was taken, in the order of their names.
-        seconds: how long the batch took.
-        table: path or URL of the table of outcomes.
-        left_alone: all other files, in the order of their names.
-    """
-
-    outcomes: tuple[Outcome, ...]
-    seconds: float
-    table: str
-    left_alone: tuple[LeftAlone, ...] = ()
+    outcomes: tuple[Outcome, ...]  # one for each file that was taken, in the order of their names
+    seconds: float  # how long the batch took
+    table: str  # path or URL of the table of outcomes
+    left_alone: tuple[LeftAlone, ...] = ()  # all other files, in the order of their names
 
     @property
     def failed(self) -> list[Outcome]:

@@ -60,18 +60,13 @@ _BESIDE_TILES = (Kind.ALPHA, *METADATA_KINDS, Kind.THUMBNAIL)  # in the order of
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may ask for before it is refused.
+    """What a file may ask for before it is refused."""
 
-    Attributes:
-        max_pixels: width times height. The default is the size at which Pillow's own protection
-            against decompression bombs refuses a picture, twice its `MAX_IMAGE_PIXELS`.
-        max_metadata_bytes: of one inflated ICC, EXIF or XMP section.
-        max_sections: entries of the section table, tiles included.
-    """
-
+    # Width times height. The default is the size at which Pillow's own protection against
+    # decompression bombs refuses a picture, twice its `MAX_IMAGE_PIXELS`.
     max_pixels: int = MAX_PIXELS
-    max_metadata_bytes: int = MAX_METADATA_BYTES
-    max_sections: int = 2**17
+    max_metadata_bytes: int = MAX_METADATA_BYTES  # of one inflated ICC, EXIF or XMP section
+    max_sections: int = 2**17  # entries of the section table, tiles included
 
 
 # For a reader of headers who allocates no pixels, or leaves their number to another to judge.
@@ -80,45 +75,26 @@ ANY_SIZE = Limits(max_pixels=MAX_SIDE_PX**2)
 
 @dataclass(frozen=True)
 class Section:
-    """Where the body of a section stands.
+    """Where the body of a section stands."""
 
-    Attributes:
-        kind: what it holds.
-        offset: of the body's first byte, in bytes from the start of the file.
-        length: of the body in bytes, without the CRC-32 that follows it.
-    """
-
-    kind: Kind
-    offset: int
-    length: int
+    kind: Kind  # what it holds
+    offset: int  # of the body's first byte, in bytes from the start of the file
+    length: int  # of the body in bytes, without the CRC-32 that follows it
 
 
 @dataclass(frozen=True)
 class Header:
-    """Everything before the bodies, checked.
+    """Everything before the bodies, checked."""
 
-    Attributes:
-        version: of the format.
-        identity: 8 bytes that name the model; `NO_MODEL` where the picture is kept whole.
-        width: in pixels.
-        height: in pixels.
-        mode: 0 RGB, 1 L, 2 RGBA, 3 LA, 4 and 5 RGB and RGBA with equal channels; the meaning is
-            `image.Mode`'s.
-        tile_px: side of a tile in pixels; None where one tile holds the whole picture.
-        q: what the model is coded at, in 1/64 units, in [-4096, 4096]; 0 where there is none.
-        sections: in the order in which they stand in the file; the tiles are last, in raster order.
-        size_bytes: length of the header with its CRC.
-    """
-
-    version: int
-    identity: bytes
-    width: int
-    height: int
-    mode: int
-    tile_px: int | None
-    q: int
-    sections: tuple[Section, ...]
-    size_bytes: int
+    version: int  # of the format
+    identity: bytes  # 8 bytes that name the model; `NO_MODEL` where the picture is kept whole
+    width: int  # in pixels
+    height: int  # in pixels
+    mode: int  # a value of `image.Mode`
+    tile_px: int | None  # side of a tile in pixels; None where one tile holds the whole picture
+    q: int  # what the model is coded at, in 1/64 units, in [-4096, 4096]; 0 where there is none
+    sections: tuple[Section, ...]  # in the order of the file; the tiles are last, in raster order
+    size_bytes: int  # length of the header with its CRC
 
     @property
     def is_whole(self) -> bool:
@@ -153,18 +129,12 @@ class Header:
 
 @dataclass(frozen=True)
 class Bitstream:
-    """A whole file, every checksum verified.
-
-    Attributes:
-        header: the checked header.
-        tiles: payload of each tile, in raster order.
-        sections: the other bodies by their kinds, metadata inflated. Alpha is there exactly if the
-            mode has an alpha channel, but of a picture kept whole perhaps not even then: its tiles
-            may hold the channel.
-    """
+    """A whole file, every checksum verified."""
 
     header: Header
-    tiles: tuple[bytes, ...]
+    tiles: tuple[bytes, ...]  # payload of each tile, in raster order
+    # The other bodies, metadata inflated. Alpha is there exactly if the mode has an alpha channel,
+    # but of a picture kept whole perhaps not even then: its tiles may hold the channel.
     sections: Mapping[Kind, bytes]
 
 

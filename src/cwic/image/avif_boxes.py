@@ -24,10 +24,8 @@ _UNSPECIFIED = 2
 class AvifFacts(NamedTuple):
     """Of the file's first picture."""
 
-    depth_bits: int
-    """Of a sample; 8 if the file does not say."""
-    cicp: Cicp | None
-    """Code points of the decoded RGB samples, where both are specified."""
+    depth_bits: int  # of a sample; 8 if the file does not say
+    cicp: Cicp | None  # code points of the decoded RGB samples, where both are specified
 
 
 def facts_of(image: Image.Image) -> AvifFacts | None:

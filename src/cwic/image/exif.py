@@ -13,8 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-MARKER = b"Exif\0\0"
-"""What JPEG puts before a block."""
+MARKER = b"Exif\0\0"  # what JPEG puts before a block
 UPRIGHT = 1
 
 # Tags of the first directory.
@@ -167,10 +166,8 @@ class _Entry(NamedTuple):
     tag: int
     kind: int
     num_values: int
-    position: int
-    """Of the entry."""
-    value: range
-    """Where its value stands, inside the entry or elsewhere."""
+    position: int  # of the entry
+    value: range  # where its value stands, inside the entry or elsewhere
 
 
 class _Patched:

@@ -55,19 +55,13 @@ class Mode(IntEnum):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What travels with the samples.
+    """What travels with the samples, as far as it is there."""
 
-    Attributes:
-        icc: ICC profile, or None.
-        exif: EXIF block from its TIFF header on, without the marker "Exif" that JPEG puts before
-            it, or None. Its orientation is upright, it holds no thumbnail, and it has the
-            resolution of the picture, wherever the source had it.
-        xmp: XMP packet, or None.
-    """
-
-    icc: bytes | None = None
+    icc: bytes | None = None  # ICC profile
+    # EXIF from its TIFF header on, without the marker "Exif" that JPEG puts before it. It is of an
+    # upright picture, holds no thumbnail, and has the resolution, wherever the source had that.
     exif: bytes | None = None
-    xmp: bytes | None = None
+    xmp: bytes | None = None  # XMP packet
 
     def as_pil_info(self) -> dict[str, Any]:
         """What is there, under the names and in the form of Pillow's readers."""
@@ -82,18 +76,13 @@ class Metadata:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture as the codec sees it.
+    """A picture as the codec sees it."""
 
-    Attributes:
-        pixels: (H, W, 3) uint8 RGB; three equal channels if the mode is grey. May be read-only.
-        alpha: (H, W) uint8, 0 transparent to 255 opaque; present exactly if the mode has it.
-        mode: what the source was and what `to_pil` returns to.
-        metadata: what travels with the samples.
-    """
-
-    pixels: NDArray[np.uint8]
-    alpha: NDArray[np.uint8] | None = None
-    mode: Mode = Mode.RGB
+    pixels: NDArray[np.uint8]  # (H, W, 3) RGB, equal channels if the mode is grey; may be read-only
+    alpha: NDArray[np.uint8] | None = (
+        None  # (H, W), 0 transparent; there exactly if the mode has it
+    )
+    mode: Mode = Mode.RGB  # what the source was and what `to_pil` returns to
     metadata: Metadata = Metadata()
 
     def __post_init__(self) -> None:
@@ -117,7 +106,7 @@ class Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """A Pillow image of the picture's own mode; metadata is in `info`, where Pillow's readers put it.
+    """A Pillow image of the picture's own mode; `info` has the metadata, as of Pillow's readers.
 
     Grey is the rounded luma 0.299 R + 0.587 G + 0.114 B, so three equal channels give themselves.
     """

@@ -44,41 +44,29 @@ _GAMMA_RANGE = (0.05, 20.0)
 
 class _Chunk(NamedTuple):
     name: bytes
-    offset: int
-    """Of its content in the file."""
+    offset: int  # of its content in the file
     length: int
 
 
 @dataclass(frozen=True)
 class PngFacts:
-    """What stands before the samples of a file.
+    """What stands before the samples of a file."""
 
-    Attributes:
-        depth_bits: of a sample, or of an index into the palette: 1, 2, 4, 8 or 16.
-        key: the samples, at the file's depth, that are transparent: one of grey, three of RGB.
-        cicp: code points for colours, or None.
-        has_profile: whether there is an iCCP chunk, sound or not.
-    """
-
-    depth_bits: int
-    key: tuple[int, ...] = ()
-    cicp: Cicp | None = None
-    has_profile: bool = False
+    depth_bits: int  # of a sample, or of an index into the palette: 1, 2, 4, 8 or 16
+    key: tuple[
+        int, ...
+    ] = ()  # the transparent samples at the file's depth: one of grey, three of RGB
+    cicp: Cicp | None = None  # code points for colours
+    has_profile: bool = False  # whether there is an iCCP chunk, sound or not
 
 
 @dataclass
 class Bounded:
-    """A file without what Pillow refuses to inflate.
+    """A file without what Pillow refuses to inflate."""
 
-    Attributes:
-        file: the file itself, if nothing had to go.
-        profile: the ICC profile, if it was too large for Pillow and not for us.
-        dropped: names of the chunks that are lost.
-    """
-
-    file: BinaryIO
-    profile: bytes | None = None
-    dropped: list[str] = field(default_factory=list)
+    file: BinaryIO  # the file itself, if nothing had to go
+    profile: bytes | None = None  # ICC, if it was too large for Pillow and not for us
+    dropped: list[str] = field(default_factory=list)  # names of the chunks that are lost
 
 
 def facts_of(image: Image.Image) -> PngFacts | None:
