@@ -32,6 +32,10 @@ CELL_PX = 8
 MAX_PIXELS = 2**24
 MAX_SIDE_PX = 2**14
 
+# Added before an importance is rounded down, as in the authors' released layer, so that an exact
+# multiple of 1 / L that floating point left a hair below still counts as reached.
+LEVEL_EPSILON = 1e-5
+
 # Logits that a mask of contrast 1 adds to the importance map.
 _MASK_LOGITS = 3.0
 
@@ -62,7 +66,9 @@ def code_of_picture(analysis: Analysis, q: int, layout: CodeLayout) -> CodedPict
     `q` is what is added to the logits, in units of 1/64.
     """
     p = 1 / (1 + np.exp(-(analysis.map_logits + np.float32(q / 64))))
-    level = np.clip(np.floor(p * layout.levels + 1e-5), 0, layout.levels - 1).astype(np.uint8)
+    level = np.clip(np.floor(p * layout.levels + LEVEL_EPSILON), 0, layout.levels - 1).astype(
+        np.uint8
+    )
     k = np.arange(layout.code_channels)[:, None, None]
     bits = (analysis.activation > 0.5) & (k < layout.kept(level))
     return CodedPicture(bits.astype(np.uint8), level)

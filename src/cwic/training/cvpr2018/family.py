@@ -120,7 +120,8 @@ class Cvpr2018Family:
         try:
             with torch.no_grad():
                 rows = [
-                    {"rate_offset": round(float(offset), 3)}
+                    dict.fromkeys(self.validation_columns, math.nan)
+                    | {"rate_offset": round(float(offset), 3)}
                     | measured(network, config, stage, float(offset), crops, device)
                     for offset in offsets
                 ]
@@ -165,8 +166,6 @@ def _measure(
         "kept_bpp": kept_fraction * network.config.code_channels / CELL_PX**2,
         "psnr_db": decibels(mse_mean),
         "distortion": distortion_mean,
-        "code_bpp": math.nan,
-        "level_bpp": math.nan,
     }
 
 
@@ -187,13 +186,7 @@ def _measure_entropy(
         sums += [float(part.sum()) for part in coded]
     pixels = crops.shape[0] * crops.shape[1] * crops.shape[2]
     code_bpp, level_bpp, kept_bpp = (float(value) for value in sums / pixels)
-    return {
-        "kept_bpp": kept_bpp,
-        "psnr_db": math.nan,
-        "distortion": math.nan,
-        "code_bpp": code_bpp,
-        "level_bpp": level_bpp,
-    }
+    return {"kept_bpp": kept_bpp, "code_bpp": code_bpp, "level_bpp": level_bpp}
 
 
 def _entropy_objective(

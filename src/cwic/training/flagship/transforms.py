@@ -17,12 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from cwic.families.flagship.latents import CONDITION_PLANES
+from cwic.families.flagship.step_network import MEAN_SLOPE
 
 # The edges of both transforms work at 1 / EDGE_PX of the picture's size.
 EDGE_PX = 4
-
-# Steeper than PyTorch's 0.01: hardly any unit is lost in the first thousand steps.
-_SLOPE = 0.1
 
 
 def normalized(pixels: Tensor) -> Tensor:
@@ -36,8 +34,11 @@ def to_bytes(x: Tensor) -> Tensor:
 
 
 def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU: inference engines fuse it into the convolution before it."""
-    return nn.functional.leaky_relu(x, _SLOPE)
+    """Leaky ReLU: inference engines fuse it into the convolution before it.
+
+    Steeper than PyTorch's 0.01: hardly any unit is lost in the first thousand steps.
+    """
+    return nn.functional.leaky_relu(x, MEAN_SLOPE)
 
 
 def condition(q: Tensor, level: Tensor) -> Tensor:
