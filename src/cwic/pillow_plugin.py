@@ -5,7 +5,7 @@
     Image.open("photo.png").save("photo.cwic", bpp=0.4)
 
 An adapter and nothing more: what a picture or a file means is left to :mod:`cwic.image`,
-:mod:`cwic.bitstream` and `cwic.encode`. Opening reads the header and the metadata, as a program
+:mod:`cwic.bitstream` and :mod:`cwic.codec`. Opening reads the header and the metadata, as a program
 that asks for the size of a thousand pictures expects; `load()` decodes, and after `draft()`, which
 `thumbnail()` calls, no more than a small picture takes. The model is found by the identity in the
 file, so files of a model of your own need `Codec.load(...).decode` instead.
@@ -23,7 +23,6 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
-import cwic
 from cwic import bitstream
 from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, REDUCTIONS
 from cwic.errors import BitstreamError, CodecError
@@ -100,10 +99,15 @@ class CwicImageFile(ImageFile.ImageFile):
     def load(self) -> Any:
         """Decodes the picture, the first time it is called."""
         if self.tile:
+            # Not at the top: opening needs no networks.
+            from cwic.codec import loaded_for
+
             assert self.fp is not None
             self.fp.seek(0)
             with _errors_of_pillow():
-                decoded = cwic.decode(self.fp.read(), reduce=self._reduce, limits=self._limits)
+                data, limits = self.fp.read(), self._limits
+                codec = loaded_for(data, limits=limits)
+                decoded = codec.decode(data, reduce=self._reduce, limits=limits)
             if self._exclusive_fp:
                 self.fp.close()
             self.fp = io.BytesIO(decoded.tobytes())
@@ -154,7 +158,7 @@ def _read_metadata(file: IO[bytes], header: bitstream.Header) -> Metadata:
 
 
 def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
-    """Writes what `cwic.encode` makes of an image; options of other formats are ignored.
+    """Writes what the codec makes of an image; options of other formats are ignored.
 
     Metadata is that of the image, unless `exif`, `icc_profile`, `xmp` or `dpi` say otherwise: an
     empty one leaves it out. Truncated files are Pillow's matter:
@@ -165,7 +169,6 @@ def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
     given = {name: options[name] for name in _REQUEST_OPTIONS & options.keys()}
     max_pixels = max(image.width * image.height, 1)
     request = Request(max_pixels=max_pixels, **given)
-    # Not at the top: opening needs no networks.
     from cwic.codec import loaded
 
     with _errors_of_pillow():
