@@ -60,7 +60,9 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
                 stream.write(data)
             return
         target = Path(os.path.realpath(path))
-        status = _existing(target)
+        status = None
+        with contextlib.suppress(FileNotFoundError):
+            status = target.stat()
         if status is not None and stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(0, "it is a folder")
         if status is not None and not stat.S_ISREG(status.st_mode):
@@ -103,14 +105,6 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < newest_s:
                 path.unlink()
-
-
-def _existing(target: Path) -> os.stat_result | None:
-    """What the system knows of the file at `target`; None where nothing is."""
-    try:
-        return target.stat()
-    except FileNotFoundError:
-        return None
 
 
 def _replaced(target: Path, data: bytes, status: os.stat_result | None) -> bool:

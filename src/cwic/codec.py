@@ -65,7 +65,10 @@ class Encoded(NamedTuple):
 
 
 class Codec:
-    """One model, ready to encode and decode; safe to share among threads."""
+    """One model, ready to encode and decode; safe to share among threads.
+
+    A damaged file is a BitstreamError, one of another model an UnknownModelError.
+    """
 
     def __init__(self, model: model_file.ModelFile, *, threads: int | None = None):
         """Use :meth:`load`; this is for models built in memory.
@@ -218,7 +221,7 @@ class Codec:
         """The picture of a `.cwic` file that this model wrote, or that was kept whole.
 
         Arguments and errors are those of :func:`cwic.decode`. Of a region no more tiles are decoded
-        than it takes; a file of another model is an UnknownModelError.
+        than it takes.
         """
         data = content_of(data)
         if bitstream.read_header(data, limits).is_whole:
@@ -232,9 +235,6 @@ class Codec:
         """The picture of a file, and where its bits went; what is coded is decoded once.
 
         Of a picture kept whole the importance map is 0 and the bits lie evenly.
-
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
         """
         if bitstream.read_header(data).is_whole:
             return _WHOLE.inspect(data)
@@ -248,9 +248,6 @@ class Codec:
 
         They are the same on every machine; pixels may differ by rounding. Of a picture kept whole
         they are its samples.
-
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
         """
         if bitstream.read_header(data).is_whole:
             return _WHOLE.symbols(data)

@@ -91,8 +91,11 @@ class PageGuard:
             return False
         if name in self._names:
             return True
-        # An address cannot be made to point here.
-        return self._takes_addresses and _is_address(name)
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self._takes_addresses  # an address cannot be made to point here
 
     def _inwards(self, data: bytes) -> bytes:
         return data.replace(self._word, self._folder)
@@ -142,11 +145,3 @@ class PageGuard:
 def _values(message: _Message, name: bytes) -> list[str]:
     """The values of a header."""
     return [value.decode("latin-1") for key, value in message["headers"] if key.lower() == name]
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -67,7 +67,7 @@ def emphasis_of(
             found = detect(pixels)
         elif callable(saliency):
             found = detect(pixels, saliency)
-        elif isinstance(saliency, str | os.PathLike) and is_detector(saliency):
+        elif isinstance(saliency, str | os.PathLike) and Path(saliency).suffix.lower() == ".onnx":
             found = detect(pixels, load_detector(saliency))
         else:
             found = read_mask(saliency, width, height)
@@ -119,11 +119,6 @@ def detect(pixels: npt.NDArray[np.uint8], detector: Detector | None = None) -> M
     if found.ndim != 2:
         raise ImageError(f"found a saliency map of shape {found.shape}, expected (H, W)")
     return read_mask(found, width, height)
-
-
-def is_detector(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is that of a detector and not of a mask."""
-    return Path(path).suffix.lower() == ".onnx"
 
 
 def load_detector(path: str | os.PathLike[str]) -> Detector:

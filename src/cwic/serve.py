@@ -23,18 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic import bitstream, model_file
+from cwic import bitstream, defaults, model_file
 from cwic.codec import Codec, loaded, loaded_for
-from cwic.defaults import (
-    CODEC_MIME_TYPE,
-    CODEC_SUFFIX,
-    DEFAULT_QUALITY,
-    HOST,
-    LOSSLESS,
-    MAX_ROI_STRENGTH,
-    MAX_UPLOAD_BYTES,
-    PORT,
-)
 from cwic.errors import CodecError, CodecWarning, NotBuiltError, reason
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed
@@ -46,7 +36,7 @@ from cwic.view import overlay
 from cwic.whole import WholeReader
 
 # Gradio asks for the types of uploads and downloads there.
-mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
+mimetypes.add_type(defaults.CODEC_MIME_TYPE, defaults.CODEC_SUFFIX)
 
 TITLE = "cwic: pictures small, and good where it matters"
 
@@ -79,11 +69,11 @@ class Controls(NamedTuple):
     """What the controls of the page are set to."""
 
     target: str = _QUALITY
-    amount: float = DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
+    amount: float = defaults.DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
     strength: float = 1.0  # how much the painted mask counts
     find_saliency: bool = False
     model: str | None = None
-    lossless: str = LOSSLESS[0]
+    lossless: str = defaults.LOSSLESS[0]
 
     def request(self, roi: npt.NDArray[np.bool_] | None) -> Request:
         """The same for `Codec.encode_request`, with a mask of the picture's size."""
@@ -258,7 +248,7 @@ def _inputs(gr: Any, models: list[str]) -> _Inputs:
     others = [(codec.label, codec.name) for codec in installed()]
     dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
     target = gr.Radio(list(_TARGETS), value=_QUALITY, label="choose")
-    quality = gr.Slider(0, 100, DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality")
+    quality = gr.Slider(0, 100, defaults.DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality")
     bpp = gr.Slider(0.05, 2, 0.5, step=0.01, label=_BPP, visible=False)
     size_kb = gr.Number(50, label=_SIZE, minimum=0.1, visible=False)
     with gr.Accordion("what matters (the size stays)", open=True):
@@ -272,13 +262,15 @@ def _inputs(gr: Any, models: list[str]) -> _Inputs:
             brush=brush,
             elem_id="editor",
         )
-        strength = gr.Slider(0, MAX_ROI_STRENGTH, 1, step=0.1, label="strength")
+        strength = gr.Slider(0, defaults.MAX_ROI_STRENGTH, 1, step=0.1, label="strength")
         find_saliency = gr.Checkbox(
             label="find it automatically", visible=has_detector(), value=False
         )
     model = gr.Dropdown(models, value=models[0], label="model")
     lossless = gr.Radio(
-        list(LOSSLESS), value=LOSSLESS[0], label="keep the picture whole, without any loss"
+        list(defaults.LOSSLESS),
+        value=defaults.LOSSLESS[0],
+        label="keep the picture whole, without any loss",
     )
     codecs = gr.CheckboxGroup(
         others,
@@ -337,7 +329,7 @@ def _results(inputs: _Inputs) -> Iterator[list[Any]]:
             data = encode_image(found.decoded, "PNG")
         else:
             found = coded(inputs.dropped, _controls(inputs), painted(inputs.editor))
-            file, data = Path(folder, name).with_suffix(CODEC_SUFFIX), found.data
+            file, data = Path(folder, name).with_suffix(defaults.CODEC_SUFFIX), found.data
         file.write_bytes(data)
         for warning in found.warnings:
             gr.Warning(warning)
@@ -364,10 +356,10 @@ def _controls(inputs: _Inputs) -> Controls:
 
 
 def serve(
-    host: str = HOST,
-    port: int = PORT,
+    host: str = defaults.HOST,
+    port: int = defaults.PORT,
     *,
-    max_upload_bytes: int = MAX_UPLOAD_BYTES,
+    max_upload_bytes: int = defaults.MAX_UPLOAD_BYTES,
     model: str | None = None,
     announce: Callable[[str], None] = lambda address: None,
 ) -> None:

@@ -87,7 +87,10 @@ def pack_whole(picture: Picture, *, tile_px: int | None = None) -> bytes:
 
 
 class WholeReader:
-    """Reads files of pictures that were kept whole, which need no model."""
+    """Reads files of pictures that were kept whole, which need no model.
+
+    A damaged file is a BitstreamError, one of a model an UnknownModelError.
+    """
 
     name = "no model"
 
@@ -121,11 +124,7 @@ class WholeReader:
         return shown(file, pixels, alpha)
 
     def inspect(self, data: bytes) -> Inspected:
-        """The picture, and where the bits went: evenly over each tile, and no importance.
-
-        Raises:
-            BitstreamError: the file is damaged, or of a model (UnknownModelError).
-        """
+        """The picture, and where the bits went: evenly over each tile, and no importance."""
         file, tiling = _unpack(data)
         rows, columns = (-(-side // _CELL_PX) for side in tiling.picture[2:])
         bits = np.zeros((rows, columns))
@@ -137,11 +136,7 @@ class WholeReader:
         return Inspected(self.decode(data), allocation)
 
     def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
-        """The samples of each tile, flat.
-
-        Raises:
-            BitstreamError: the file is damaged, or of a model (UnknownModelError).
-        """
+        """The samples of each tile, flat."""
         file, tiling = _unpack(data)
         return [
             _tile(file, index, tile).astype(np.int32).ravel()

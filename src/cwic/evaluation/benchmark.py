@@ -42,7 +42,7 @@ from cwic.evaluation.measurement import (
     point_key,
 )
 from cwic.evaluation.quality import METRICS
-from cwic.evaluation.rate_distortion import Curve, Published, mean_curves, published_curves
+from cwic.evaluation.rate_distortion import Curve, mean_curves, published_curves
 
 # Of the gallery.
 _SHOWN_BPP = 0.25
@@ -121,18 +121,14 @@ def evaluate(
             bar.update(len(result.job.settings))
     points = store.select(jobs)
     if not points:
-        raise CodecError(_all_failed(failures))
+        first = f", the first: {failures[0]}" if failures else ""
+        raise CodecError(f"expected pictures that can be measured, found none{first}")
     labels = {codec.name: codec.label for codec in contestants}
     settings = {codec.name: codec.settings for codec in contestants}
     curves, averaged = mean_curves(points, labels, settings)
     run = _Run(out, contestants, points, curves, averaged, failures, command)
     run.write(named)
     return Evaluation(len(points) - reused, reused, curves, failures)
-
-
-def _all_failed(failures: Sequence[Failure]) -> str:
-    first = f", the first: {failures[0]}" if failures else ""
-    return f"expected pictures that can be measured, found none{first}"
 
 
 @dataclass(frozen=True)
@@ -185,7 +181,10 @@ class _Run:
         ]
         if published:
             # Whose points the dashed curves are.
-            sections.insert(3, ("Published curves", _sources(published)))
+            sources = [
+                {"codec": c.label, "source": c.source, "licence": c.licence} for c in published
+            ]
+            sections.insert(3, ("Published curves", report.table(sources)))
         if self.failures:
             listed = "".join(f"<li>{escape(str(failure))}</li>" for failure in self.failures)
             sections.insert(1, ("What failed", f"<ul>{listed}</ul>"))
@@ -269,12 +268,6 @@ def _middle(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     width, height = _SHOWN_PX if pixels.shape[1] >= pixels.shape[0] else _SHOWN_PX[::-1]
     top, left = max(pixels.shape[0] - height, 0) // 2, max(pixels.shape[1] - width, 0) // 2
     return pixels[top : top + height, left : left + width]
-
-
-def _sources(published: Sequence[Published]) -> str:
-    return report.table(
-        [{"codec": c.label, "source": c.source, "licence": c.licence} for c in published]
-    )
 
 
 def _processor() -> str:

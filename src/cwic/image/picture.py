@@ -172,11 +172,10 @@ def dpi_of(info: Mapping[Any, Any]) -> tuple[float, float] | None:
     # One dot per inch is what Pillow says of a TIFF file that does not say.
     if not (1 < across < math.inf and 1 < down < math.inf):
         return None
-    return _whole_if_close(across), _whole_if_close(down)
-
-
-def _whole_if_close(dpi: float) -> float:
-    return round(dpi) if abs(dpi - round(dpi)) < _PNG_STEP_DPI / 2 else dpi
+    across, down = (
+        round(dpi) if abs(dpi - round(dpi)) < _PNG_STEP_DPI / 2 else dpi for dpi in (across, down)
+    )
+    return across, down
 
 
 def _true_of(picture: Picture) -> Metadata:

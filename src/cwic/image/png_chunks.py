@@ -107,7 +107,9 @@ def bounded(file: BinaryIO, max_profile_bytes: int) -> Bounded:
             file.seek(chunk.offset)
             content = file.read(min(chunk.length, PngImagePlugin.MAX_TEXT_MEMORY))
             body = _deflated(chunk.name, content)
-            size = len(content) if body is None else _inflated_bytes(body)
+            # Counted to just beyond what Pillow takes.
+            text = content if body is None else _inflated(body, PngImagePlugin.MAX_TEXT_CHUNK)[0]
+            size = len(text)
             text_bytes += 0 if chunk.name == b"iCCP" else size
             is_too_large = (
                 body is not None and size > PngImagePlugin.MAX_TEXT_CHUNK
@@ -116,7 +118,8 @@ def bounded(file: BinaryIO, max_profile_bytes: int) -> Bounded:
                 continue
             cut.append(chunk)
             if chunk.name == b"iCCP" and body is not None:
-                result.profile = _inflated(body, max_profile_bytes)
+                profile, is_whole = _inflated(body, max_profile_bytes)
+                result.profile = profile if is_whole else None
             if result.profile is None or chunk.name != b"iCCP":
                 result.dropped.append(chunk.name.decode())
     except (OSError, struct.error):
@@ -243,18 +246,11 @@ def _deflated(name: bytes, content: bytes) -> bytes | None:
     return rest[1:]
 
 
-def _inflated_bytes(body: bytes) -> int:
-    """How long a stream inflates, counted to just beyond what Pillow takes."""
-    try:
-        return len(zlib.decompressobj().decompress(body, PngImagePlugin.MAX_TEXT_CHUNK + 1))
-    except zlib.error:
-        return 0
-
-
-def _inflated(body: bytes, max_bytes: int) -> bytes | None:
+def _inflated(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
+    """The content of a stream, up to just beyond a length, and whether that is all of it."""
     stream = zlib.decompressobj()
     try:
         content = stream.decompress(body, max_bytes + 1)
     except zlib.error:
-        return None
-    return content if stream.eof and len(content) <= max_bytes else None
+        return b"", False
+    return content, stream.eof and len(content) <= max_bytes

@@ -390,9 +390,8 @@ def _is_deep(image: Image.Image) -> bool:
 
 def _mode_to_read(image: Image.Image) -> str:
     """Which of L, LA, RGB and RGBA holds the image without loss."""
-    if image.mode in ("1", "L", "LA", "La"):
-        return "LA" if image.has_transparency_data else "L"
-    return "RGBA" if image.has_transparency_data else "RGB"
+    colours = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    return f"{colours}A" if image.has_transparency_data else colours
 
 
 def _to_srgb(image: Image.Image, info: Mapping[Any, Any], notes: list[str]) -> Image.Image:

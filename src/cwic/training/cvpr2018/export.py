@@ -42,7 +42,7 @@ class SynthesisGraph(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """The decoded picture."""
-        return to_bytes(self.network.synthesize(code.float()))
+        return to_bytes(self.network.synthesis(code.float()))
 
 
 def build_model(network: Cvpr2018Network, name: str) -> model_file.ModelFile:

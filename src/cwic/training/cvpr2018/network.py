@@ -164,11 +164,6 @@ class Cvpr2018Network(nn.Module):
             logits = self.importance_net(features) if self.config.importance_map else None
             return torch.sigmoid(self.to_code(features)), logits
 
-    def synthesize(self, code: Tensor) -> Tensor:
-        """code (B, n, h, w) -> (B, 3, H, W)."""
-        x: Tensor = self.synthesis(code)
-        return x
-
     def entropy_parameters(self) -> Iterator[nn.Parameter]:
         """Those that only the entropy coder depends on."""
         for module in (self.code_context, self.level_context):
@@ -240,7 +235,7 @@ class Cvpr2018Network(nn.Module):
         bits = binarize(e) if config.binarizer else e
         if logits is None or not with_map:
             everything = torch.ones(x.shape[0], device=x.device)
-            return Cvpr2018Output(self.synthesize(bits), bits, None, everything)
+            return Cvpr2018Output(self.synthesis(bits), bits, None, everything)
         p = torch.sigmoid(logits.float() + rate_offset)
         mask = prefix_mask(
             p, config.code_channels, config.levels, config.quantizer, config.mask_gradient
@@ -250,4 +245,4 @@ class Cvpr2018Network(nn.Module):
             level = quantize_levels(p, config.levels)
             kept = kept_channels(level, config.code_channels, config.levels, config.quantizer)
             kept_fraction = kept.mean(dim=(1, 2, 3)) / config.code_channels
-        return Cvpr2018Output(self.synthesize(code), code, p, kept_fraction)
+        return Cvpr2018Output(self.synthesis(code), code, p, kept_fraction)

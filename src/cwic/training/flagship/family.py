@@ -68,17 +68,9 @@ class FlagshipFamily:
     stage_type = FlagshipStage
     log_columns: tuple[str, ...] = ("psnr_db", "bpp", "hyper_bpp", "level_bpp")
     rate_column = "bpp"
-    validation_columns: tuple[str, ...] = (
-        "q",
-        "bpp",
-        "psnr_db",
-        "ms_ssim_db",
-        "grid_ratio",
-        "preview_db",
-        "fast_db",
-        "hyper_bpp",
-        "level_bpp",
-        "distortion",
+    validation_columns = tuple(
+        "q bpp psnr_db ms_ssim_db grid_ratio preview_db fast_db hyper_bpp level_bpp"
+        " distortion".split()
     )
     # Every stage has one shape: a second one shall not make the first generic and slow.
     dynamic_shapes: bool | None = False
