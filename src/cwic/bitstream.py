@@ -13,7 +13,7 @@ the same ranges and raises `ValueError`, because there they are the caller's mis
 import binascii
 import mmap
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -174,26 +174,14 @@ def pack(
     _require(len(identity) == IDENTITY_BYTES, f"identity of {len(identity)} bytes", "8 bytes")
     _require(0 <= mode < _NUM_MODES, f"mode {mode}", f"0 to {_NUM_MODES - 1}")
     _check_ranges(identity, width, height, q)
-    _require(
-        tile_px is None or tile_px in TILE_SIDES_PX, f"tiles of {tile_px} px", f"{TILE_SIDES_PX}"
-    )
+    _require(tile_px in (None, *TILE_SIDES_PX), f"tiles of {tile_px} px", f"{TILE_SIDES_PX}")
     num_tiles = _num_tiles(width, height, tile_px)
     _require(
         num_tiles <= Limits.max_sections, f"{num_tiles} tiles", f"at most {Limits.max_sections}"
     )
     _require(len(tiles) == num_tiles, f"{len(tiles)} tiles", f"{num_tiles}")
     _check_alpha(mode, Kind.ALPHA in sections, identity)
-    assert sections.keys() <= set(_BESIDE_TILES), sections.keys()
-    bodies: list[tuple[Kind, bytes]] = []
-    for kind in _BESIDE_TILES:
-        body = sections.get(kind)
-        if body is not None and kind in METADATA_KINDS:
-            limit = Limits.max_metadata_bytes
-            _require(len(body) <= limit, f"{kind.name} of {len(body)} bytes", f"up to {limit}")
-            body = zlib.compress(body, 9)
-        if body is not None:
-            bodies.append((kind, body))
-    bodies += [(_kind_of_tiles(identity), tile) for tile in tiles]
+    bodies = [*_stored(sections), *((_kind_of_tiles(identity), tile) for tile in tiles)]
 
     tile_exponent = 0 if tile_px is None else tile_px.bit_length() - 6
     parts = [
@@ -210,6 +198,19 @@ def pack(
     for _, body in bodies:
         parts += [body, _body_crc(body)]
     return b"".join(parts)
+
+
+def _stored(sections: Mapping[Kind, bytes]) -> Iterator[tuple[Kind, bytes]]:
+    """The bodies beside the tiles, in the order of a file; metadata is deflated."""
+    assert sections.keys() <= set(_BESIDE_TILES), sections.keys()
+    for kind in _BESIDE_TILES:
+        body = sections.get(kind)
+        if body is not None and kind in METADATA_KINDS:
+            limit = Limits.max_metadata_bytes
+            _require(len(body) <= limit, f"{kind.name} of {len(body)} bytes", f"up to {limit}")
+            body = zlib.compress(body, 9)
+        if body is not None:
+            yield kind, body
 
 
 def read_header(data: Data, limits: Limits | None = None) -> Header:

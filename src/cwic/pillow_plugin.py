@@ -5,14 +5,12 @@
     Image.open("photo.png").save("photo.cwic", bpp=0.4)
 
 An adapter and nothing more: what a picture or a file means is left to :mod:`cwic.image`,
-:mod:`cwic.bitstream` and :mod:`cwic.codec`. Opening reads the header and the metadata, as a program
-that asks for the size of a thousand pictures expects; `load()` decodes, and after `draft()`, which
-`thumbnail()` calls, no more than a small picture takes. The model is found by the identity in the
-file, so files of a model of your own need `Codec.load(...).decode` instead.
+:mod:`cwic.bitstream` and :mod:`cwic.codec`. Opening reads header and metadata alone; `load()`
+decodes, and after `draft()`, which `thumbnail()` calls, no more than a small picture takes. Files
+of a model of your own need `Codec.load(...).decode` instead.
 
 Errors are those that users of Pillow catch: OSError for what is wrong with a file or a picture,
-ValueError for an argument. Pillow's own limit on pixels decides what is too large to open, and
-there is no other: what was opened can be loaded, and what is in memory can be saved.
+ValueError for an argument. Pillow's own limit on pixels is the only one.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cwic.atomic_file import write_file
 from cwic.errors import CodecError, ModelError, reason
@@ -23,20 +23,13 @@ _FORMAT = "cwic-web-1"
 _HASH_DIGITS = 16
 
 
-class WrittenPart(NamedTuple):
-    """A file that a page fetches."""
-
-    path: Path
-    size_bytes: int
-
-
 def usable_models() -> list[Path]:
     """The bundled models of the family that the browser's decoder knows."""
     return [model.path for model in bundled_models() if model.family == FAMILY]
 
 
-def write_web_models(models: Sequence[Path], folder: Path) -> list[WrittenPart]:
-    """Write the parts of models and the index of all that the folder now has.
+def write_web_models(models: Sequence[Path], folder: Path) -> list[Path]:
+    """Write the parts of models, then the index of all that the folder now has: their paths.
 
     Models that the index named before stay in it. The index is written last.
 
@@ -76,12 +69,10 @@ def write_web_models(models: Sequence[Path], folder: Path) -> list[WrittenPart]:
             path = folder / f"{model.identity.hex()}-{part_name}-{digest}{EXTENSION}"
             write_file(path, data)
             parts[part_name] = {"file": path.name, "bytes": len(data), "graphs": graphs}
-            written.append(WrittenPart(path, len(data)))
+            written.append(path)
         index["models"][model.identity.hex()] = {"name": model.name, **parts}
-    data = (json.dumps(index, indent=1, sort_keys=True) + "\n").encode()
-    write_file(folder / INDEX, data)
-    written.append(WrittenPart(folder / INDEX, len(data)))
-    return written
+    write_file(folder / INDEX, (json.dumps(index, indent=1, sort_keys=True) + "\n").encode())
+    return [*written, folder / INDEX]
 
 
 def _parts(model: ModelFile) -> dict[str, list[str]]:

@@ -249,8 +249,8 @@ def _models(options: argparse.Namespace) -> int:
         from cwic.web_model import usable_models, write_web_models
 
         paths = [find(name) for name in options.model] if options.model else usable_models()
-        for written in write_web_models(paths, options.web):
-            print_result(f"{written.path}, {written.size_bytes / 1e6:.1f} MB")
+        for path in write_web_models(paths, options.web):
+            print_result(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
         return 0
     facts = [
         {
