@@ -232,10 +232,7 @@ def find_identity(identity: bytes) -> Path:
 
 
 def _identity(
-    family: str,
-    decoding: Mapping[str, Any],
-    synthesis: bytes,
-    arrays: Mapping[str, Array],
+    family: str, decoding: Mapping[str, Any], synthesis: bytes, arrays: Mapping[str, Array]
 ) -> bytes:
     digest = hashlib.sha256()
 

@@ -137,12 +137,11 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
     try:
         graph = Path(path).read_bytes()
         check_graph(graph, DETECTOR_OPERATORS)
+        session = Session(graph)
     except OSError as error:
         raise ModelError(f"{name}: cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise ModelError(f"{name}: {error}") from error
-    try:
-        session = Session(graph)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise ModelError(f"{name}: no graph that can be run: {reason(error)[:200]}") from error
     inputs = session.inputs

@@ -120,8 +120,7 @@ def coded(
         seconds = time.perf_counter() - start_s
     done = f"{Path(path).name} encoded in {seconds:.2f} s"
     return _decoded(codec, data, done)._replace(
-        original=picture.convert("RGB"),
-        warnings=tuple(str(warning.message) for warning in caught),
+        original=picture.convert("RGB"), warnings=tuple(str(warning.message) for warning in caught)
     )
 
 

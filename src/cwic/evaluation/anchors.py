@@ -175,9 +175,7 @@ def _jpeg_xl() -> Contestant:
         setting_name="distance",
         settings=distances,
         facts=_facts(
-            imagecodecs=imagecodecs.__version__,
-            libjxl=imagecodecs.jpegxl_version(),
-            effort=effort,
+            imagecodecs=imagecodecs.__version__, libjxl=imagecodecs.jpegxl_version(), effort=effort
         ),
         encode=encode,
         decode=lambda data: Image.fromarray(imagecodecs.jpegxl_decode(data)),

@@ -61,8 +61,6 @@ _METHOD = (
     "picture. Times are seconds of the processor, of one run with one thread."
 )
 
-_DATASETS = {"kodak": "the 24 pictures of Kodak"}
-
 _KODAK = [f"kodim{number:02}" for number in range(1, 25)]
 
 
@@ -188,7 +186,8 @@ class _Run:
         if self.failures:
             listed = "".join(f"<li>{escape(str(failure))}</li>" for failure in self.failures)
             sections.insert(1, ("What failed", f"<ul>{listed}</ul>"))
-        title = f"{len(self.contestants)} codecs on {_DATASETS.get(dataset, dataset)}"
+        title = f"{len(self.contestants)} codecs on "
+        title += "the 24 pictures of Kodak" if self._is_kodak() else dataset
         write_file(self.out / "report.html", report.page(title, sections).encode())
 
     def _is_kodak(self) -> bool:

@@ -7,7 +7,8 @@ Other metrics are in :mod:`cwic.evaluation.metrics`.
 """
 
 import math
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -92,15 +93,9 @@ def _haar(plane: Tensor, scale: int) -> Tensor:
 DistanceName = Literal["haarpsi", "lpips"]
 
 
-class PerceptualDistance(Protocol):
-    """How far pictures are from their originals to the eye."""
-
-    def __call__(self, reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Two (B, 3, H, W) in [0, 255] -> (B,) at least 0, 0 for equal pictures.
-
-        Differentiable in `decoded`; `weight` as of `haarpsi_similarity`.
-        """
-        ...
+# How far pictures are from their originals to the eye: reference, decoded and a weight as of
+# `haarpsi_similarity` -> (B,) at least 0, 0 for equal pictures; differentiable in `decoded`.
+PerceptualDistance = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def load_distance(name: DistanceName, device: torch.device | None = None) -> PerceptualDistance:
@@ -112,37 +107,27 @@ def load_distance(name: DistanceName, device: torch.device | None = None) -> Per
         NotBuiltError: the package cannot be had.
     """
     if name == "haarpsi":
-        return HaarDistance()
-    return _Lpips(device)
+        return haar_distance
+    try:
+        import lpips
 
+        network: Any = lpips.LPIPS(net="alex", spatial=True, verbose=False)
+    # It wants torchvision, which fails in many ways, and loads weights from the network.
+    except Exception as error:
+        message = f"lpips: expected the package lpips with its networks: {error}"
+        raise NotBuiltError(message) from error
+    network = network.eval().requires_grad_(False).to(device or "cpu")
 
-class HaarDistance:
-    """1 - HaarPSI."""
-
-    def __call__(self, reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
-        """See :class:`PerceptualDistance`."""
-        return 1 - haarpsi_similarity(reference, decoded, weight)
-
-
-class _Lpips:
-    """The real LPIPS, where its package and its networks are there."""
-
-    def __init__(self, device: torch.device | None):
-        try:
-            import lpips
-
-            self._network: Any = lpips.LPIPS(net="alex", spatial=True, verbose=False)
-        # It wants torchvision, which fails in many ways, and loads weights from the network.
-        except Exception as error:
-            raise NotBuiltError(
-                f"lpips: expected the package lpips with its networks: {error}"
-            ) from error
-        self._network = self._network.eval().requires_grad_(False).to(device or "cpu")
-
-    def __call__(self, reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
-        """See :class:`PerceptualDistance`."""
-        of_place = self._network(reference / 127.5 - 1, decoded / 127.5 - 1)
+    def distance(reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
+        of_place = network(reference / 127.5 - 1, decoded / 127.5 - 1)
         return _mean_over_places(of_place, weight)[:, 0]
+
+    return distance
+
+
+def haar_distance(reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
+    """1 - HaarPSI; see `PerceptualDistance`."""
+    return 1 - haarpsi_similarity(reference, decoded, weight)
 
 
 def _mean_over_places(values: Tensor, weight: Tensor | None) -> Tensor:

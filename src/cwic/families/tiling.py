@@ -59,18 +59,11 @@ class Rectangle(NamedTuple):
 
 
 class Tiling:
-    """A picture in tiles.
-
-    Attributes:
-        picture: all of it.
-        tile_px: side of a tile; None where one tile holds the whole picture.
-        tiles: in raster order.
-        columns: how many tiles lie side by side.
-    """
+    """A picture in tiles, in raster order."""
 
     def __init__(self, height: int, width: int, tile_px: int | None, multiple: int):
         """Sizes in pixels; `tile_px` None is one tile, else a multiple of `multiple`."""
-        self.picture = Rectangle(0, 0, height, width)
+        self.picture = Rectangle(0, 0, height, width)  # all of it
         self.tile_px = tile_px
         self._multiple = multiple
         self._side_px = tile_px = tile_px or max(height, width)

@@ -186,9 +186,7 @@ def _hlg_nits(signal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return nits
 
 
-def _colorants(
-    primaries: Primaries,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _colorants(primaries: Primaries) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The matrix from the picture's white to D50, and X, Y, Z of its three colours under D50."""
     points = np.array([primaries.white, primaries.red, primaries.green, primaries.blue], float)
     if not np.isfinite(points).all() or (points[:, 1] <= 0).any():

@@ -296,10 +296,7 @@ def _load(image: Image.Image, how: _Reading) -> None:
 
 
 def _channels_of(
-    image: Image.Image,
-    png: png_chunks.PngFacts | None,
-    info: Mapping[Any, Any],
-    notes: list[str],
+    image: Image.Image, png: png_chunks.PngFacts | None, info: Mapping[Any, Any], notes: list[str]
 ) -> Samples:
     """(H, W, 1 to 4): the samples as they stand in the file, 8 bits of each."""
     key = png.key if png is not None and "transparency" in image.info else ()

@@ -280,11 +280,7 @@ def batch_of_step(
 
 
 def batches(
-    store: PictureStore,
-    config: DataConfig,
-    seed: int,
-    steps: range,
-    positions: range,
+    store: PictureStore, config: DataConfig, seed: int, steps: range, positions: range
 ) -> Iterator[np.ndarray]:
     """The batches of `steps` in order, prepared two ahead in a thread of their own."""
     with ThreadPoolExecutor(max_workers=1) as worker:

@@ -13,8 +13,7 @@ from cwic.training.families import FAMILIES
 
 
 def export_checkpoint(
-    checkpoint: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str], output: str | os.PathLike[str]
 ) -> model_file.ModelInfo:
     """Write a model file from the averaged weights of a checkpoint; its stem is the model's name.
 

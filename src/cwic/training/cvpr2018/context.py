@@ -27,11 +27,7 @@ from cwic.families.cvpr2018.coder import (
     PROBABILITIES,
     known_before,
 )
-from cwic.training.integer_layers import (
-    IntegerConv2d,
-    integer_relu,
-    straight_through,
-)
+from cwic.training.integer_layers import IntegerConv2d, integer_relu, straight_through
 from cwic.training.logistic import LN2
 
 _SECOND_WIDTH = 24  # of a code's network

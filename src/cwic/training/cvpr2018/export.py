@@ -62,9 +62,7 @@ def build_model(network: Cvpr2018Network, name: str) -> model_file.ModelFile:
     code = torch.zeros(1, config.code_channels, 8, 6, dtype=torch.uint8)
     graphs = {
         "analysis": onnx_graph(
-            AnalysisGraph(network),
-            [Input("pixels", pixels, (1, 2))],
-            ["activation", "map_logits"],
+            AnalysisGraph(network), [Input("pixels", pixels, (1, 2))], ["activation", "map_logits"]
         ),
         "synthesis": onnx_graph(SynthesisGraph(network), [Input("code", code, (2, 3))], ["pixels"]),
     }

@@ -73,11 +73,7 @@ def thresholded_rate(p: Tensor, kept_fraction: Tensor, threshold: Tensor | float
 
 
 def rate_distortion_loss(
-    output: Cvpr2018Output,
-    config: Cvpr2018Config,
-    x: Tensor,
-    stage: StageConfig,
-    threshold: Tensor,
+    output: Cvpr2018Output, config: Cvpr2018Config, x: Tensor, stage: StageConfig, threshold: Tensor
 ) -> Cvpr2018Loss:
     """Distortion plus thresholded rate of one batch (eq. 9: L = sum of L_D + gamma L_R).
 

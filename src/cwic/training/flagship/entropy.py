@@ -32,12 +32,7 @@ from cwic.families.flagship.step_network import (
     TABLES_PER_OCTAVE,
 )
 from cwic.training.flagship.transforms import activate, conv
-from cwic.training.integer_layers import (
-    IntegerConv2d,
-    IntegerWeights,
-    integer_relu,
-    round_half_up,
-)
+from cwic.training.integer_layers import IntegerConv2d, IntegerWeights, integer_relu, round_half_up
 from cwic.training.logistic import frequencies, logistic_bits, logistic_masses
 
 SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps

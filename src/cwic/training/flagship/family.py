@@ -232,10 +232,7 @@ def draw_noise(pixels: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) ->
     """Noise for a batch (B, H, W, 3), drawn on its device as a function of the seed."""
     generator = torch.Generator(pixels.device)
     generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    shapes = (
-        (config.latent_channels, LATENT_PX),
-        (config.hyper_channels, HYPER_PX),
-    )
+    shapes = ((config.latent_channels, LATENT_PX), (config.hyper_channels, HYPER_PX))
     latents, hyper = (
         torch.rand(
             (len(pixels), channels, -(-pixels.shape[1] // side), -(-pixels.shape[2] // side)),

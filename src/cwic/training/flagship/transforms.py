@@ -232,11 +232,7 @@ class Synthesis(nn.Module):
     """Decoded latents -> picture."""
 
     def __init__(
-        self,
-        sizes: SynthesisSizes,
-        latent_channels: int,
-        detail_channels: int,
-        prior_channels: int,
+        self, sizes: SynthesisSizes, latent_channels: int, detail_channels: int, prior_channels: int
     ):
         """`detail_channels`: how many of the M latent channels, the last ones, enter at 1/8.
 
