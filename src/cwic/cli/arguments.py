@@ -325,7 +325,7 @@ _VERBS = {
         examples="\n  cwic export run/best.safetensors -o mine.cwicmodel",
     ),
     "data": _Verb(
-        "download a public set of pictures; needs the extra 'evaluate'",
+        "download a public set of pictures",
         _option("action", "fetch downloads the set", choices=("fetch",)),
         _option("name", "name of the set", choices=defaults.DATASET_NAMES),
         _OUTPUT.but("a folder for the files (default: the set's name)", metavar="FOLDER"),
