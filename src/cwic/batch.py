@@ -266,11 +266,7 @@ def plan(
 ) -> list[tuple[str, str]]:
     """Which files are taken, and the names of their results; hidden ones are not.
 
-    Args:
-        names: names of all files of a folder.
-        suffixes: suffixes of the files to take, in lower case, with their dots.
-        result_suffix: suffix of the results.
-        recorded: names of results of earlier runs, by the names of their files.
+    `suffixes` are in lower case, with their dots; `recorded` as of `result_names`.
     """
     fitting = [
         name
@@ -340,14 +336,9 @@ def result_names(
 ) -> list[str]:
     """The names of results: a.cwic for a.png, but a.png.cwic if there is an a.jpg too.
 
-    Args:
-        names: names of the files, each once.
-        suffix: suffix of the results.
-        recorded: names of results of earlier runs, by the names of their files: these stay, and no
-            other file gets one of them.
-
-    Returns:
-        As many names, no two the same, not even for a file system that ignores case.
+    No two are the same, not even for a file system that ignores case. `recorded` are names of
+    results of earlier runs, by the names of their files: these stay, and no other file gets one of
+    them.
     """
     stems = {name: name.removesuffix(PurePosixPath(name).suffix) for name in names}
     uses = Counter(text.casefold() for text in (*stems.values(), *names))

@@ -216,12 +216,8 @@ def _stored(sections: Mapping[Kind, bytes]) -> Iterator[tuple[Kind, bytes]]:
 def read_header(data: Data, limits: Limits | None = None) -> Header:
     """Reads and checks the header, and nothing after it.
 
-    Args:
-        data: the file, or any first part of it that holds the whole header.
-        limits: what the file may ask for; the defaults of `Limits` where None.
-
-    Returns:
-        The header. Its sections lie behind it without gap or overlap, but may reach beyond `data`.
+    `data` is the file, or any first part of it that holds the whole header. Sections lie behind it
+    without gap or overlap, but may reach beyond `data`.
 
     Raises:
         BitstreamError: this is no .cwic file of version 1, it is damaged, or it is over a limit.
@@ -301,10 +297,7 @@ def read_metadata(data: Data, section: Section, limits: Limits | None = None) ->
 def read_tiles(data: Data, header: Header, indices: Iterable[int]) -> tuple[bytes, ...]:
     """The payloads of chosen tiles, without touching the rest of the file.
 
-    Args:
-        data: the file from its first byte.
-        header: what `read_header` returned for it.
-        indices: which tiles, in raster order, each in [0, header.num_tiles).
+    `data` is the file from its first byte, `indices` count tiles in raster order.
 
     Raises:
         BitstreamError: the file ends too early, or a tile is damaged.

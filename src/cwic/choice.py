@@ -27,10 +27,7 @@ _TRIED_BPP_PER_BPP = 1.9  # of a target size, above half a bit
 def choose(picture: Picture, request: Request, code: Callable[[], Answer]) -> Answer:
     """The better answer to a request.
 
-    Args:
-        picture: what was read.
-        request: with the target.
-        code: makes the coded file; called at most once, and not where it could not be better.
+    `code` makes the coded file; it is called at most once, and not where it could not be better.
 
     Raises:
         NotBuiltError: "always", with a Pillow without WebP.

@@ -133,10 +133,8 @@ def packed(model: ModelFile) -> bytes:
 def load(path: Path, *, for_decoding: bool = False) -> ModelFile:
     """Read a model file and check it against its identity.
 
-    Args:
-        path: of the file.
-        for_decoding: graphs that do not belong to the identity are unpacked and checked only when
-            they are needed, with the same error.
+    With `for_decoding`, graphs that do not belong to the identity are unpacked and checked only
+    when they are needed, with the same error.
 
     Raises:
         ModelError: the file is missing, damaged, or no model file of this program.

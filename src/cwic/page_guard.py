@@ -27,12 +27,9 @@ _WORD = "uploads"
 
 
 class PageGuard:
-    """An ASGI application around another one.
+    """An ASGI application around another one, a page that listens on `host`.
 
-    Args:
-        app: the page.
-        host: the address that it listens on.
-        folder: where uploads and results lie, an absolute path.
+    Uploads and results lie in `folder`, an absolute path.
     """
 
     def __init__(self, app: _App, *, host: str, folder: str):

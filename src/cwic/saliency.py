@@ -46,12 +46,8 @@ def emphasis_of(
 ) -> Emphasis | None:
     """What masks add to the importance map of a picture; None if there are none, or they are even.
 
-    Args:
-        pixels: (H, W, 3).
-        cell_px: side of a cell of the importance map.
-        roi: as of `Request`, like the next two.
-        roi_strength: of `roi` alone.
-        saliency: its mask is added to that of `roi`.
+    `pixels` (H, W, 3), `cell_px` is the side of a cell of the map; the others are as of `Request`.
+    The masks of `roi`, times its strength, and of `saliency` are added up.
 
     Raises:
         ImageError: a mask cannot be read, or is none for this picture.

@@ -362,14 +362,10 @@ def serve(
     model: str | None = None,
     announce: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serves the page until it is interrupted.
+    """Serves the page until it is interrupted; anyone who reaches `host` by its names can use it.
 
-    Args:
-        host: address to listen on; anyone who reaches it by its own names can use the page.
-        port: number of the port to listen on.
-        max_upload_bytes: the page refuses larger files.
-        model: name or path of the model that is selected at first; None: the default model.
-        announce: called with the address of the page as soon as it is served.
+    `model` is selected at first; None: the default model. `announce` is called with the address of
+    the page as soon as it is served.
 
     Raises:
         CodecError: the port is not available, or Gradio is not installed.

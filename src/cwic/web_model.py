@@ -31,11 +31,7 @@ def usable_models() -> list[Path]:
 def write_web_models(models: Sequence[Path], folder: Path) -> list[Path]:
     """Write the parts of models, then the index of all that the folder now has: their paths.
 
-    Models that the index named before stay in it. The index is written last.
-
-    Args:
-        models: model files of the `flagship` family.
-        folder: made if it is not there.
+    Models that the index named before stay in it.
 
     Raises:
         ModelError: a file is damaged or of another family.

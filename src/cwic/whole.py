@@ -52,11 +52,8 @@ def is_available() -> bool:
 def pack_whole(picture: Picture, *, tile_px: int | None = None) -> bytes:
     """The `.cwic` file that keeps every sample of a picture; `WholeReader.decode` is the inverse.
 
-    The colour of transparent pixels is kept as well.
-
-    Args:
-        picture: of any size.
-        tile_px: side of the tiles, 64 to 2048 and a power of two; None divides large pictures only.
+    The colour of transparent pixels is kept as well. `tile_px` is 64 to 2048 and a power of two;
+    None divides large pictures only.
 
     Raises:
         NotBuiltError: this Pillow has no libwebp.

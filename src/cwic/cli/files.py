@@ -38,14 +38,8 @@ def for_each(
 ) -> int:
     """Acts on the input that the options name, or on each fitting file of a folder.
 
-    Args:
-        options: with `input`, `output` and `force`.
-        act: makes a result; called with source, target and options.
-        suffixes: suffixes of the files to take from a folder.
-        result_suffix: suffix of results that the options do not name.
-
-    Returns:
-        The exit code: 1 if a file of the folder failed.
+    `act` makes a result; it is called with source, target and options. `result_suffix` is that of
+    results that the options do not name. The exit code is 1 if a file of the folder failed.
     """
     source: Path = options.input
     mask: Path | None = getattr(options, "roi", None)

@@ -45,10 +45,8 @@ class Contestant:
 def contestant(name: str, *, lossless: str = "never") -> Contestant:
     """The codec of a name: one of `ANCHORS`, or `cwic:MODEL` with a bundled model or a model file.
 
-    Args:
-        name: of the codec.
-        lossless: of our models, as of `Codec.encode`; unless said, what is measured is what the
-            model makes of a picture, also where a file would rather be kept whole.
+    `lossless` is that of our models: unless said, what is measured is what the model makes of a
+    picture, also where a file would rather be kept whole.
 
     Raises:
         CodecError: there is none of this name, or it is not installed.

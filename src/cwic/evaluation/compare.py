@@ -97,12 +97,8 @@ def nearest_file(
 ) -> NearestFile:
     """The file of a codec whose size comes nearest to a target, and its setting.
 
-    Args:
-        codec: with a setting "quality", "bpp" or "distance".
-        image: RGB.
-        target_bytes: of the whole file.
-        start: the first setting to try; a good guess saves most of the time.
-        tolerance: share of the target that is near enough.
+    `start` is the first setting to try: a good guess saves most of the time. `tolerance` is the
+    share of the target that is near enough.
     """
     ladder = _LADDERS.get(codec.name) or _LADDERS[codec.setting_name]
     if codec.setting_name == "bpp":

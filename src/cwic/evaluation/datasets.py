@@ -75,14 +75,10 @@ def fetch(
 ) -> list[Path]:
     """Download what is missing of a set; archives are unpacked beside themselves.
 
-    Args:
-        dataset: one of `DATASETS`.
-        folder: for the files; made if need be.
-        say: told of checksums that were recorded and not compared.
-        show_progress: a bar for each file on standard error.
+    `say` is told of checksums that were recorded and not compared.
 
     Returns:
-        The files that were asked for, archives replaced by the pictures in them.
+        The files of the set, archives replaced by the pictures in them.
 
     Raises:
         CodecError: there is no network, no such file, or a checksum differs.

@@ -109,14 +109,11 @@ class Tiling:
 def part_of(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce: int) -> Rectangle:
     """A part of a picture, out to whole pixels of the reduced one.
 
-    Args:
-        region: (x, y, width, height) in pixels; None is all.
-        picture: all of it.
-        reduce: one of `defaults.REDUCTIONS`.
+    `region` is (x, y, width, height) in pixels; None is all.
 
     Raises:
         TargetError: the region is not within the picture.
-        ValueError: `reduce` is none of those, or the region is not four whole numbers.
+        ValueError: `reduce` is none of `REDUCTIONS`, or the region is not four whole numbers.
     """
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce: expected one of {REDUCTIONS}, found {reduce!r}")

@@ -107,9 +107,8 @@ class PictureSplit(NamedTuple):
 def list_pictures(folders: Sequence[Path], held_out: float) -> PictureSplit:
     """All pictures below the folders; of each folder the last share of the sorted names held out.
 
-    Folders that hold only folders are entered: each folder with pictures of its own is split by
-    itself, so that every source is present on both sides. A pack comes split, and so does a folder
-    with pictures under `training/` and `held_out/`.
+    Each folder with pictures of its own is split by itself, so that every source is present on both
+    sides. A pack comes split, and so does a folder with pictures under `training/` and `held_out/`.
 
     Raises:
         TrainingError: a folder is missing or holds no picture.

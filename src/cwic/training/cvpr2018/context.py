@@ -52,15 +52,10 @@ class CodeContext(nn.Module):
         hidden: int,
         channel_delay: int,
     ):
-        """Sizes.
+        """`maps`: channels of the cube, the bit's own one among them.
 
-        Args:
-            code_channels: n.
-            levels: L.
-            maps: channels of the cube, the bit's own one among them.
-            reach: cells on each side of the bit; the paper's 5 x 5 is 2.
-            hidden: width of the first layer.
-            channel_delay: d, see :func:`cwic.families.cvpr2018.coder.known_before`.
+        `reach`: cells on each side of the bit; the paper's 5 x 5 is 2. `hidden`: width of the first
+        layer.
         """
         super().__init__()
         self.code_channels, self.levels = code_channels, levels

@@ -49,20 +49,15 @@ def target_fraction(rate_offset: float, config: Cvpr2018Config) -> float:
 
 
 def thresholded_rate(p: Tensor, kept_fraction: Tensor, threshold: Tensor | float) -> Tensor:
-    """Rate loss of the map: nothing at or below the threshold, mean(p) / r above it.
+    """Rate loss of the map: nothing at or below the threshold, mean(p) / r above it, a scalar.
 
     The paper's L_R = max(sum p - r, 0) with the released layer's switch: whether the rate is
     above the threshold is decided on the quantized mask of the whole batch, over all processes,
     and then every cell gets the same push. The paper has one r for each model, and a gamma for
     each r; the division by r lets one weight serve all of them.
 
-    Args:
-        p: (B, 1, h, w) importance map in (0, 1).
-        kept_fraction: (B,) share of mask ones of each picture.
-        threshold: r in (0, 1).
-
-    Returns:
-        scalar, mean(p) / r above the threshold, else a zero that still has p's gradient graph.
+    p (B, 1, h, w) in (0, 1), `kept_fraction` (B,) the share of mask ones, `threshold` r in (0, 1).
+    At or below the threshold the zero still has p's gradient graph.
     """
     mean_kept = kept_fraction.detach().mean()
     if dist.is_initialized():
