@@ -186,15 +186,9 @@ def run(
 ) -> Summary:
     """Does a task to every fitting file of a folder and of the folders in it.
 
-    Args:
-        source: path or URL of the folder with the files.
-        target: path or URL of the folder for the results, which keep their place in the tree, and
-            for their table `batch.csv`, or `cwic-batch.csv` if that is a file of somebody else's.
-            May be `source`.
-        task: what to do to each file.
-        workers: who does it; None: processes of this machine, one for each processor.
-        force: whether existing results are made again.
-        show_progress: whether to show a bar on the standard error, if that is a terminal.
+    Folders are paths or URLs. Results keep their place in the tree; beside them goes their table
+    `batch.csv`, or `cwic-batch.csv` if that is a file of somebody else's. Existing results are made
+    again with `force`. A progress bar is shown on the standard error if that is a terminal.
 
     Raises:
         CodecError: there is nothing to do, or to continue is of no use: no such model, a full

@@ -128,17 +128,10 @@ class Analysis(nn.Module):
         detail_channels: int,
         sees_q: bool,
     ):
-        """Sizes.
+        """Channels at 1/4 (`edge_channels`), 1/8 and 1/16; residual blocks at 1/8 and 1/16.
 
-        Args:
-            edge_channels: at 1/4 of the picture's size.
-            width_8: channels at 1/8.
-            width_16: channels at 1/16.
-            blocks_8: residual blocks at 1/8.
-            blocks_16: residual blocks at 1/16.
-            latent_channels: M.
-            detail_channels: how many of them, the last ones, are made at 1/8.
-            sees_q: whether the picture's quality is an input.
+        `detail_channels`: how many of the M latent channels, the last ones, are made at 1/8. `sees_q`:
+        whether the picture's quality is an input.
         """
         super().__init__()
         # Each window overlaps its neighbours by half.
