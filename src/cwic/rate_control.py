@@ -106,12 +106,8 @@ def at_size(
 ) -> Answer:
     """The file that comes nearest to a size.
 
-    Args:
-        code: the picture at a q.
-        family: of the model.
-        request: whether the size is a promise, and its unit in messages.
-        size_bytes: of the whole file.
-        beside: what the file takes whatever the search does.
+    `code` makes the picture at a q. The request has the unit of the size in messages, and whether
+    it is a promise. `beside` is what the file takes whatever the search does.
     """
     why, target_bytes = blame(beside, size_bytes), size_bytes
     # A promise is one about the file.
@@ -169,12 +165,7 @@ def at_size(
 
 
 def blame(beside: Beside, size_bytes: float) -> str:
-    """What takes more than half of a size and is not the picture, and what helps; or nothing.
-
-    Args:
-        beside: what a file takes beside its tiles.
-        size_bytes: the target.
-    """
+    """What takes more than half of a target size and is not the picture, and what helps; or ""."""
     if beside.total_bytes <= _NAMED_SHARE * size_bytes:
         return ""
     metadata_bytes = sum(beside.metadata_bytes.values())
@@ -246,11 +237,8 @@ def at_same_size(
 ) -> Candidate:
     """The coding with which a mask only moves bits from one place to another.
 
-    Args:
-        code: the picture at a q, with the mask.
-        family: of the model.
-        q: of the picture without the mask.
-        payload_bytes: of that, as `Coded.size_bytes` says it.
+    `code` makes the picture at a q with the mask. `q` and `payload_bytes`, the latter as of
+    `Coded.size_bytes`, are those of the picture without.
     """
     return search(
         code,
@@ -278,30 +266,22 @@ def _nearest(target: str, found: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a search is for.
+    """What a search is for."""
 
-    Attributes:
-        target: of the value.
-        low: the smallest setting, included.
-        high: the largest setting, included; at least `low`.
-        tolerance: how far from the target the scaled value may be; with `math.log`, 0.01 is 1 %.
-        scale: makes the value roughly linear in the setting: `math.log` for sizes, `float` for
-            decibels. Values that are not positive count as minus infinity.
-        not_above: accept only values that are not above the target: the result is within
-            `tolerance` below it, or the largest such setting. If the value at `low` is above the
-            target, there is none, and the result is `low`.
-        start: the first setting to try; the middle of the range if not given.
-        slope: expected change of the scaled value per setting, above 0; it makes the second
-            evaluation a good one. Without it, the second is at an end of the range.
-    """
-
-    target: float = field(kw_only=False)
-    low: int
-    high: int
+    target: float = field(kw_only=False)  # of the value
+    low: int  # the smallest setting, included
+    high: int  # the largest setting, included; at least `low`
+    # How far from the target the scaled value may be; with `math.log`, 0.01 is 1 %.
     tolerance: float
+    # Makes the value roughly linear in the setting: `math.log` for sizes, `float` for decibels.
+    # Values that are not positive count as minus infinity.
     scale: Callable[[float], float] = math.log
+    # Accept only values that are not above the target: the result is within `tolerance` below it,
+    # or the largest such setting. If the value at `low` is above the target, it is `low`.
     not_above: bool = False
-    start: int | None = None
+    start: int | None = None  # the first setting to try; None: the middle of the range
+    # Expected change of the scaled value per setting, above 0; it makes the second evaluation a
+    # good one. Without it, the second is at an end of the range.
     slope: float | None = None
 
     def __post_init__(self) -> None:
@@ -328,22 +308,13 @@ class Goal:
 
 
 class Found(NamedTuple, Generic[Coding]):
-    """Where a search ended.
+    """Where a search ended."""
 
-    Attributes:
-        setting: the chosen one, among those that were tried.
-        coding: what the setting gave.
-        value: of the coding.
-        evaluations: how many settings were tried.
-        reached: whether `value` is within the tolerance of the target, and not above it if the
-            goal is not to be exceeded.
-    """
-
-    setting: int
-    coding: Coding
-    value: float
-    evaluations: int
-    reached: bool
+    setting: int  # the chosen one, among those that were tried
+    coding: Coding  # what the setting gave
+    value: float  # of the coding
+    evaluations: int  # how many settings were tried
+    reached: bool  # whether the goal is reached
 
 
 class _Point(NamedTuple):
@@ -364,17 +335,14 @@ def search(
     falls the search ends either within the tolerance, or at the best setting of all, or at the
     nearest end of the range, after at most `5 + 4 * ceil(log2(high - low + 1))` evaluations; sizes
     of a real picture take two to four. A function that falls here and there still gets the best of
-    what was evaluated. No more than two codings are held at a time: the best so far, and the one
-    that is judged.
+    what was evaluated; of two that are equally close, it is the one of the smaller value. No more
+    than two codings are held at a time: the best so far, and the one that is judged.
 
     Args:
         code: what a setting gives; never called twice with the same one.
         value_of: size or quality of that; must not give NaN.
         goal: target, range and tolerance.
         shelve: is called with the best coding so far before another is made beside it.
-
-    Returns:
-        The best that was evaluated. Of two that are equally close, the one of the smaller value.
     """
     tried: list[_Point] = []
     best: tuple[_Point, Coding] | None = None

@@ -77,8 +77,8 @@ class CodeContext(nn.Module):
     def forward(self, code: Tensor, kept: Tensor, level: Tensor, channels: Tensor) -> Tensor:
         """Logits (B, K, h, w) of K `channels` of a code; what lies outside the mask means nothing.
 
-        `code` (B, n, h, w), values 0 and 1; `kept` (B, 1, h, w), the number of leading channels that a
-        cell keeps; `level` (B, 1, h, w), integers 0..L - 1.
+        `code` (B, n, h, w), values 0 and 1; `kept` (B, 1, h, w), how many leading channels a cell
+        keeps; `level` (B, 1, h, w), integers 0..L - 1.
         """
         batch, n, height, width = code.shape
         mask = torch.arange(n, device=code.device).view(1, -1, 1, 1) < kept

@@ -130,8 +130,8 @@ class Analysis(nn.Module):
     ):
         """Channels at 1/4 (`edge_channels`), 1/8 and 1/16; residual blocks at 1/8 and 1/16.
 
-        `detail_channels`: how many of the M latent channels, the last ones, are made at 1/8. `sees_q`:
-        whether the picture's quality is an input.
+        `detail_channels`: how many of the M latent channels, the last ones, are made at 1/8.
+        `sees_q`: whether the picture's quality is an input.
         """
         super().__init__()
         # Each window overlaps its neighbours by half.
