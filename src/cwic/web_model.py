@@ -82,15 +82,12 @@ def _parts(model: ModelFile) -> dict[str, list[str]]:
 def _read_index(path: Path) -> dict[str, Any]:
     """What a folder has so far."""
     try:
-        found = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         return {"format": _FORMAT, "models": {}}
     except (OSError, ValueError) as error:
         raise CodecError(f"{path}: expected an index of models, found {error}") from error
-    if (
-        not isinstance(found, dict)
-        or found.get("format") != _FORMAT
-        or not isinstance(found.get("models"), dict)
-    ):
+    fits = isinstance(found, dict) and found.get("format") == _FORMAT
+    if not fits or not isinstance(found.get("models"), dict):
         raise CodecError(f"{path}: expected an index of models of the format {_FORMAT}")
     return found

@@ -15,16 +15,10 @@ from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cwic import defaults
 from cwic.cli import files
 from cwic.cli.arguments import build_parser, input_path, location, request_of
 from cwic.cli.messages import print_error, print_note, print_result
-from cwic.defaults import (
-    CODEC_FORMAT,
-    CODEC_SUFFIX,
-    LOOPBACK_HOSTS,
-    PICTURE_FORMATS,
-    PICTURE_SUFFIXES,
-)
 from cwic.errors import NotBuiltError
 
 if TYPE_CHECKING:
@@ -72,7 +66,7 @@ def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
     start_s = time.perf_counter()
     data = files.read(source)
     picture = _decoded(data, options, region=options.region, reduce=options.reduce)
-    file_format = options.to or files.picture_format(target, PICTURE_FORMATS[0])
+    file_format = options.to or files.picture_format(target, defaults.PICTURE_FORMATS[0])
     files.write(encode_image(picture, file_format), target)
     seconds = time.perf_counter() - start_s
     _print_result(source, target, f"{picture.width}x{picture.height}")
@@ -284,7 +278,7 @@ def _batch(options: argparse.Namespace) -> int:
     from cwic.batch import Decoding, Encoding, Workers, counted, run
 
     task: Encoding | Decoding = Decoding(options.to, options.model)
-    if options.to == CODEC_FORMAT:
+    if options.to == defaults.CODEC_FORMAT:
         task = Encoding(request_of(options), options.model)
     summary = run(
         options.input,
@@ -315,7 +309,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     paths: list[Path] = []
     for source in options.inputs:
         if source.is_dir():
-            paths += [source / name for name, _ in files.of_folder(source, PICTURE_SUFFIXES)]
+            paths += [
+                source / name for name, _ in files.of_folder(source, defaults.PICTURE_SUFFIXES)
+            ]
         else:
             paths.append(source)
     _one_blas_thread()
@@ -362,7 +358,7 @@ def _serve(options: argparse.Namespace) -> int:
     def announce(address: str) -> None:
         print_result(f"{address} (Ctrl-C ends it)")
         sys.stdout.flush()
-        if options.host not in LOOPBACK_HOSTS:
+        if options.host not in defaults.LOOPBACK_HOSTS:
             print_note(f"warning: whoever reaches {options.host} can use this page")
 
     serve(
@@ -428,14 +424,21 @@ def _need_extra(name: str) -> None:
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "encode": lambda options: files.for_each(options, _encode, PICTURE_SUFFIXES, CODEC_SUFFIX),
+    "encode": lambda options: files.for_each(
+        options, _encode, defaults.PICTURE_SUFFIXES, defaults.CODEC_SUFFIX
+    ),
     "decode": lambda options: files.for_each(
-        options, _decode, frozenset({CODEC_SUFFIX}), f".{options.to or PICTURE_FORMATS[0]}"
+        options,
+        _decode,
+        frozenset({defaults.CODEC_SUFFIX}),
+        f".{options.to or defaults.PICTURE_FORMATS[0]}",
     ),
     "view": lambda options: files.for_each(
-        options, _view, PICTURE_SUFFIXES | {CODEC_SUFFIX}, ".map.png"
+        options, _view, defaults.PICTURE_SUFFIXES | {defaults.CODEC_SUFFIX}, ".map.png"
     ),
-    "compare": lambda options: files.for_each(options, _compare, PICTURE_SUFFIXES, ".html"),
+    "compare": lambda options: files.for_each(
+        options, _compare, defaults.PICTURE_SUFFIXES, ".html"
+    ),
     "info": _info,
     "models": _models,
     "batch": _batch,

@@ -85,14 +85,9 @@ def evaluate(
 ) -> Evaluation:
     """Rate-distortion of codecs over pictures, with tables, plots and a page.
 
-    Args:
-        paths: picture files.
-        out: folder; points that are there already are not measured again.
-        codecs: `jpeg`, `jpeg2000`, `webp`, `avif`, `jpegxl`, `heic`, `cwic:MODEL`; None: all that
-            are here.
-        processes: that measure at the same time, one thread each.
-        command: words that the report gives as the way to repeat it.
-        show_progress: a bar on the standard error.
+    Points that are in the folder `out` already are not measured again. Codecs are `jpeg`,
+    `jpeg2000`, `webp`, `avif`, `jpegxl`, `heic`, `cwic:MODEL`; None: all that are here. `processes`
+    measure at the same time, one thread each. The report gives `command` as the way to repeat it.
 
     Raises:
         CodecError: a codec is unknown or not installed, or nothing could be measured at all.

@@ -243,15 +243,10 @@ def _measure(job: Job) -> Measured:
                 points.append(_point(job, codec, pixels, setting))
             except Exception as error:
                 failed[reason(error)].append(setting)
-    failures = [
-        Failure(
-            str(job.path),
-            job.codec,
-            why,
-            () if len(settings) == len(codec.settings) else tuple(settings),
-        )
-        for why, settings in failed.items()
-    ]
+    failures = []
+    for why, settings in failed.items():
+        some = () if len(settings) == len(codec.settings) else tuple(settings)
+        failures.append(Failure(str(job.path), job.codec, why, some))
     return Measured(job, points, failures)
 
 

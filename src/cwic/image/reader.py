@@ -71,31 +71,28 @@ def read_picture(
     truncated: bool = False,
     info: Mapping[Any, Any] | None = None,
 ) -> Picture:
-    """Takes whatever a user has.
+    """Takes whatever a user has; `docs/pictures.md` lists what is kept, changed and refused.
 
     A file or Pillow image may be of any mode Pillow knows: palettes are resolved, CMYK goes through
     its embedded profile where it has one, and of several frames the current one is taken (the
-    first of a file). docs/pictures.md lists what is kept, changed and refused.
+    first of a file).
 
     The EXIF orientation is applied to files, to images as `Image.open` gave them
     (`PIL.ImageFile.ImageFile`), and where `info` has it. An image that was made of another is taken
     as it stands, and its orientation is upright.
 
     Arrays are (H, W) or (H, W, 1) grey, (H, W, 2) grey and alpha, (H, W, 3) RGB, (H, W, 4) RGBA; of
-    dtype uint8, uint16, bool (black and white) or float in [0, 1].
+    dtype uint8, uint16, bool (black and white) or float in [0, 1]. A picture is given back; samples
+    may share memory with an array.
 
     Args:
-        source: a path, a binary file object, a Pillow image, an array, or a picture, which is
-            given back.
+        source: a path, a binary file object, a Pillow image, an array, or a picture.
         keep_metadata: whether ICC, EXIF and XMP are kept.
         max_pixels: width times height beyond which a picture is refused before it is decoded.
             Files are under Pillow's own limit as well (`PIL.Image.MAX_IMAGE_PIXELS`).
         truncated: whether of a file that ends too early what is there is taken, with a warning;
             what is missing is grey or black.
         info: what counts instead of the entries of these names in a Pillow image's `info`.
-
-    Returns:
-        The picture. Its samples may share memory with an array that was passed.
 
     Raises:
         ImageError: the picture cannot be read, or its kind is not supported.

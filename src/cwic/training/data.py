@@ -201,18 +201,14 @@ class PictureStore:
 
 def no_usable_picture(num_files: int, min_side_px: int) -> TrainingError:
     """The error of a store without a picture."""
-    return TrainingError(
-        f"no usable picture among {num_files} files, "
-        f"expected some of at least {min_side_px} px a side"
-    )
+    expected = f"expected some of at least {min_side_px} px a side"
+    return TrainingError(f"no usable picture among {num_files} files, {expected}")
 
 
 def no_picture_holds(shape: tuple[int, int]) -> TrainingError:
     """The error of a store in which hardly any picture holds a crop."""
-    return TrainingError(
-        f"expected pictures that hold a crop of {shape[1]}x{shape[0]} px, "
-        f"found none among {MAX_TRIES}"
-    )
+    expected = f"expected pictures that hold a crop of {shape[1]}x{shape[0]} px"
+    return TrainingError(f"{expected}, found none among {MAX_TRIES}")
 
 
 def read_pixels(path: PictureFile) -> np.ndarray:

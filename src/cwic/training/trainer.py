@@ -87,9 +87,6 @@ def train(
             (`.cwicmodel`); None: what the configuration says.
         show_progress: a bar on standard error.
 
-    Returns:
-        The counters reached.
-
     Raises:
         TrainingError: bad configuration, pictures or checkpoint, or the loss is no longer finite.
     """
