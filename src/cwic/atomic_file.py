@@ -4,10 +4,7 @@ Owns that one guarantee. A file is replaced by a rename, so that a reader finds 
 the new, never a part of either. Where a rename would take away the owner or the identity of a file,
 or is impossible, the file is written in place while a copy of its old content lies beside it. An
 output that is open already (a pipe, a device, a descriptor) is simply written to.
-
-It stands on a layer of its own between `errors` and the modules that make the bytes (`image`,
-`bitstream`), because those may not import one another. What the bytes mean and whether an existing
-file may be replaced is left to the caller.
+What the bytes mean and whether an existing file may be replaced is left to the caller.
 """
 
 import contextlib

@@ -71,12 +71,7 @@ class Codec:
     """
 
     def __init__(self, model: model_file.ModelFile, *, threads: int | None = None):
-        """Use :meth:`load`; this is for models built in memory.
-
-        Args:
-            model: loaded and checked.
-            threads: processor threads of one call; None: all cores.
-        """
+        """Use :meth:`load`; this is for models built in memory. `threads` as there."""
         if model.family not in _FAMILIES:
             raise ModelError(
                 f"model {model.name}: expected family {' or '.join(_FAMILIES)}, "
@@ -102,6 +97,8 @@ class Codec:
         cls, name_or_path: str | os.PathLike[str] | None = None, *, threads: int | None = None
     ) -> "Codec":
         """Load a bundled model by name or any model file by path; None is the default model.
+
+        `threads`: processor threads of one call; None: all cores.
 
         Raises:
             ModelError: there is no such model, or its file is damaged.
@@ -272,10 +269,7 @@ def loaded(
 ) -> Codec:
     """What `Codec.load` gives, kept: the second call for a model is quick.
 
-    Args:
-        model: name or path; None is the default model.
-        threads: as of `Codec`.
-        for_decoding: what only an encoder needs is loaded when it is needed.
+    With `for_decoding`, what only an encoder needs is loaded when it is needed.
     """
     path = model_file.find(model)
     return Codec(model_file.load(path, for_decoding=for_decoding), threads=threads)
@@ -306,11 +300,7 @@ def _name_or_path(path: Path) -> str:
 
 
 def _loaded_again(name_or_path: str, identity: bytes, threads: int | None) -> Codec:
-    """What a pickled codec was.
-
-    Raises:
-        ModelError: the model is not here, or is another one by now.
-    """
+    """What a pickled codec was; ModelError if that model is not here, or is another one by now."""
     codec = loaded(name_or_path, threads)
     if codec.identity != identity:
         raise ModelError(

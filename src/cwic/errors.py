@@ -45,11 +45,10 @@ class CodecWarning(UserWarning):
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, as one line that stands at the end of a message.
+    """Why something failed, as one line, perhaps a long one, that stands at the end of a message.
 
     Errors of the system are in the system's words, without number and file name: the message names
-    the file. An exception without text is named by its class. The line may be long: libraries put
-    whole paragraphs into their exceptions.
+    the file. An exception without text is named by its class.
     """
     if isinstance(error, MemoryError):
         return "not enough memory"

@@ -16,17 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cwic import errors
 from cwic.cli.messages import print_error, text_of
 from cwic.defaults import CODEC_SUFFIX
-from cwic.errors import (
-    BitstreamError,
-    CodecError,
-    ImageError,
-    ModelError,
-    NotBuiltError,
-    TargetError,
-    reason,
-)
+from cwic.errors import CodecError, reason
 
 STDIO = Path("-")
 
@@ -61,7 +54,7 @@ def for_each(
         try:
             _act_checked(act, source / name, target / result, options)
         except (CodecError, OSError, MemoryError) as error:
-            if isinstance(error, ModelError | NotBuiltError | BrokenPipeError):
+            if isinstance(error, errors.ModelError | errors.NotBuiltError | BrokenPipeError):
                 raise  # it would be the same for each file
             print_error(text_of(error))
             failed.append(name)
@@ -244,5 +237,5 @@ def naming(source: Path) -> Iterator[None]:
         warnings.showwarning = show_named
         try:
             yield
-        except (BitstreamError, ImageError, TargetError) as error:
+        except (errors.BitstreamError, errors.ImageError, errors.TargetError) as error:
             raise type(error)(named(str(error))) from error

@@ -30,17 +30,8 @@ from tqdm import tqdm
 from cwic import __version__
 from cwic.atomic_file import write_file
 from cwic.errors import CodecError
-from cwic.evaluation import plots, report, tables
+from cwic.evaluation import measurement, plots, report, tables
 from cwic.evaluation.anchors import ANCHORS, Contestant, contestant, default_names
-from cwic.evaluation.measurement import (
-    Failure,
-    Point,
-    Store,
-    jobs_of,
-    measure_all,
-    pixels_of,
-    point_key,
-)
 from cwic.evaluation.quality import METRICS
 from cwic.evaluation.rate_distortion import Curve, mean_curves, published_curves
 
@@ -71,7 +62,7 @@ class Evaluation:
     measured: int  # points of this run
     reused: int  # points of earlier runs
     curves: list[Curve]
-    failures: list[Failure]
+    failures: list[measurement.Failure]
 
 
 def evaluate(
@@ -98,17 +89,17 @@ def evaluate(
         raise CodecError(f"{twice}: expected pictures of different names, found two {twice.name}")
     contestants = [contestant(name) for name in dict.fromkeys(codecs or default_names())]
     out.mkdir(parents=True, exist_ok=True)
-    store = Store(out / "points.jsonl")
-    jobs, failures = jobs_of(list(named.values()), contestants)
+    store = measurement.Store(out / "points.jsonl")
+    jobs, failures = measurement.jobs_of(list(named.values()), contestants)
     num_points = sum(len(job.settings) for job in jobs)
     missing = [
         job._replace(settings=left)
         for job in jobs
-        if (left := tuple(s for s in job.settings if not store.has(point_key(job, s))))
+        if (left := tuple(s for s in job.settings if not store.has(measurement.point_key(job, s))))
     ]
     reused = num_points - sum(len(job.settings) for job in missing)
     with tqdm(total=num_points, initial=reused, disable=not show_progress, unit=" points") as bar:
-        for result in measure_all(missing, processes):
+        for result in measurement.measure_all(missing, processes):
             store.add(result.points)
             failures += result.failures
             bar.update(len(result.job.settings))
@@ -130,10 +121,10 @@ class _Run:
 
     out: Path
     contestants: Sequence[Contestant]
-    points: Sequence[Point]
+    points: Sequence[measurement.Point]
     curves: Sequence[Curve]
     averaged: Sequence[str]  # names of the pictures in the means
-    failures: Sequence[Failure]
+    failures: Sequence[measurement.Failure]
     command: Sequence[str]
 
     def write(self, paths: dict[str, Path]) -> None:
@@ -238,7 +229,7 @@ class _Run:
         return [self._shown(paths[self.averaged[place]]) for place in places]
 
     def _shown(self, path: Path) -> report.Comparison:
-        pixels = pixels_of(path)
+        pixels = measurement.pixels_of(path)
         versions = [report.Version("original", _middle(pixels), "")]
         for codec in self.contestants:
             points = [p for p in self.points if (p.image, p.codec) == (path.name, codec.name)]

@@ -17,16 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
-from cwic.image.profiles import (
-    SRGB_PRIMARIES,
-    Cicp,
-    Primaries,
-    gamma_curve,
-    profile_of_cicp,
-    profile_of_grey,
-    profile_of_rgb,
-    srgb_curve,
-)
+from cwic.image import profiles
 from cwic.image.source_file import stream_of
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -56,7 +47,7 @@ class PngFacts:
     key: tuple[
         int, ...
     ] = ()  # the transparent samples at the file's depth: one of grey, three of RGB
-    cicp: Cicp | None = None  # code points for colours
+    cicp: profiles.Cicp | None = None  # code points for colours
     has_profile: bool = False  # whether there is an iCCP chunk, sound or not
 
 
@@ -136,7 +127,7 @@ def bounded(file: BinaryIO, max_profile_bytes: int) -> Bounded:
 
 
 def profile_of(
-    info: Mapping[Any, Any], cicp: Cicp | None, is_grey: bool, notes: list[str]
+    info: Mapping[Any, Any], cicp: profiles.Cicp | None, is_grey: bool, notes: list[str]
 ) -> bytes | None:
     """The ICC profile of what chunks say, by the one that counts; None for sRGB or nothing said.
 
@@ -147,7 +138,7 @@ def profile_of(
         notes: gets a sentence about what is lost.
     """
     if cicp is not None:
-        profile = None if cicp.is_srgb else profile_of_cicp(cicp, is_grey)
+        profile = None if cicp.is_srgb else profiles.profile_of_cicp(cicp, is_grey)
         if cicp.hdr_name:
             notes.append(
                 f"its samples are {cicp.hdr_name} (HDR): programs that cannot read code points in "
@@ -175,22 +166,22 @@ def _profile_of_gamma(
     primaries = None
     if isinstance(chromaticity, tuple) and len(chromaticity) == 8:
         points = [(float(x), float(y)) for x, y in zip(*[iter(chromaticity)] * 2, strict=True)]
-        primaries = Primaries(*points)
-        if np.abs(np.subtract(primaries, SRGB_PRIMARIES)).max() <= _PRIMARIES_TOLERANCE:
+        primaries = profiles.Primaries(*points)
+        if np.abs(np.subtract(primaries, profiles.SRGB_PRIMARIES)).max() <= _PRIMARIES_TOLERANCE:
             primaries = None
     if is_grey:
         primaries = None
     is_srgb = not isinstance(gamma, float) or abs(gamma / _SRGB_GAMMA - 1) <= _GAMMA_TOLERANCE
     if primaries is None and is_srgb:
         return None
-    curve = gamma_curve(1 / gamma) if isinstance(gamma, float) else srgb_curve()
+    curve = profiles.gamma_curve(1 / gamma) if isinstance(gamma, float) else profiles.srgb_curve()
     if is_grey:
-        return profile_of_grey(curve)
+        return profiles.profile_of_grey(curve)
     try:
-        return profile_of_rgb(primaries or SRGB_PRIMARIES, curve)
+        return profiles.profile_of_rgb(primaries or profiles.SRGB_PRIMARIES, curve)
     except ValueError:
         notes.append("its primary colours (cHRM) cannot be and are left out")
-        return None if is_srgb else profile_of_rgb(SRGB_PRIMARIES, curve)
+        return None if is_srgb else profiles.profile_of_rgb(profiles.SRGB_PRIMARIES, curve)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[_Chunk]:
@@ -230,7 +221,7 @@ def _facts(file: IO[bytes]) -> PngFacts | None:
     cicp = None
     if len(content.get(b"cICP", b"")) == 4:
         primaries, transfer, matrix, full_range = content[b"cICP"]
-        cicp = Cicp(primaries, transfer, matrix, bool(full_range))
+        cicp = profiles.Cicp(primaries, transfer, matrix, bool(full_range))
     return PngFacts(depth_bits, key, cicp, b"iCCP" in content)
 
 

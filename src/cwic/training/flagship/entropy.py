@@ -190,12 +190,11 @@ class ScaleNetwork(StepNetwork):
 
             clip((4 sum + 3 * 2^13 (64 s + q64) + 20 * 2^20 + 2^19) >> 20, 0, NUM_TABLES - 1).
         """
-        layers = {
+        return {
             name: module.quantized()
             for name, module in self.named_modules()
             if isinstance(module, IntegerConv2d)
         }
-        return layers
 
 
 def rounded_table(table: Tensor) -> Tensor:
