@@ -27,7 +27,7 @@ from cwic.errors import (
     TargetError,
 )
 from cwic.image import Mode
-from cwic.picture_file import beside_tiles
+from cwic.picture_file import overhead_of
 from cwic.request import Request
 
 
@@ -155,9 +155,9 @@ def test_what_takes_more_than_half_of_a_size_is_named_and_the_picture_is_not_rui
 ) -> None:
     image = crowded(name)
     small = tiny_codec.encode(image, quality=0, lossless="never")
-    beside_bytes = beside_tiles(small).total_bytes
-    assert beside_bytes > 30_000
-    for target_bytes in (beside_bytes // 2, beside_bytes, beside_bytes * 5 // 4):
+    overhead_bytes = overhead_of(small).total_bytes
+    assert overhead_bytes > 30_000
+    for target_bytes in (overhead_bytes // 2, overhead_bytes, overhead_bytes * 5 // 4):
         with pytest.warns(CodecWarning, match=f"{name} takes [0-9,]+ B") as caught:
             data = tiny_codec.encode(image, target_bytes=target_bytes, lossless="never")
         message = str(caught[0].message)
@@ -165,9 +165,9 @@ def test_what_takes_more_than_half_of_a_size_is_named_and_the_picture_is_not_rui
             name != "transparency"
         )
         assert "model" not in message
-        picture_bytes = len(data) - beside_bytes
-        share = max(target_bytes - beside_bytes, target_bytes / 4)
-        largest = len(tiny_codec.encode(image, quality=100, lossless="never")) - beside_bytes
+        picture_bytes = len(data) - overhead_bytes
+        share = max(target_bytes - overhead_bytes, target_bytes / 4)
+        largest = len(tiny_codec.encode(image, quality=100, lossless="never")) - overhead_bytes
         assert picture_bytes == pytest.approx(min(share, largest), rel=0.05)
     # What is named is no reason to miss a size that can be met.
     assert len(data) == pytest.approx(target_bytes, rel=0.01) or picture_bytes == largest

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from cwic.image import Picture
 from cwic.lossless_probe import entropy_bpp
-from cwic.picture_file import beside_tiles
+from cwic.picture_file import overhead_of
 from cwic.rate_control import Answer, blame, is_within_size
 from cwic.request import Request
 from cwic.whole import is_available, pack_whole
@@ -86,7 +86,7 @@ def _always(picture: Picture, request: Request, size_bytes: float | None) -> Ans
 
 def _why(whole: bytes, size_bytes: float | None) -> str:
     """Behind a complaint about a size: what takes it that is not the picture."""
-    why = "" if size_bytes is None else blame(beside_tiles(whole), size_bytes)
+    why = "" if size_bytes is None else blame(overhead_of(whole), size_bytes)
     return f": {why}" if why else ""
 
 

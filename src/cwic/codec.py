@@ -32,8 +32,8 @@ from cwic.picture_file import (
     EncodedSource,
     Inspected,
     alpha_of,
-    beside_tiles,
     content_of,
+    overhead_of,
     pack_picture,
     shown,
 )
@@ -41,8 +41,6 @@ from cwic.rate_control import Answer, Candidate, at_psnr, at_same_size, at_size
 from cwic.request import Request
 from cwic.saliency import Detector, emphasis_of
 from cwic.whole import WholeReader
-
-__all__ = ["Codec", "Encoded", "loaded", "loaded_for"]
 
 # Families by name; a model file names its own.
 _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
@@ -197,8 +195,8 @@ class Codec:
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:
-            beside = beside_tiles(pack(0, [b""] * len(analyzed.tiling.tiles)))
-            return at_size(code, family, request, size_bytes, beside)
+            overhead = overhead_of(pack(0, [b""] * len(analyzed.tiling.tiles)))
+            return at_size(code, family, request, size_bytes, overhead)
         if request.psnr_db is not None:
             return at_psnr(code, family, request, request.psnr_db, picture)
         quality = DEFAULT_QUALITY if request.quality is None else request.quality

@@ -31,7 +31,7 @@ class Inspected(NamedTuple):
     allocation: Allocation
 
 
-class Beside(NamedTuple):
+class Overhead(NamedTuple):
     """What a file takes beside its tiles, in bytes with lengths and checksums."""
 
     header_bytes: int  # and the checksums of tiles
@@ -49,7 +49,7 @@ class Beside(NamedTuple):
         return self.header_bytes + self.chosen_bytes
 
 
-def beside_tiles(data: bytes) -> Beside:
+def overhead_of(data: bytes) -> Overhead:
     """What a sound file takes beside its tiles."""
     header = bitstream.read_header(data, bitstream.ANY_SIZE)
     tiles_bytes = sum(tile.length for tile in header.tiles)
@@ -57,7 +57,7 @@ def beside_tiles(data: bytes) -> Beside:
     metadata = {kind.name: sizes[kind] for kind in bitstream.METADATA_KINDS if kind in sizes}
     alpha_bytes = sizes.get(Kind.ALPHA, 0)
     rest_bytes = header.file_bytes - tiles_bytes - alpha_bytes - sum(metadata.values())
-    return Beside(rest_bytes, alpha_bytes, metadata)
+    return Overhead(rest_bytes, alpha_bytes, metadata)
 
 
 def content_of(file: EncodedSource) -> bytes:

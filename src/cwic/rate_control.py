@@ -12,22 +12,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from cwic.families.protocol import Coded, Family
 from cwic.image import Picture, as_shown
-from cwic.picture_file import Beside
+from cwic.picture_file import Overhead
 from cwic.psnr import psnr_db
 from cwic.request import Request
-
-__all__ = [
-    "Answer",
-    "Candidate",
-    "Found",
-    "Goal",
-    "at_psnr",
-    "at_same_size",
-    "at_size",
-    "blame",
-    "is_within_size",
-    "search",
-]
 
 Coding = TypeVar("Coding")
 
@@ -102,25 +89,25 @@ def at_size(
     family: Family,
     request: Request,
     size_bytes: float,
-    beside: Beside,
+    overhead: Overhead,
 ) -> Answer:
     """The file that comes nearest to a size.
 
     `code` makes the picture at a q. The request has the unit of the size in messages, and whether
-    it is a promise. `beside` is what the file takes whatever the search does.
+    it is a promise. `overhead` is what the file takes whatever the search does.
     """
-    why, target_bytes = blame(beside, size_bytes), size_bytes
+    why, target_bytes = blame(overhead, size_bytes), size_bytes
     # A promise is one about the file.
-    is_crowded = bool(why) and beside.chosen_bytes > _NAMED_SHARE * size_bytes
+    is_crowded = bool(why) and overhead.chosen_bytes > _NAMED_SHARE * size_bytes
     if is_crowded and not request.strict:
-        size_bytes = max(size_bytes, beside.total_bytes + _LEAST_SHARE * size_bytes)
+        size_bytes = max(size_bytes, overhead.total_bytes + _LEAST_SHARE * size_bytes)
     size_bytes = min(max(size_bytes, _SIZES_BYTES[0]), _SIZES_BYTES[1])
 
     def true_bytes(candidate: Candidate) -> float:
         return float(len(candidate.data))
 
     def estimated_bytes(candidate: Candidate) -> float:
-        return beside.total_bytes + candidate.coded.size_bytes()
+        return overhead.total_bytes + candidate.coded.size_bytes()
 
     # A promise needs true sizes; anything else is met to within a few bytes by the estimate.
     found = search(
@@ -149,7 +136,7 @@ def at_size(
         # What is smaller than it may be is done, unless something better is as small.
         return Answer(data, None, complaint, is_above, is_missed=is_above or is_far)
     if is_crowded and size_bytes > target_bytes:
-        num_bytes = len(data) - beside.total_bytes
+        num_bytes = len(data) - overhead.total_bytes
         complaint = _because(
             f"the target is {request.target}, but this file has {len(data):,} B, "
             f"{num_bytes:,} B of them for the picture",
@@ -164,20 +151,20 @@ def at_size(
     return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * target_bytes)
 
 
-def blame(beside: Beside, size_bytes: float) -> str:
+def blame(overhead: Overhead, size_bytes: float) -> str:
     """What takes more than half of a target size and is not the picture, and what helps; or ""."""
-    if beside.total_bytes <= _NAMED_SHARE * size_bytes:
+    if overhead.total_bytes <= _NAMED_SHARE * size_bytes:
         return ""
-    metadata_bytes = sum(beside.metadata_bytes.values())
-    names = " and ".join(beside.metadata_bytes)
-    take, them = ("take", "them") if len(beside.metadata_bytes) > 1 else ("takes", "it")
+    metadata_bytes = sum(overhead.metadata_bytes.values())
+    names = " and ".join(overhead.metadata_bytes)
+    take, them = ("take", "them") if len(overhead.metadata_bytes) > 1 else ("takes", "it")
     parts = {
         f"{names} {take} {metadata_bytes:,} B, --strip (keep_metadata=False) leaves {them} out": (
             metadata_bytes
         ),
-        f"transparency takes {beside.alpha_bytes:,} B, since it is kept exactly, and only a "
-        "larger size or a picture without it helps": beside.alpha_bytes,
-        f"the header takes {beside.header_bytes:,} B": beside.header_bytes,
+        f"transparency takes {overhead.alpha_bytes:,} B, since it is kept exactly, and only a "
+        "larger size or a picture without it helps": overhead.alpha_bytes,
+        f"the header takes {overhead.header_bytes:,} B": overhead.header_bytes,
     }
     largest_bytes = max(parts.values())
     return "; ".join(text for text, num in parts.items() if num > largest_bytes / 4)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from cwic.image import Source
     from cwic.saliency import Detector
 
-__all__ = ["Request"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
