@@ -20,15 +20,13 @@ def export_checkpoint(
     checkpoint: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    name: str | None = None,
     identity_of: str | os.PathLike[str] | None = None,
 ) -> model_file.ModelInfo:
-    """Write a model file from the averaged weights of a checkpoint.
+    """Write a model file from the averaged weights of a checkpoint; its stem is the model's name.
 
     Args:
         checkpoint: of a training run.
         output: where to write, `.cwicmodel` by custom.
-        name: of the model; None: the output's stem.
         identity_of: a model file whose decoder the run started from and left alone; the new one
             has its decoder, to the byte, and so its identity. None: a model of its own.
 
@@ -46,7 +44,7 @@ def export_checkpoint(
         why = reason(error)
         raise TrainingError(f"{checkpoint}: does not fit its network: {why}") from error
     try:
-        model = family.model(network, config, name or output.stem)
+        model = family.model(network, config, output.stem)
     except TrainingError as error:
         raise TrainingError(f"{checkpoint}: {error}") from error
     if identity_of is not None:
