@@ -16,7 +16,7 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -160,8 +160,13 @@ def mean_curve(points: Sequence[Point], measure: Measure) -> Curve:
     return [rates[i] for i in order], [values[i] for i in order]
 
 
-def print_gains(points: Sequence[Point], anchor: Contestant, test: Contestant) -> None:
-    """A row for each kind, and one for the mean of all kinds."""
+def print_gains(
+    points: Sequence[Point],
+    anchor: Contestant,
+    test: Contestant,
+    groups: Mapping[str, Sequence[str]],
+) -> None:
+    """A row for each kind, and means of the kinds of each group, by its name, and of all."""
     print(
         f"\n{test.label} over {anchor.label} at equal size, means over the crops of a kind; "
         "size at equal quality (BD-rate of the mean curves); the crop with the least gain.\n"
@@ -169,7 +174,7 @@ def print_gains(points: Sequence[Point], anchor: Contestant, test: Contestant) -
     labels = [measure.label for measure in GAINS]
     print(f"| kind | {' | '.join(labels)} | size, PSNR | size, MS-SSIM | least SSIMULACRA2 |")
     print("|" + "---|" * (len(labels) + 4))
-    rows: list[tuple[list[float], list[float]]] = []
+    rows: dict[str, tuple[list[float], list[float]]] = {}
     for kind in kinds_of(points):
         by_image: dict[str, dict[str, list[Point]]] = {}
         for point in points:
@@ -190,19 +195,36 @@ def print_gains(points: Sequence[Point], anchor: Contestant, test: Contestant) -
             bd_rate(*(mean_curve(of_kind(points, kind, c.name), m) for c in (anchor, test)))
             for m in (PSNR, MS_SSIM)
         ]
-        rows.append((means, [found.percent if found else math.nan for found in rates]))
+        rows[kind] = (means, [found.percent if found else math.nan for found in rates])
         least = min(known, key=lambda image: known[image][-1]) if known else ""
         worst = f"{Path(least).stem} {known[least][-1]:+.2f}" if known else ""
-        print(f"| {kind} ({len(known)}) | {_cells(*rows[-1])} | {worst} |")
-    mean = [
-        [float(np.nanmean(c)) for c in zip(*half, strict=True)] for half in zip(*rows, strict=True)
-    ]
-    print(f"| mean of {len(rows)} kinds | {_cells(*mean)} | |")
+        print(f"| {kind} ({len(known)}) | {_cells(*rows[kind])} | {worst} |")
+    for name, kinds in {**groups, "all": tuple(rows)}.items():
+        chosen = [rows[kind] for kind in kinds if kind in rows]
+        if chosen:
+            mean = (
+                [_mean(c) for c in zip(*half, strict=True)] for half in zip(*chosen, strict=True)
+            )
+            print(f"| mean of {len(chosen)} kinds, {name} | {_cells(*mean)} | |")
 
 
 def _cells(gains: Sequence[float], rates: Sequence[float]) -> str:
     formed = [f"{value:{measure.form}}" for value, measure in zip(gains, GAINS, strict=True)]
-    return " | ".join([*formed, *(f"{value:+.1f} %" for value in rates)])
+    return " | ".join([*formed, *("" if math.isnan(v) else f"{v:+.1f} %" for v in rates)])
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of those that are known."""
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else math.nan
+
+
+def kinds_of_data(data: Sequence[Path]) -> dict[str, list[str]]:
+    """The kinds of held-out pictures below each folder, by its name; of a single one nothing."""
+    if len(data) == 1:
+        return {}
+    found = ((folder.stem, list_pictures([folder], HELD_OUT).held_out) for folder in data)
+    return {name: sorted({kind_of(file) for file in files}) for name, files in found}
 
 
 def kinds_of(points: Sequence[Point]) -> list[str]:
@@ -282,7 +304,7 @@ def main() -> None:
         "16 px inside, plus 0.5. Colour: largest difference of a 64x64 block's mean, of 255."
     )
     for codec in codecs[1:]:
-        print_gains(points, codecs[0], codec)
+        print_gains(points, codecs[0], codec, kinds_of_data(options.data))
     print_values(points, codecs)
 
 

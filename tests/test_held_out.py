@@ -75,7 +75,7 @@ def test_tables_have_a_row_for_each_kind_and_a_model_gains_nothing_over_itself(
     assert (
         "| cats (1) | +0.00 | +0.0000 | +0.00 | +0.00 | +0.0 % | +0.0 % | cats-9 +0.00 |" in lines
     )
-    assert any(line.startswith("| mean of 2 kinds | +0.00 |") for line in lines)
+    assert any(line.startswith("| mean of 2 kinds, all | +0.00 |") for line in lines)
     rows = [line.split(" | ") for line in lines if "| again |" in line]
     assert [(row[0], row[1]) for row in rows] == [
         ("| cats", "40"),
@@ -88,6 +88,14 @@ def test_tables_have_a_row_for_each_kind_and_a_model_gains_nothing_over_itself(
     monkeypatch.setattr(held_out, "measure_all", lambda jobs, _: iter(jobs))  # nothing is left
     held_out.main()
     assert capsys.readouterr().out == printed
+
+
+def test_kinds_are_known_by_the_folder_that_was_given(
+    held_out: ModuleType, data: Path, tmp_path: Path
+) -> None:
+    found = held_out.kinds_of_data([data / "cats", data / "held_out"])
+    assert found == {"cats": ["cats"], "held_out": ["page"]}
+    assert held_out.kinds_of_data([data]) == {}
 
 
 def test_a_folder_whose_pictures_are_all_too_small_is_an_error(
