@@ -149,7 +149,7 @@ def test_tiles_see_their_neighbours_in_both_halves(
 ) -> None:
     pixels = np.tile(seeded_picture(5), (3, 3, 1))[:190, :230]
     family = Flagship(steered_model, 1)
-    (whole,) = (family.analyze(pixels)._at(64).latents(number) for number in (0,))
+    (whole,) = (family.analyze(pixels).at(64).latents(number) for number in (0,))
     for name, value in (("MAX_UNDIVIDED_PIXELS", 64 * 64), ("TILE_PX", 64)):
         monkeypatch.setattr(f"cwic.families.flagship.family.{name}", value)
     if not kept:
@@ -157,7 +157,7 @@ def test_tiles_see_their_neighbours_in_both_halves(
     runs.clear()
     divided = family.analyze(pixels)
     assert len(divided.tiling.tiles) == 12
-    at_q = divided._at(64)
+    at_q = divided.at(64)
     assert runs["analysis"] == 12
     for number, tile in enumerate(divided.tiling.tiles):
         rows, columns = (

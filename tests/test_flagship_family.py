@@ -435,7 +435,7 @@ def test_a_model_without_its_own_map_takes_masks(
     pixels = seeded_picture(14)
     analysis = family.analyze(pixels)
     assert not analysis.code(0).level.any()
-    emphasis = np.zeros(analysis.importance.shape, np.float32)
+    emphasis = np.zeros(analysis.at(0).importance.shape, np.float32)
     emphasis[:, 0] = 1
     assert analysis.code(0, emphasis).level[:, 0].min() > 2
 

@@ -93,8 +93,8 @@ def test_tables_have_a_row_for_each_kind_and_a_model_gains_nothing_over_itself(
 def test_kinds_are_known_by_the_folder_that_was_given(
     held_out: ModuleType, data: Path, tmp_path: Path
 ) -> None:
-    found = held_out.kinds_of_data([data / "cats", data / "held_out"])
-    assert found == {"cats": ["cats"], "held_out": ["page"]}
+    found = held_out.kinds_of_data([data / "cats", data])
+    assert found == {"cats": ["cats"], "data": ["cats", "page"]}
     assert held_out.kinds_of_data([data]) == {}
 
 

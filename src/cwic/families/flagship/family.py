@@ -228,7 +228,8 @@ class FlagshipAnalysis:
         if self._keeps:
             self._front = transforms.for_each(tiling, self._front).__getitem__
 
-    def _at(self, q: int) -> TileLatents:
+    def at(self, q: int) -> TileLatents:
+        """All tiles at a q, or at any, where the analysis does not see it."""
         if self._at_any_q is not None:
             return self._at_any_q
         transforms, tiling, front = self._family.transforms, self.tiling, self._front
@@ -240,7 +241,7 @@ class FlagshipAnalysis:
 
     def code(self, q: int, emphasis: Emphasis | None = None) -> "FlagshipCoded":
         """The picture at a q."""
-        latents = self._at(q)
+        latents = self.at(q)
         importance = latents.importance
         if emphasis is not None:
             importance = importance + _MASK_LEVELS * emphasis
