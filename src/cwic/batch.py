@@ -103,10 +103,12 @@ class Decoding:
     Attributes:
         file_format: extension of the pictures, without a dot.
         model: name or path, needed only for files of a model that is not part of the package.
+        fast: as of `Codec.decode`.
     """
 
     file_format: str = PICTURE_FORMATS[0]
     model: str | None = None
+    fast: bool = False
 
     source_suffixes: ClassVar = frozenset({CODEC_SUFFIX})
 
@@ -121,7 +123,7 @@ class Decoding:
         from cwic.image import encode_image
 
         codec = loaded_for(data, self.model, threads=1)
-        return encode_image(codec.decode(data), self.file_format)
+        return encode_image(codec.decode(data, fast=self.fast), self.file_format)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
     ├── BitstreamError              a .cwic file that is damaged, hostile or not one at all
     │   └── UnknownModelError       a sound file made by a model that is not here
     ├── ModelError                  a model name or model file that is missing or invalid
-    ├── TargetError                 an impossible strict target or region
+    ├── TargetError                 an impossible strict target, region or fast decode
     ├── TrainingError               a configuration, data set or checkpoint that cannot be used
     └── NotBuiltError               a feature that is not installed here or not written yet
 
@@ -50,7 +50,7 @@ class ModelError(CodecError):
 
 
 class TargetError(CodecError):
-    """A strict target cannot be met, or a region lies outside the picture."""
+    """A strict target, a region or a fast decode cannot be had of this picture or model."""
 
 
 class TrainingError(CodecError):

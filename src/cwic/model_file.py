@@ -56,6 +56,7 @@ class ModelInfo:
     path: Path
     size_bytes: int
     is_default: bool
+    graphs: frozenset[str]  # names
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ def read_info(path: Path) -> ModelInfo:
     content = _content(path) if _is_packed(path) else None
     with _opened(path, content) as file:
         manifest = _read_manifest(file, path)
+        graphs = frozenset(_names(file, _GRAPH))
         size_bytes = path.stat().st_size if content is None else len(content)
     return ModelInfo(
         name=manifest["name"],
@@ -184,6 +186,7 @@ def read_info(path: Path) -> ModelInfo:
         path=path,
         size_bytes=size_bytes,
         is_default=path == _BUNDLED / (DEFAULT_MODEL + EXTENSION),
+        graphs=graphs,
     )
 
 

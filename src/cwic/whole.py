@@ -99,6 +99,7 @@ class WholeReader:
         *,
         region: tuple[int, int, int, int] | None = None,
         reduce: int = 1,
+        fast: bool = False,  # noqa: ARG002 - there is no synthesis
         limits: bitstream.Limits | None = None,
     ) -> Image.Image:
         """The picture, or a part of it, as :meth:`cwic.Codec.decode`; every sample is exact.
@@ -128,13 +129,13 @@ class WholeReader:
             alpha = alpha_of(file, part, reduce)
         return shown(file, pixels, alpha)
 
-    def inspect(self, data: bytes) -> Inspected:
+    def inspect(self, data: bytes, *, fast: bool = False) -> Inspected:
         """The picture, and what :meth:`allocation` says.
 
         Raises:
             BitstreamError: the file is damaged, or of a model (UnknownModelError).
         """
-        return Inspected(self.decode(data), self.allocation(data))
+        return Inspected(self.decode(data, fast=fast), self.allocation(data))
 
     def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
         """The samples of each tile, flat.

@@ -71,7 +71,9 @@ def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
 
     start_s = time.perf_counter()
     data = files.read(source)
-    picture = _decoded(data, options, region=options.region, reduce=options.reduce)
+    picture = _decoded(
+        data, options, region=options.region, reduce=options.reduce, fast=options.fast
+    )
     file_format = options.to or files.picture_format(target, PICTURE_FORMATS[0])
     files.write(encode_image(picture, file_format), target)
     seconds = time.perf_counter() - start_s
@@ -79,7 +81,7 @@ def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
     _print_details(source, _header(data), seconds, options)
 
 
-def _decoded(data: bytes, options: argparse.Namespace, **part: Any) -> Any:
+def _decoded(data: bytes, options: argparse.Namespace, **wanted: Any) -> Any:
     """The picture of a file, by the model that the options name or else a bundled one."""
     import cwic
     from cwic.codec import loaded_for
@@ -87,7 +89,7 @@ def _decoded(data: bytes, options: argparse.Namespace, **part: Any) -> Any:
     max_pixels = getattr(options, "max_pixels", None)
     limits = None if max_pixels is None else cwic.Limits(max_pixels=max_pixels)
     codec = loaded_for(data, options.model, limits=limits)
-    return codec.decode(data, limits=limits, **part)
+    return codec.decode(data, limits=limits, **wanted)
 
 
 def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
@@ -300,7 +302,7 @@ def _batch(options: argparse.Namespace) -> int:
     _one_blas_thread()
     from cwic.batch import Decoding, Encoding, Workers, run
 
-    task: Encoding | Decoding = Decoding(options.to, options.model)
+    task: Encoding | Decoding = Decoding(options.to, options.model, options.fast)
     if options.to == CODEC_FORMAT:
         task = Encoding(request_of(options), options.model)
     summary = run(

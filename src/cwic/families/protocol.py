@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic.errors import ModelError
+from cwic.errors import ModelError, TargetError
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
@@ -117,16 +117,20 @@ class Family(Protocol):
         """
         ...
 
-    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
+    def decode(
+        self, stream: TileStream, part: Rectangle, reduce: int = 1, *, fast: bool = False
+    ) -> Pixels:
         """A part of the picture, (height, width, 3).
 
         Args:
             stream: of the whole picture.
             part: in pixels; its corners are multiples of `reduce`, or the picture's.
             reduce: 1, 2, 4 or 8; how many pixels a side become one.
+            fast: by the light synthesis, where a synthesis is needed.
 
         Raises:
             BitstreamError: a payload that is needed is damaged in a way that shows.
+            TargetError: `fast`, and the model has no light synthesis.
         """
         ...
 
@@ -146,13 +150,24 @@ class Family(Protocol):
         """
         ...
 
-    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
+    def decode_with_allocation(
+        self, stream: TileStream, *, fast: bool = False
+    ) -> tuple[Pixels, Allocation]:
         """The whole picture and where its bits went; every payload is decoded once.
 
         Raises:
             BitstreamError: a payload is damaged in a way that shows.
+            TargetError: `fast`, and the model has no light synthesis.
         """
         ...
+
+
+def no_light_synthesis(model_name: str) -> TargetError:
+    """What a model says that is asked for a fast decode and cannot do it."""
+    return TargetError(
+        f"model {model_name}: expected a light synthesis for a fast decode, found none; "
+        "decode without fast"
+    )
 
 
 def shrunk(pixels: Pixels, reduce: int) -> Pixels:

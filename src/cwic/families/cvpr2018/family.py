@@ -17,6 +17,7 @@ from cwic.families.protocol import (
     RateRange,
     TileStream,
     checked_numbers,
+    no_light_synthesis,
     shrunk,
 )
 from cwic.families.tiling import Rectangle, Tiling
@@ -84,6 +85,7 @@ class Cvpr2018:
         self.rates = RateRange(**checked_numbers(model, model.encoding, RateRange))
         self.coder = CodeCoder(self.layout, model.arrays, model.name)
         self.engine = Engine(model, threads)
+        self._name = model.name
 
     def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
         """One tile, if the encoder was of this program."""
@@ -100,8 +102,11 @@ class Cvpr2018:
         """The same for all pictures: the map itself keeps more of the busy ones."""
         return self.rates.of_quality(quality)
 
-    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
+    def decode(
+        self, stream: TileStream, part: Rectangle, reduce: int = 1, *, fast: bool = False
+    ) -> Pixels:
         """A part of the picture; all of it is decoded."""
+        self._check_speed(fast)
         return self._part(self._decode(stream), stream.tiling, part, reduce)
 
     def symbols(self, stream: TileStream) -> list[npt.NDArray[np.int32]]:
@@ -113,11 +118,19 @@ class Cvpr2018:
         """Levels of the importance map; the file's bits in proportion to the bits kept."""
         return self._allocation(self._decode(stream), stream)
 
-    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
+    def decode_with_allocation(
+        self, stream: TileStream, *, fast: bool = False
+    ) -> tuple[Pixels, Allocation]:
         """The whole picture, and the same."""
+        self._check_speed(fast)
         coded = self._decode(stream)
         pixels = self._part(coded, stream.tiling, stream.tiling.picture)
         return pixels, self._allocation(coded, stream)
+
+    def _check_speed(self, fast: bool) -> None:
+        """Raises TargetError for a fast decode: the family has no light synthesis."""
+        if fast:
+            raise no_light_synthesis(self._name)
 
     def _decode(self, stream: TileStream) -> CodedPicture:
         """The code of a file; its header's q adds nothing to what the map says."""

@@ -39,6 +39,7 @@ class View(NamedTuple):
 
 
 FULL = View("synthesis", 1, HALO_PX)
+FAST = View("fast", 1, HALO_PX)
 PREVIEW = View("preview", PREVIEW_PX, HYPER_PX)
 
 
@@ -59,9 +60,9 @@ class TileTransforms:
         self._engine_of_one = Engine(model, threads)
         self._engine_of_several = Engine(model, 1)
 
-    def has_preview(self) -> bool:
-        """Whether the model can show a picture at 1/8 of its size."""
-        return self._engine_of_one.has(PREVIEW.graph)
+    def has(self, view: View) -> bool:
+        """Whether the model has the graph of a view."""
+        return self._engine_of_one.has(view.graph)
 
     def prepare(self, tiling: Tiling, view: View) -> None:
         """Begin to load the graph of a view, and go on meanwhile."""
