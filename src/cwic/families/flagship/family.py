@@ -21,7 +21,6 @@ from cwic.families.protocol import (
     TileStream,
     checked_numbers,
     no_light_synthesis,
-    shrunk,
 )
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
@@ -119,8 +118,8 @@ class Flagship:
             return self._decode_tile(stream, number, num_groups=num_groups)
 
         self.transforms.prepare(stream.tiling, view)
-        pixels = self.transforms.synthesize(decoded, stream.tiling, part, view)
-        return pixels if is_preview else shrunk(pixels, reduce)
+        left = 1 if is_preview else reduce
+        return self.transforms.synthesize(decoded, stream.tiling, part, view, left)
 
     def _synthesis(self, fast: bool) -> View:
         """The full synthesis or the light one; raises TargetError where that is missing."""
