@@ -3,10 +3,10 @@
 A model file is a zip archive of a manifest (JSON), ONNX graphs (the float transforms) and arrays
 (`.npy`, pickle refused): integers for everything that reaches the arithmetic coder, half or single
 precision for what else a decoder computes. It is the seam between training, which writes it, and
-the runtime, which reads it. What they mean belongs to the families, :mod:`cwic.families`.
+the runtime, which reads it. What they mean belongs to the families, :mod:`cwic.families`. Which
+models there are is known before anything heavy is imported.
 """
 
-import hashlib
 import io
 import json
 import math
@@ -17,17 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from cwic.atomic_file import write_file
 from cwic.errors import ModelError, UnknownModelError, reason
 from cwic.onnx_check import check_graph
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
+
+    import numpy.typing as npt
 
 EXTENSION = ".cwicmodel"
 DEFAULT_MODEL = "cwic-visual"
@@ -43,7 +41,7 @@ _BUNDLED = Path(__file__).parent / "models"
 # Of all entries together, unpacked: a model from a stranger must not exhaust the memory.
 _MAX_BYTES = 256 * 1024 * 1024
 
-Array = npt.NDArray[Any]
+Array: TypeAlias = "npt.NDArray[Any]"
 
 
 @dataclass(frozen=True)
@@ -101,11 +99,15 @@ def build(
 
 def save(model: ModelFile, path: Path) -> None:
     """Write a model file, atomically; the same model gives the same bytes."""
+    from cwic.atomic_file import write_file
+
     write_file(path, packed(model))
 
 
 def packed(model: ModelFile) -> bytes:
     """A model file in memory; the same model gives the same bytes."""
+    import numpy as np
+
     manifest = {
         "format": _FORMAT,
         "name": model.name,
@@ -240,6 +242,8 @@ def _identity(
     synthesis: bytes,
     arrays: Mapping[str, Array],
 ) -> bytes:
+    import hashlib
+
     digest = hashlib.sha256()
 
     def add(data: bytes) -> None:
@@ -400,6 +404,8 @@ def _read_graph(data: bytes, name: str, path: Path) -> bytes:
 
 def _read_array(data: bytes, name: str, path: Path) -> Array:
     """Of an entry in numpy's format; the array cannot be written to."""
+    import numpy as np
+
     buffer = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(buffer)

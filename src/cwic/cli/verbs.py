@@ -186,7 +186,7 @@ def _print_details(
 def _info(options: argparse.Namespace) -> int:
     """The facts of a `.cwic` file, from its header alone."""
     from cwic.bitstream import check_length
-    from cwic.image import Mode
+    from cwic.colour_mode import Mode
 
     source: Path = options.input
     data = files.read(source)
