@@ -98,6 +98,7 @@ class Engine:
     def prepare(self, graph: str) -> None:
         """Begin with the session of a graph that is going to be run, and go on meanwhile."""
         if graph not in self._sessions:
+            _runtime()  # not in the thread: who forks meanwhile would inherit half an import
             threading.Thread(target=self._prepare, args=(graph,)).start()
 
     def begin_anew(self) -> None:
