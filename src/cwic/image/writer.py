@@ -189,8 +189,8 @@ def _save(image: Image.Image, known: _Format, options: dict[str, Any]) -> bytes:
             tags[_TIFF_XMP_TAG] = xmp
         if tags:
             options["exif"] = tags
-    # Pillow takes some metadata from `info` by itself, also what was left out on purpose. Samples are
-    # shared: a copy of a large picture would be the peak of memory.
+    # Pillow takes some metadata from `info` by itself, also what was left out on purpose. The two
+    # share their samples: a copy of a large picture would be the peak of memory.
     image.load()
     plain = image._new(image.im)
     plain.info = {}
