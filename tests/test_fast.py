@@ -1,5 +1,7 @@
 """Fast decoding: the light synthesis in place of the full one, through every door that decodes."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,6 +147,34 @@ def test_pillow_decodes_fast_where_the_picture_or_the_class_says_so(
     monkeypatch.setattr(pillow_plugin.CwicImageFile, "fast", True)
     with Image.open(path) as picture:
         np.testing.assert_array_equal(picture, fast)
+
+
+def test_what_a_model_can_show_is_known_without_loading_it(
+    tiny_flagship_path: Path, tiny_model_path: Path
+) -> None:
+    assert "fast" in model_file.read_info(tiny_flagship_path).graphs
+    assert model_file.read_info(tiny_model_path).graphs == {"analysis", "synthesis"}
+
+
+@pytest.mark.slow
+def test_the_page_offers_a_fast_decode_where_a_model_has_one(
+    tiny_flagship_path: Path, tiny_model_path: Path
+) -> None:
+    pytest.importorskip("gradio")
+    script = (
+        "import sys; from cwic.serve import page\n"
+        "components = page(sys.argv[1:]).config['components']\n"
+        "boxes = [c['props'] for c in components if 'fast' in str(c['props'].get('label'))]\n"
+        "print(*(box['visible'] for box in boxes))"
+    )
+    for models, offered in (
+        ((tiny_model_path, tiny_flagship_path), "True"),
+        ((tiny_model_path,), "False"),
+    ):
+        # Gradio leaves an event loop open, so it gets a process of its own.
+        command = [sys.executable, "-c", script, *map(str, models)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.stdout.split() == [offered], done.stderr
 
 
 def test_the_page_shows_the_fast_decode_where_a_person_asks_for_it(
