@@ -83,6 +83,7 @@ class Decoding:
 
     file_format: str = PICTURE_FORMATS[0]  # extension of the pictures, without a dot
     model: str | None = None  # needed only for files of a model that is not part of the package
+    fast: bool = False  # as of `Codec.decode`
 
     source_suffixes: ClassVar = frozenset({CODEC_SUFFIX})
 
@@ -97,7 +98,7 @@ class Decoding:
         from cwic.image import encode_image
 
         codec = loaded_for(data, self.model, threads=1)
-        return encode_image(codec.decode(data), self.file_format)
+        return encode_image(codec.decode(data, fast=self.fast), self.file_format)
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,7 @@ class Codec:
         *,
         region: tuple[int, int, int, int] | None = None,
         reduce: int = 1,
+        fast: bool = False,
         limits: Limits | None = None,
     ) -> Image.Image:
         """The picture of a `.cwic` file that this model wrote, or that was kept whole.
@@ -220,21 +221,22 @@ class Codec:
         """
         data = content_of(data)
         if bitstream.read_header(data, limits).is_whole:
-            return _WHOLE.decode(data, region=region, reduce=reduce, limits=limits)
+            return _WHOLE.decode(data, region=region, reduce=reduce, fast=fast, limits=limits)
         file, stream = self._read(data, limits)
         part = part_of(region, stream.tiling.picture, reduce)
-        pixels = self._family.decode(stream, part, reduce)
+        pixels = self._family.decode(stream, part, reduce, fast=fast)
         return shown(file, pixels, alpha_of(file, part, reduce))
 
-    def inspect(self, data: bytes) -> Inspected:
+    def inspect(self, data: bytes, *, fast: bool = False) -> Inspected:
         """The picture of a file, and where its bits went; what is coded is decoded once.
 
-        Of a picture kept whole the importance map is 0 and the bits lie evenly.
+        `fast` is that of `decode`. Of a picture kept whole the importance map is 0 and the bits lie
+        evenly.
         """
         if bitstream.read_header(data).is_whole:
-            return _WHOLE.inspect(data)
+            return _WHOLE.inspect(data, fast=fast)
         file, stream = self._read(data)
-        pixels, allocation = self._family.decode_with_allocation(stream)
+        pixels, allocation = self._family.decode_with_allocation(stream, fast=fast)
         alpha = alpha_of(file, stream.tiling.picture, 1)
         return Inspected(shown(file, pixels, alpha), allocation)
 

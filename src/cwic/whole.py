@@ -97,6 +97,7 @@ class WholeReader:
         *,
         region: tuple[int, int, int, int] | None = None,
         reduce: int = 1,
+        fast: bool = False,  # noqa: ARG002 - there is no synthesis
         limits: bitstream.Limits | None = None,
     ) -> Image.Image:
         """The picture, or a part of it, as :meth:`cwic.Codec.decode`; every sample is exact."""
@@ -120,7 +121,7 @@ class WholeReader:
             alpha = alpha_of(file, part, reduce)
         return shown(file, pixels, alpha)
 
-    def inspect(self, data: bytes) -> Inspected:
+    def inspect(self, data: bytes, *, fast: bool = False) -> Inspected:  # noqa: ARG002
         """The picture, and where the bits went: evenly over each tile, and no importance."""
         file, tiling = _unpack(data)
         rows, columns = (-(-side // _CELL_PX) for side in tiling.picture[2:])

@@ -192,6 +192,7 @@ _MAX_PIXELS = _value(
     "--max-pixels", "N", _count, f"refuse larger pictures (default: {defaults.MAX_PIXELS:,})"
 )
 _TRUNCATED = _switch("--truncated", "take what is there of a picture file that ends too early")
+_FAST = _switch("--fast", "nearly the same picture in less time")
 _JOBS = _value("-j --jobs", "N", _count, "")
 _JSON = _switch("--json", "print JSON for programs")
 _QUIET = _switch("--quiet", "print errors only")
@@ -224,7 +225,7 @@ _VERBS = {
             type=int,
             default=1,
         ),
-        _MAX_PIXELS,
+        *(_FAST, _MAX_PIXELS),
         examples="""
   cwic decode photo.cwic                       makes photo.png
   cwic decode photo.cwic -o photo.webp         the extension selects the format
@@ -259,7 +260,7 @@ _VERBS = {
             choices=(CODEC_FORMAT, *PICTURE_FORMATS),
             default=CODEC_FORMAT,
         ),
-        *(*_TARGETS, _STRICT, _LOSSLESS, _STRIP, _TRUNCATED, _MODEL),
+        *(*_TARGETS, _STRICT, _LOSSLESS, _STRIP, _TRUNCATED, _FAST, _MODEL),
         _JOBS.but("number of workers (default: one for each processor)"),
         _value("--ray", "local|ADDRESS", None, "use a Ray cluster; needs the extra 'ray'"),
         _FORCE.but("make existing results again"),
@@ -452,6 +453,8 @@ def _check_combination(options: argparse.Namespace) -> None:
         requested = {name: value for name, value in vars(options).items() if name in _REQUEST}
         if any(value != options.parser.get_default(name) for name, value in requested.items()):
             refuse(f"--to {options.to} decodes, so it takes no option for encoding")
+    if verb == "batch" and options.to == CODEC_FORMAT and options.fast:
+        refuse("--fast decodes, so it needs --to with the format of the pictures")
     if verb == "models" and options.model and not options.web:
         refuse("--model needs --web")
     if verb not in (*_VERBS_OF_FILES, "info"):

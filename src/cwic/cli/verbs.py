@@ -65,7 +65,9 @@ def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
 
     start_s = time.perf_counter()
     data = files.read(source)
-    picture = _decoded(data, options, region=options.region, reduce=options.reduce)
+    picture = _decoded(
+        data, options, region=options.region, reduce=options.reduce, fast=options.fast
+    )
     file_format = options.to or files.picture_format(target, defaults.PICTURE_FORMATS[0])
     files.write(encode_image(picture, file_format), target)
     seconds = time.perf_counter() - start_s
@@ -73,14 +75,14 @@ def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
     _print_details(source, _header(data), seconds, options)
 
 
-def _decoded(data: bytes, options: argparse.Namespace, **part: Any) -> Any:
+def _decoded(data: bytes, options: argparse.Namespace, **wanted: Any) -> Any:
     """The picture of a file, by the model that the options name or else a bundled one."""
     from cwic.bitstream import Limits
     from cwic.codec import loaded_for
 
     max_pixels = getattr(options, "max_pixels", None)
     limits = None if max_pixels is None else Limits(max_pixels=max_pixels)
-    return loaded_for(data, options.model, limits=limits).decode(data, limits=limits, **part)
+    return loaded_for(data, options.model, limits=limits).decode(data, limits=limits, **wanted)
 
 
 def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
@@ -166,7 +168,7 @@ def _print_details(
 
 def _info(options: argparse.Namespace) -> int:
     from cwic.bitstream import check_length
-    from cwic.image import Mode
+    from cwic.colour_mode import Mode
 
     source: Path = options.input
     data = files.read(source)
@@ -277,7 +279,7 @@ def _batch(options: argparse.Namespace) -> int:
     _one_blas_thread()
     from cwic.batch import Decoding, Encoding, Workers, counted, run
 
-    task: Encoding | Decoding = Decoding(options.to, options.model)
+    task: Encoding | Decoding = Decoding(options.to, options.model, options.fast)
     if options.to == defaults.CODEC_FORMAT:
         task = Encoding(request_of(options), options.model)
     summary = run(

@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from cwic.colour_mode import Mode
 from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
 from cwic.errors import CodecWarning, ImageError, reason
 from cwic.image import avif_boxes, exif, png_chunks, profiles
-from cwic.image.picture import Metadata, Mode, Picture, dpi_of, is_neutral
+from cwic.image.picture import Metadata, Picture, dpi_of, is_neutral
 
 Samples = NDArray[np.uint8]
 

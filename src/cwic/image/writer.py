@@ -149,8 +149,10 @@ def _save(image: Image.Image, known: _Format, options: dict[str, Any]) -> bytes:
             tags[_TIFF_XMP_TAG] = xmp
         if tags:
             options["exif"] = tags
-    # Pillow takes some metadata from `info` by itself, also what was left out on purpose.
-    plain = image.copy()
+    # Pillow takes some metadata from `info` by itself, also what was left out on purpose. The two
+    # share their samples: a copy of a large picture would be the peak of memory.
+    image.load()
+    plain = image._new(image.im)
     plain.info = {}
     # By a name Pillow loads the one plugin that it takes, by a format five.
     encoded = io.BytesIO()
