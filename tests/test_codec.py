@@ -530,3 +530,11 @@ def test_a_region_that_is_not_four_whole_numbers_is_a_value_error(
         with pytest.raises(ValueError, match="region: expected x, y, width, height in whole"):
             tiny_codec.decode(data, region=region)
         assert tiny_codec.decode(data, region=np.array([1, 2, 3, 4])).size == (3, 4)
+
+
+@pytest.mark.parametrize("model", [[], {}, 5, b"flagship", True])
+def test_a_model_that_is_no_name_is_a_value_error(model: Any) -> None:
+    with pytest.raises(ValueError, match="model: expected a name or a path, found"):
+        cwic.encode(seeded_picture(2), model=model)
+    with pytest.raises(ValueError, match="model: expected a name or a path, found"):
+        cwic.Codec.load(model)

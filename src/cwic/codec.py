@@ -294,7 +294,6 @@ class Codec:
         return file, TileStream(file.tiles, header.q, tiling)
 
 
-@cache
 def loaded(
     model: str | None = None, threads: int | None = None, *, for_decoding: bool = False
 ) -> Codec:
@@ -304,8 +303,16 @@ def loaded(
         model: name or path; None is the default model.
         threads: as of `Codec`.
         for_decoding: what only an encoder needs is loaded when it is needed.
+
+    Raises:
+        ModelError: as of `Codec.load`.
+        ValueError: the model is neither text nor a path.
     """
-    path = model_file.find(model)
+    return _loaded(model_file.find(model), threads, for_decoding)
+
+
+@cache
+def _loaded(path: Path, threads: int | None, for_decoding: bool) -> Codec:
     return Codec(model_file.load(path, for_decoding=for_decoding), threads=threads)
 
 

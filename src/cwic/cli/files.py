@@ -34,6 +34,8 @@ __all__ = [
     "coded_content",
     "display_name",
     "for_each",
+    "is_stream",
+    "named_target",
     "of_folder",
     "picture_format",
     "picture_source",
@@ -97,7 +99,7 @@ def _target(source: Path, output: str | None, result_suffix: str) -> Path:
 
     if source != STDIO and output is None and descriptor_at(source) is not None:
         return STDIO  # there is no place beside it
-    if output is not None and _is_standard_output(output):
+    if output is not None and named_target(output) == STDIO:
         return STDIO
     own_name = Path(display_name(source)).with_suffix(result_suffix).name
     if output is None:
@@ -106,13 +108,15 @@ def _target(source: Path, output: str | None, result_suffix: str) -> Path:
     return Path(output) / own_name if is_folder else Path(output)
 
 
-def _is_standard_output(output: str) -> bool:
+def named_target(output: str) -> Path:
+    """Where an output is; `STDIO` also by the names that the system has for it."""
     from cwic.atomic_file import descriptor_at
 
     try:
-        return descriptor_at(output) == sys.stdout.fileno()
+        is_standard_output = descriptor_at(output) == sys.stdout.fileno()
     except (OSError, ValueError):  # a stream of Python without a descriptor
-        return False
+        is_standard_output = False
+    return STDIO if is_standard_output else Path(output)
 
 
 def _act_checked(act: _Act, source: Path, target: Path, options: argparse.Namespace) -> None:
@@ -192,7 +196,7 @@ def picture_source(source: Path) -> Any:
 
 
 def is_stream(source: Path) -> bool:
-    """Whether an input can be read only once: the standard input, a pipe, a device."""
+    """Whether this is read or written only once: a standard stream, a pipe, a device."""
     return source == STDIO or (source.exists() and not source.is_file() and not source.is_dir())
 
 

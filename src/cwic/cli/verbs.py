@@ -324,6 +324,11 @@ def _batch(options: argparse.Namespace) -> int:
         messages.print_note(
             f"{len(summary.left_alone)} left alone ({listed}), listed in {summary.table}"
         )
+    if options.to == CODEC_FORMAT and summary.num_larger and not options.quiet:
+        messages.print_note(
+            f"note: {summary.num_larger} of {len(summary.outcomes)} results larger than their "
+            f"sources, see output_bytes and input_bytes in {summary.table}"
+        )
     skipped = f", {summary.num_skipped} existed already (-f makes them again)"
     whole = f", {summary.num_whole} kept whole" if summary.num_whole else ""
     if not options.quiet:
@@ -425,14 +430,21 @@ def _train(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     """A checkpoint to a model file."""
-    target = Path(options.output)
-    files.check_target(target, options.force, options.checkpoint)
+    from cwic.model_file import packed
+
+    checkpoint: Path = options.checkpoint
+    target = files.named_target(options.output)
+    files.check_target(target, options.force, checkpoint)
     with _extra("train"):
         from cwic.training.export import export_checkpoint
 
-        model = export_checkpoint(options.checkpoint, target)
-    facts = f"{model.size_bytes:,} B, {model.family}, identity {model.identity.hex()}"
-    _print_result(options.checkpoint, target, facts, options)
+        # A stream has no name that a model could have.
+        stem = (checkpoint if files.is_stream(target) else target).stem
+        model = export_checkpoint(checkpoint, stem)
+    data = packed(model)
+    files.write(data, target)
+    facts = f"{len(data):,} B, {model.family}, identity {model.identity.hex()}"
+    _print_result(checkpoint, target, facts, options)
     return 0
 
 
