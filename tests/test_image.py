@@ -1,6 +1,9 @@
+import contextlib
 import io
 import os
 import struct
+import tracemalloc
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -578,12 +581,21 @@ def test_a_truncated_file_is_an_image_error(file_format: str) -> None:
 
 @pytest.mark.parametrize(
     ("file_format", "options"),
-    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("TIFF", {}), ("BMP", {})],
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("BMP", {}),
+        ("WEBP", {}),
+        ("AVIF", {}),
+    ],
 )
 def test_of_a_truncated_file_what_is_there_is_taken_where_that_is_asked_for(
     file_format: str, options: dict[str, Any]
 ) -> None:
     image = Image.linear_gradient("L").convert("RGB")
+    image.paste(noise_image("RGB", 64, 256), (0, 0))  # lest a few bytes hold all of it
     data = file_of(image, file_format, **options).getvalue()
     data = data[: len(data) * 3 // 4]
     with pytest.raises(ImageError, match="truncated"):
@@ -594,7 +606,29 @@ def test_of_a_truncated_file_what_is_there_is_taken_where_that_is_asked_for(
     assert (picture.width, picture.height) == image.size
     seen = slice(0, 256) if options else slice(0, 100)
     if file_format != "BMP":  # begins with its last row
-        assert np.abs(picture.pixels[seen].astype(int) - np.asarray(image)[seen]).max() <= 40
+        differences = picture.pixels[seen, 70:].astype(int) - np.asarray(image)[seen, 70:]
+        assert np.abs(differences).max() <= 40
+
+
+@pytest.mark.parametrize("file_format", ["WEBP", "AVIF"])
+def test_what_a_file_says_of_its_length_costs_no_memory(file_format: str) -> None:
+    data = bytearray(file_of(noise_image("RGB"), file_format).getvalue())
+    place = 4 if file_format == "WEBP" else data.find(b"mdat") - 4
+    data[place : place + 4] = b"\xff\xff\xff\x7f" if file_format == "WEBP" else b"\x7f\xff\xff\xff"
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ImageError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", CodecWarning)
+            read_picture(io.BytesIO(data[:-100]), truncated=True)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tiff_without_its_directory_is_not_called_one_of_another_depth() -> None:
+    data = file_of(noise_image("RGB", 90, 90), "TIFF", compression="tiff_lzw").getvalue()
+    with pytest.raises(ImageError, match="truncated"):
+        read_picture(io.BytesIO(data[: len(data) // 2]))
 
 
 def test_a_whole_file_is_read_without_a_word_where_a_truncated_one_would_be_taken() -> None:

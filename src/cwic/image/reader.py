@@ -25,6 +25,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
 from cwic.errors import CodecWarning, ImageError, reason
 from cwic.image import avif_boxes, exif, png_chunks, profiles
+from cwic.image.declared_length import missing_bytes
 from cwic.image.picture import (
     Metadata,
     Mode,
@@ -63,10 +64,13 @@ _DESCRIPTIVE_TAGS = (
 _DESCRIPTIVE_IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # Of TIFF.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_PLACES_OF_SAMPLES = (273, 324)  # of strips, of tiles
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _TRUNCATED = "it is truncated: what is missing is grey or black"
+_COMPLETED = "it is truncated: what is missing is made up"
+_TAKE_TRUNCATED = "--truncated (truncated=True) takes what is there"
 _EIGHT_BITS = "8 bits per channel are coded, of"
 _START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 
@@ -99,7 +103,7 @@ def read_picture(
         max_pixels: width times height beyond which a picture is refused before it is decoded.
             Files are under Pillow's own limit as well (`PIL.Image.MAX_IMAGE_PIXELS`).
         truncated: whether of a file that ends too early what is there is taken, with a warning;
-            what is missing is grey or black.
+            what is missing is grey or black, of WebP and AVIF whatever their decoders make of it.
         info: what counts instead of the entries of these names in a Pillow image's `info`.
 
     Returns:
@@ -183,26 +187,29 @@ def _from_file(
         found_of_whole: list[str] = []
         try:
             picture = _from_opened(bounded.file, max_pixels, found_of_whole, False, info)
-        except UnidentifiedImageError:
-            found = _unknown_tiff(file)
-            if found is None:
-                raise
-            raise ImageError(found) from None
         except OSError as error:
-            if not is_truncated_taken:
-                if "truncated" not in str(error):
+            bounded.file.seek(0)
+            data = bounded.file.read()
+            num_missing = missing_bytes(data)
+            if not num_missing and isinstance(error, UnidentifiedImageError):
+                found = _unknown_tiff(file)
+                if found is None:
                     raise
-                hint = "--truncated (truncated=True) takes what is there"
-                raise OSError(f"{reason(error)}; {hint}") from error
+                raise ImageError(found) from None
+            if not is_truncated_taken:
+                if num_missing:
+                    expected = f"expected {len(data) + num_missing} bytes, found {len(data)}"
+                    raise OSError(f"it is truncated: {expected}; {_TAKE_TRUNCATED}") from error
+                if "truncated" in str(error):
+                    raise OSError(f"{reason(error)}; {_TAKE_TRUNCATED}") from error
+                raise
         else:
             notes += found_of_whole
             return picture
-        bounded.file.seek(0)
-        data = bounded.file.read()
+        notes.append(_COMPLETED if num_missing else _TRUNCATED)
         # With an end its reader makes a picture of what there is of each scan.
-        ended = io.BytesIO(data + _END_OF_JPEG if data.startswith(_START_OF_JPEG) else data)
-        notes.append(_TRUNCATED)
-        return _from_opened(ended, max_pixels, notes, True, info)
+        end = _END_OF_JPEG if data.startswith(_START_OF_JPEG) else bytes(num_missing)
+        return _from_opened(io.BytesIO(data + end), max_pixels, notes, True, info)
 
 
 def _from_opened(
@@ -237,6 +244,8 @@ def _unknown_tiff(file: BinaryIO) -> str | None:
         photometric = directory.get(_PHOTOMETRIC)
     except Exception:  # as of any damaged file
         return None
+    if not any(tag in directory for tag in _PLACES_OF_SAMPLES):
+        return "found a TIFF that does not say where its samples lie; it may be truncated"
     return (
         f"found a TIFF of {'+'.join(map(str, depths))} bits a sample (photometric interpretation "
         f"{photometric}), expected one that Pillow reads"
