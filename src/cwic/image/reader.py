@@ -191,10 +191,10 @@ def _from_file(
             bounded.file.seek(0)
             data = bounded.file.read()
             num_missing = missing_bytes(data)
-            if not num_missing and isinstance(error, UnidentifiedImageError):
-                found = _unknown_tiff(file)
-                if found is None:
-                    raise
+            # Pillow also calls the directory of a TIFF file so.
+            is_unknown = isinstance(error, UnidentifiedImageError) or "Corrupt EXIF" in str(error)
+            found = _unknown_tiff(file) if is_unknown and not num_missing else None
+            if found is not None:
                 raise ImageError(found) from None
             if not is_truncated_taken:
                 if num_missing:
@@ -202,6 +202,8 @@ def _from_file(
                     raise OSError(f"it is truncated: {expected}; {_TAKE_TRUNCATED}") from error
                 if "truncated" in str(error):
                     raise OSError(f"{reason(error)}; {_TAKE_TRUNCATED}") from error
+                raise
+            if isinstance(error, UnidentifiedImageError) and not num_missing:
                 raise
         else:
             notes += found_of_whole
