@@ -191,8 +191,7 @@ def _from_file(
             bounded.file.seek(0)
             data = bounded.file.read()
             num_missing = missing_bytes(data)
-            # Pillow also calls the directory of a TIFF file so.
-            is_unknown = isinstance(error, UnidentifiedImageError) or "Corrupt EXIF" in str(error)
+            is_unknown = isinstance(error, UnidentifiedImageError)
             found = _unknown_tiff(file) if is_unknown and not num_missing else None
             if found is not None:
                 raise ImageError(found) from None
@@ -203,7 +202,7 @@ def _from_file(
                 if "truncated" in str(error):
                     raise OSError(f"{reason(error)}; {_TAKE_TRUNCATED}") from error
                 raise
-            if isinstance(error, UnidentifiedImageError) and not num_missing:
+            if is_unknown and not num_missing:
                 raise
         else:
             notes += found_of_whole
