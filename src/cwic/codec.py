@@ -6,6 +6,7 @@ pictures (:mod:`cwic.image`), masks (:mod:`cwic.saliency`), pixels and payloads 
 better kept whole (:mod:`cwic.choice`), bytes (:mod:`cwic.bitstream`).
 """
 
+import mimetypes
 import os
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from cwic import bitstream, model_file
 from cwic.alpha_plane import pack_alpha
 from cwic.bitstream import Bitstream, Header, Limits
 from cwic.choice import choose
-from cwic.defaults import DEFAULT_QUALITY, MAX_PIXELS
+from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PIXELS
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
@@ -49,6 +50,9 @@ _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
     cvpr2018.FAMILY: cvpr2018.Cvpr2018,
     flagship.FAMILY: flagship.Flagship,
 }
+
+# Who makes files may serve them: web frameworks ask for their type there.
+mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
 
 # A header's q may differ from what was asked for by what an importance map adds.
 _MAX_RATE_Q = bitstream.MAX_Q - 1024

@@ -7,7 +7,6 @@ elsewhere.
 """
 
 import io
-import mimetypes
 import os
 import socket
 import tempfile
@@ -26,7 +25,6 @@ from PIL import Image
 from cwic import bitstream, model_file
 from cwic.codec import Codec, loaded, loaded_for
 from cwic.defaults import (
-    CODEC_MIME_TYPE,
     CODEC_SUFFIX,
     DEFAULT_QUALITY,
     LOSSLESS,
@@ -43,9 +41,6 @@ from cwic.request import Request
 from cwic.saliency import has_detector
 from cwic.view import overlay
 from cwic.whole import WholeReader
-
-# Gradio asks for the types of uploads and downloads there.
-mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
 
 __all__ = ["Coded", "Controls", "coded", "frame", "opened", "page", "painted", "serve"]
 
