@@ -38,7 +38,7 @@ from cwic.picture_file import (
     pack_picture,
     shown,
 )
-from cwic.rate_control import Answer, Candidate, at_psnr, at_same_size, at_size
+from cwic.rate_control import Answer, Candidate, at_measure, at_same_size, at_size
 from cwic.request import Request
 from cwic.saliency import Detector, emphasis_of
 from cwic.whole import WholeReader
@@ -65,7 +65,8 @@ class Encoded(NamedTuple):
 
     data: bytes  # the file
     header: Header  # what it says
-    psnr_db: float | None  # of what a decoder shows, where a search for it was made; None: exact
+    # PSNR or SSIMULACRA2 of what a decoder shows, where it was searched for; None: exact.
+    reached: float | None
 
 
 class Codec:
@@ -118,6 +119,7 @@ class Codec:
         bpp: float | None = None,
         target_bytes: int | None = None,
         psnr_db: float | None = None,
+        ssimulacra2: float | None = None,
         roi: Source | None = None,
         roi_strength: float = 1.0,
         saliency: "bool | Source | Detector | None" = None,
@@ -134,7 +136,8 @@ class Codec:
 
         Raises:
             ImageError: the picture cannot be read.
-            TargetError: `strict` and the target cannot be met.
+            TargetError: `strict` and the target cannot be met, or a picture too small for
+                SSIMULACRA2.
             ValueError: an argument of another type or out of range, or more than one target.
         """
         request = Request(
@@ -142,6 +145,7 @@ class Codec:
             bpp=bpp,
             target_bytes=target_bytes,
             psnr_db=psnr_db,
+            ssimulacra2=ssimulacra2,
             roi=roi,
             roi_strength=roi_strength,
             saliency=saliency,
@@ -162,7 +166,8 @@ class Codec:
 
         Raises:
             ImageError: the picture cannot be read.
-            TargetError: `strict` and the target cannot be met.
+            TargetError: `strict` and the target cannot be met, or a picture too small for
+                SSIMULACRA2.
         """
         max_pixels = request.max_pixels or MAX_PIXELS
         picture = read_picture(
@@ -186,7 +191,7 @@ class Codec:
         if answer.complaint:
             warnings.warn(answer.complaint, CodecWarning, stacklevel=3)
         header = bitstream.read_header(answer.data, bitstream.ANY_SIZE)
-        return Encoded(answer.data, header, answer.psnr_db)
+        return Encoded(answer.data, header, answer.reached)
 
     def _code(self, picture: Picture, request: Request, emphasis: Emphasis | None) -> Answer:
         """What the model makes of a request."""
@@ -207,8 +212,8 @@ class Codec:
         if size_bytes is not None:
             beside = beside_tiles(pack(0, [b""] * len(analyzed.tiling.tiles)))
             return at_size(code, family, request, size_bytes, beside)
-        if request.psnr_db is not None:
-            return at_psnr(code, family, request, request.psnr_db, picture)
+        if request.measured_target is not None:
+            return at_measure(code, family, request, request.measured_target, picture)
         quality = DEFAULT_QUALITY if request.quality is None else request.quality
         q = family.q_of_quality(quality, picture.pixels)
         if emphasis is None:

@@ -54,11 +54,11 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
 
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     request = request_of(options)
-    data, header, reached_db = loaded(options.model).encode_request(picture, request)
+    data, header, reached = loaded(options.model).encode_request(picture, request)
     files.write(data, target)
     seconds = time.perf_counter() - start_s
-    reached = "" if reached_db is None else f", {reached_db:.2f} dB"
-    goal = f"{reached} (target {request.asked})" if request.asked else ""
+    goal = "" if reached is None else f", {request.with_unit(f'{reached:.2f}')}"
+    goal += f" (target {request.asked})" if request.asked else ""
     _print_result(source, target, _size_and_rate(data, header, goal), options)
     _print_growth(source, picture, len(data), options)
     _print_details(source, header, seconds, options)
