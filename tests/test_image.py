@@ -375,6 +375,19 @@ def test_a_transparent_colour_becomes_an_alpha_plane(
     assert picture.alpha.tolist() == [[255, 0, 255], [255, 255, 255]]
 
 
+@pytest.mark.parametrize("num_colours", [3, 300])
+def test_an_xpm_with_a_transparent_colour_that_it_does_not_use_is_opaque(num_colours: int) -> None:
+    keys = [f"{number:03d}" for number in range(num_colours)]
+    colours = [f'"{key} c #{int(key) % 256:02x}4080",' for key in keys]
+    head = f'/* XPM */\nstatic char *a[] = {{\n"{num_colours} 1 {num_colours + 1} 3",\n'
+    file = io.BytesIO(
+        "\n".join([head + '"    c None",', *colours, f'"{"".join(keys)}"', "};"]).encode()
+    )
+    picture = read_picture(file)
+    assert picture.alpha is None
+    np.testing.assert_array_equal(picture.pixels[0, :3], [[0, 64, 128], [1, 64, 128], [2, 64, 128]])
+
+
 def test_cmyk_without_a_profile_is_converted_by_pillow() -> None:
     image = noise_image("CMYK")
     picture = read_picture(file_of(image, "TIFF"))

@@ -344,6 +344,11 @@ def _channels_of(
         channels = np.asarray(image.convert("L") if image.mode == "1" else image)
         channels = channels.reshape(*channels.shape[:2], -1)
         return _with_alpha(channels, ~_is_key(image, channels, key, png.depth_bits))
+    if image.format == "XPM" and "transparency" in image.info:
+        # The characters of the transparent colour, which Pillow takes for alpha of a palette. It
+        # decodes no picture in which they stand.
+        image = image.copy()
+        del image.info["transparency"]
     if image.mode in ("CMYK", "LAB"):
         image = _to_srgb(image, info, notes)
     channels = np.asarray(image.convert(_mode_to_read(image)))
