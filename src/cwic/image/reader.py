@@ -344,9 +344,9 @@ def _channels_of(
         channels = np.asarray(image.convert("L") if image.mode == "1" else image)
         channels = channels.reshape(*channels.shape[:2], -1)
         return _with_alpha(channels, ~_is_key(image, channels, key, png.depth_bits))
-    if image.format == "XPM" and "transparency" in image.info:
-        # The characters of the transparent colour, which Pillow takes for alpha of a palette. It
-        # decodes no picture in which they stand.
+    if image.format == "XPM" and isinstance(image.info.get("transparency"), bytes):
+        # Pillow before 13 has the characters of the transparent colour there, takes them for alpha
+        # of a palette, and decodes no picture in which they stand.
         image = image.copy()
         del image.info["transparency"]
     if image.mode in ("CMYK", "LAB"):
