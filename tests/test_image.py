@@ -509,6 +509,22 @@ def test_metadata_survives_every_format_that_has_a_place_for_it(extension: str) 
     assert read_picture(io.BytesIO(data), keep_metadata=False).metadata == Metadata()
 
 
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "avif", "tif"])
+def test_the_directories_of_exif_survive_too(extension: str, capfd: pytest.CaptureFixture) -> None:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Make] = "cwic cameras"
+    tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] = 400
+    tags.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    source = Picture(noise(0, 8, 8, 3), metadata=Metadata(exif=tags.tobytes()[6:]))
+    data = encode_image(to_pil(source), extension)
+    kept = Image.Exif()
+    kept.load(read_picture(io.BytesIO(data)).metadata.exif or b"")
+    assert kept[ExifTags.Base.Make] == "cwic cameras"
+    assert kept.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] == 400
+    assert kept.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+    assert capfd.readouterr().err == ""  # of libraries
+
+
 def test_the_orientation_in_an_xmp_packet_becomes_upright() -> None:
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("XML:com.adobe.xmp", XMP.decode())

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from cwic.atomic_file import write_file
 from cwic.defaults import MAX_METADATA_BYTES
@@ -21,6 +21,7 @@ from cwic.image.picture import dpi_of
 __all__ = ["encode_image", "profile_of_rgb_samples", "save_image"]
 
 _TIFF_XMP_TAG = 700
+_EXIF_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
 def save_image(
@@ -189,6 +190,9 @@ def _save(image: Image.Image, known: _Format, options: dict[str, Any]) -> bytes:
             tags[_TIFF_XMP_TAG] = xmp
         if tags:
             options["exif"] = tags
+        if any(directory in tags for directory in _EXIF_DIRECTORIES):
+            # Of a file with directories of EXIF Pillow compresses no samples.
+            del options["compression"]
     # Pillow takes some metadata from `info` by itself, also what was left out on purpose.
     plain = image.copy()
     plain.info = {}
