@@ -17,8 +17,6 @@ from PIL import Image
 
 from cwic.errors import NotBuiltError, TargetError
 
-__all__ = ["check_measurable", "ssimulacra2", "ssimulacra2_in_parts"]
-
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 
 # Six scales of at least 8 px, each half of the last, rounded up. With fewer, the package multiplies

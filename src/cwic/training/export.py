@@ -13,11 +13,7 @@ from cwic.training.families import FAMILIES
 
 
 def export_checkpoint(checkpoint: str | os.PathLike[str], name: str) -> ModelFile:
-    """The model of the averaged weights of a checkpoint.
-
-    Args:
-        checkpoint: of a training run.
-        name: of the model.
+    """The model of the averaged weights of a checkpoint, by this name.
 
     Raises:
         TrainingError: the checkpoint cannot be used.
