@@ -59,10 +59,10 @@ def test_strict_never_gives_a_worse_picture(codec: Codec, photo: npt.NDArray[np.
 def test_a_target_out_of_reach_is_said_as_of_psnr(
     codec: Codec, photo: npt.NDArray[np.uint8]
 ) -> None:
-    said = "the target is SSIMULACRA2 100, but this picture can only have SSIMULACRA2 [0-9.]+ with this"
+    said = "the target is SSIMULACRA2 100, but the nearest .* of this picture is SSIMULACRA2 [0-9.]"
     with pytest.warns(CodecWarning, match=said):
         codec.encode(photo, ssimulacra2=100, lossless="never")
-    said = r"the target is at least SSIMULACRA2 99\.5, but the best of this picture is SSIMULACRA2 [0-9.]+$"
+    said = r"the target is at least SSIMULACRA2 99\.5, but the best of .* is SSIMULACRA2 [0-9.]+$"
     with pytest.raises(TargetError, match=said):
         codec.encode(photo, ssimulacra2=99.5, strict=True, lossless="never")
     # What the model cannot do, nothing lost can.

@@ -237,8 +237,8 @@ def at_measure(
     Arguments as of :func:`at_size`.
 
     Raises:
-        NotBuiltError: SSIMULACRA2 is asked for and not installed.
-        TargetError: SSIMULACRA2 is asked for, and a side is too short for it.
+        NotBuiltError: the target is an SSIMULACRA2, and it is not installed.
+        TargetError: the target is an SSIMULACRA2, and a side is too short for it.
     """
     measure = _PSNR if request.ssimulacra2 is None else _SSIMULACRA2
     if measure is _SSIMULACRA2:
