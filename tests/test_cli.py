@@ -396,7 +396,8 @@ def test_lossless_is_an_option_of_every_verb_that_encodes(
     drawing.rename(tmp_path / "in" / "drawing.png")
     for lossless in ("never", "always"):
         words = [tmp_path / "in", tmp_path / "out", "-f", "-j", "1", "--lossless", lossless]
-        code, out, _ = run("batch", *words)
+        code, out, err = run("batch", *words)
+        assert ("note: 1 of 1 results larger than their sources" in err) == (lossless == "never")
         assert code == 0
         assert (", 1 kept whole" in out) == (lossless == "always")
 

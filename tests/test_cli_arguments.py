@@ -127,7 +127,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         for name, verb in verb_parsers().items()
     }
     output = {"-o", "--output", "-f", "--force"}
-    rate = {"-q", "--quality", "--bpp", "--target-size", "--psnr"}
+    rate = {"-q", "--quality", "--bpp", "--target-size", "--psnr", "--ssimulacra2"}
     assert found == {
         "encode": output
         | rate

@@ -38,6 +38,7 @@ def encode(
     bpp: float | None = None,
     target_bytes: int | None = None,
     psnr_db: float | None = None,
+    ssimulacra2: float | None = None,
     roi: "Source | None" = None,
     roi_strength: float = 1.0,
     saliency: "bool | Source | Detector | None" = None,
@@ -56,6 +57,7 @@ def encode(
         bpp: bits of the whole file per picture pixel.
         target_bytes: size of the whole file.
         psnr_db: peak signal-to-noise ratio of the decoded picture in dB.
+        ssimulacra2: of the decoded picture, above 0 to 100; needs the extra `evaluate`.
         roi: picture or array, white where it matters: bits move there, the size stays.
         roi_strength: of the region of interest, 0 to 4.
         saliency: True, a mask, or a function of the pixels that gives one, or its ONNX file.
@@ -79,6 +81,7 @@ def encode(
         bpp=bpp,
         target_bytes=target_bytes,
         psnr_db=psnr_db,
+        ssimulacra2=ssimulacra2,
         roi=roi,
         roi_strength=roi_strength,
         saliency=saliency,

@@ -161,6 +161,15 @@ class Summary:
         return sum(bool(outcome.kept_whole) for outcome in self.outcomes)
 
     @property
+    def num_larger(self) -> int:
+        """How many results are larger than their sources, as pictures always are."""
+        return sum(
+            outcome.output_bytes > outcome.input_bytes
+            for outcome in self.outcomes
+            if outcome.output_bytes is not None and outcome.input_bytes is not None
+        )
+
+    @property
     def num_done(self) -> int:
         """How many results are new."""
         return len(self.outcomes) - len(self.failed) - self.num_skipped

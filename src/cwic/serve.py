@@ -7,7 +7,6 @@ elsewhere.
 """
 
 import io
-import mimetypes
 import os
 import socket
 import tempfile
@@ -34,9 +33,6 @@ from cwic.request import Request
 from cwic.saliency import has_detector
 from cwic.view import overlay
 from cwic.whole import WholeReader
-
-# Gradio asks for the types of uploads and downloads there.
-mimetypes.add_type(defaults.CODEC_MIME_TYPE, defaults.CODEC_SUFFIX)
 
 TITLE = "cwic: pictures small, and good where it matters"
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # Fields of `Request`; an option that sets one stores it under the same name.
 _REQUEST = (
-    "quality bpp target_bytes psnr_db roi roi_strength saliency strict lossless keep_metadata"
-    " max_pixels truncated"
+    "quality bpp target_bytes psnr_db ssimulacra2 roi roi_strength saliency strict lossless"
+    " keep_metadata max_pixels truncated"
 ).split()
 
 _VERBS_OF_FILES = ("encode", "decode", "view", "compare")
@@ -169,8 +169,14 @@ _SIZE = _value(
     "--target-size", "SIZE", size_bytes, "file size: 40kB, 1.5MB, 40KiB, ...", dest="target_bytes"
 )
 _PSNR = _value("--psnr", "DB", _positive, "PSNR of the picture in dB", dest="psnr_db")
-_TARGETS = (_QUALITY, _BPP, _SIZE, _PSNR)  # at most one of them
-_STRICT = _switch("--strict", "fail instead of exceeding the size or missing the PSNR")
+_SSIMULACRA2 = _value(
+    "--ssimulacra2",
+    "0..100",
+    _number(lambda value: 0 < value <= 100, "a number above 0, at most 100"),
+    "SSIMULACRA2 of the picture; needs the extra 'evaluate'",
+)
+_TARGETS = (_QUALITY, _BPP, _SIZE, _PSNR, _SSIMULACRA2)  # at most one of them
+_STRICT = _switch("--strict", "fail instead of exceeding the size or missing PSNR or SSIMULACRA2")
 _LOSSLESS = _option(
     "--lossless",
     "keep the picture whole, without any loss: auto (the default) does so where it is cheap",

@@ -49,11 +49,11 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
 
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     request = request_of(options)
-    data, header, reached_db = loaded(options.model).encode_request(picture, request)
+    data, header, reached = loaded(options.model).encode_request(picture, request)
     files.write(data, target)
     seconds = time.perf_counter() - start_s
-    reached = "" if reached_db is None else f", {reached_db:.2f} dB"
-    goal = f"{reached} (target {request.target})" if request.target else ""
+    goal = "" if reached is None else f", {request.with_unit(f'{reached:.2f}')}"
+    goal += f" (target {request.target})" if request.target else ""
     _print_result(source, target, _size_and_rate(data, header, goal))
     _note_growth(source, picture, len(data))
     _print_details(source, header, seconds, options)
@@ -297,6 +297,11 @@ def _batch(options: argparse.Namespace) -> int:
         print_error(f"{len(failed)} of {len(summary.outcomes)} failed, listed in {table}")
     if left_alone:
         print_note(f"{len(left_alone)} left alone ({counted(left_alone)}), listed in {table}")
+    if options.to == defaults.CODEC_FORMAT and summary.num_larger:
+        print_note(
+            f"note: {summary.num_larger} of {len(summary.outcomes)} results larger than their "
+            f"sources, see output_bytes and input_bytes in {table}"
+        )
     skipped = f", {summary.num_skipped} existed already (-f makes them again)"
     whole = f", {summary.num_whole} kept whole" if summary.num_whole else ""
     print_result(
@@ -391,14 +396,21 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    target = Path(options.output)
-    files.check_target(target, options.force, options.checkpoint)
+    from cwic.model_file import packed
+
+    checkpoint: Path = options.checkpoint
+    target = files.named_target(options.output)
+    files.check_target(target, options.force, checkpoint)
     _need_extra("train")
     from cwic.training.export import export_checkpoint
 
-    model = export_checkpoint(options.checkpoint, target)
-    facts = f"{model.size_bytes:,} B, {model.family}, identity {model.identity.hex()}"
-    _print_result(options.checkpoint, target, facts)
+    # A stream has no name that a model could have.
+    stem = (checkpoint if files.is_stream(target) else target).stem
+    model = export_checkpoint(checkpoint, stem)
+    data = packed(model)
+    files.write(data, target)
+    facts = f"{len(data):,} B, {model.family}, identity {model.identity.hex()}"
+    _print_result(checkpoint, target, facts)
     return 0
 
 
