@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -86,7 +86,7 @@ class Clock:
     """Seconds of the processor of each part, those of the parts inside it not counted twice."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._inside = threading.local()
 
     @contextmanager
@@ -125,11 +125,11 @@ def watched(clock: Clock) -> Iterator[None]:
 
         for part, functions in PARTS.items():
             for owner, function in functions:
-                watch(owner, function, lambda *_, part=part: part)  # type: ignore[misc]
+                watch(owner, function, lambda *_, part=part: part)
         for network, part in NETWORKS.items():
             for function in STEPS:
                 if hasattr(network, function):
-                    watch(network, function, lambda *_, part=part: part)  # type: ignore[misc]
+                    watch(network, function, lambda *_, part=part: part)
         watch(engine.Engine, "run", lambda _, graph, *__: f"`{graph}`")
         yield
 
@@ -251,13 +251,11 @@ def floor_s(
     if part in macs:
         return macs[part] * pixels / peak.macs_per_s
     if part == "to and from Pillow":
-        return picture.nbytes / peak.copied_bytes_per_s
+        return float(picture.nbytes / peak.copied_bytes_per_s)
     return None
 
 
-def shares(
-    title: str, act: Callable[[], object], floor: Callable[[str], float | None]
-) -> None:
+def shares(title: str, act: Callable[[], object], floor: Callable[[str], float | None]) -> None:
     """Prints a table of the parts of a call."""
     act()
     clocks, totals, walls = [], [], []
@@ -281,7 +279,9 @@ def shares(
         print(f"| {part} | {1e3 * seconds:.1f} | {seconds / total_s:.1%} | {beside} |")
     rest_s = total_s - sum(parts.values())
     print(f"| the rest | {1e3 * rest_s:.1f} | {rest_s / total_s:.1%} | |")
-    print(f"| **all**, {1e3 * statistics.median(walls):.1f} ms by the clock | {1e3 * total_s:.1f} | | |")
+    print(
+        f"| **all**, {1e3 * statistics.median(walls):.1f} ms by the clock | {1e3 * total_s:.1f} | | |"
+    )
 
 
 def start_up(model: str | None, data: bytes) -> None:
