@@ -64,6 +64,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
         (grid.Checkerboard, "__init__"),
         (grid.Checkerboard, "padded"),
         (grid.Checkerboard, "columns"),
+        (grid.Checkerboard, "rows"),
         (grid.Checkerboard, "halves"),
         (grid.Checkerboard, "whole"),
         (step_network, "_columns_3x3"),
@@ -249,7 +250,7 @@ def floor_s(
     """What a part takes at the peak of one core."""
     pixels = picture.shape[0] * picture.shape[1]
     if part in macs:
-        return macs[part] * pixels / peak.macs_per_s
+        return float(macs[part] * pixels / peak.macs_per_s)
     if part == "to and from Pillow":
         return float(picture.nbytes / peak.copied_bytes_per_s)
     return None
@@ -279,20 +280,20 @@ def shares(title: str, act: Callable[[], object], floor: Callable[[str], float |
         print(f"| {part} | {1e3 * seconds:.1f} | {seconds / total_s:.1%} | {beside} |")
     rest_s = total_s - sum(parts.values())
     print(f"| the rest | {1e3 * rest_s:.1f} | {rest_s / total_s:.1%} | |")
-    print(
-        f"| **all**, {1e3 * statistics.median(walls):.1f} ms by the clock | {1e3 * total_s:.1f} | | |"
-    )
+    by_the_clock = f"{1e3 * statistics.median(walls):.1f} ms by the clock"
+    print(f"| **all**, {by_the_clock} | {1e3 * total_s:.1f} | | |")
 
 
 def start_up(model: str | None, data: bytes) -> None:
     """Prints what processes spend before they decode, each row with what those above it do."""
+    loaded = f"import cwic.codec; codec = cwic.codec.loaded({model!r}, 1, for_decoding=True)"
     rows = {
         "Python": "pass",
         "numpy and Pillow": "import numpy, PIL.Image",
         "ONNX Runtime": "import cwic.engine",
         "cwic": "import cwic.codec",
-        "a model read, for decoding": f"{_LOADED.format(model)}",
-        "a small picture decoded": f"{_LOADED.format(model)}; codec.decode(open({{0!r}}, 'rb').read())",
+        "a model read, for decoding": loaded,
+        "a small picture decoded": loaded + "; codec.decode(open({file!r}, 'rb').read())",
     }
     print("\n| a process, up to | ms of the processor, all cores |\n|---|---|")
     with tempfile.TemporaryDirectory() as folder:
@@ -300,16 +301,13 @@ def start_up(model: str | None, data: bytes) -> None:
         file = Path(folder, "small.cwic")
         file.write_bytes(data)
         for row, code in rows.items():
-            command = [sys.executable, "-c", code.format(str(file))]
+            command = [sys.executable, "-c", code.format(file=str(file))]
             times = []
             for _ in range(REPEATS + 1):
                 before_s = _of_children_s()
                 subprocess.run(command, check=True, env=environment)
                 times.append(_of_children_s() - before_s)
             print(f"| {row} | {1e3 * statistics.median(times[1:]):.0f} |")
-
-
-_LOADED = "import cwic.codec; codec = cwic.codec.loaded({!r}, 1, for_decoding=True)"
 
 
 def _of_children_s() -> float:

@@ -171,7 +171,8 @@ def test_a_long_run_of_one_table_may_have_unusual_symbols_anywhere(places: list[
     symbols[places] = np.resize([0, 511, 251, 260], len(places))
     tables, index = SymbolTables(table), np.zeros(len(symbols), np.int64)
     usual = tables.usual(0)
-    assert usual is not None and (usual.first, usual.last) == (253, 259)
+    assert usual is not None
+    assert (usual.first, usual.last) == (253, 259)
     encoder = BitEncoder()
     encoder.code_symbols(symbols, tables, index)
     decoder = BitDecoder(encoder.finish())

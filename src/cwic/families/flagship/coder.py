@@ -336,7 +336,7 @@ def _tables(
         raise ModelError(f"model {model}: {name}: {error}") from error
 
 
-def _magnitudes(arrays: Mapping[str, Array], model: str) -> npt.NDArray[np.float64]:
+def _magnitudes(arrays: Mapping[str, Array], model: str) -> npt.NDArray[np.uint16]:
     """What the scale network sees of symbols from -MAX_SYMBOL to MAX_SYMBOL."""
     magnitudes = arrays.get("magnitudes", np.zeros(0))
     if (
@@ -348,4 +348,4 @@ def _magnitudes(arrays: Mapping[str, Array], model: str) -> npt.NDArray[np.float
             f"model {model}: expected {MAX_SYMBOL + 1} integer magnitudes, 0 to {MAX_INTEGER}, "
             f"found shape {magnitudes.shape} of {magnitudes.dtype}"
         )
-    return np.concatenate([magnitudes[:0:-1], magnitudes]).astype(np.float64)
+    return np.concatenate([magnitudes[:0:-1], magnitudes]).astype(np.uint16)
