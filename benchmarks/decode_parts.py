@@ -21,6 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 import onnx
+from macs import kmacs_per_pixel
 from PIL import Image
 from speed import QUALITY, REPEATS, machine, wall, with_bytecode
 
@@ -39,7 +41,6 @@ from cwic.families.flagship import coder, grid, latents, step_network, tiles
 from cwic.image import writer
 
 LARGE_HEIGHT, LARGE_WIDTH = 3000, 4000
-PIXELS_OF_CELL = grid.LATENT_PX**2
 
 # What belongs to a part: where a function is found, and its name there.
 PARTS: dict[str, list[tuple[Any, str]]] = {
@@ -183,65 +184,14 @@ def seconds_of(act: Callable[[], object]) -> float:
 
 
 def macs_per_pixel(model: model_file.ModelFile) -> dict[str, float]:
-    """Multiplications of each network for a pixel of the picture, zeros included."""
-    result = {
-        f"`{name}`": _macs_of_graph(graph)
-        for name, graph in model.graphs.items()
-        if name in ("analysis", "hyper_analysis", "synthesis", "preview")
-    }
-    last_group = len(model.decoding["groups"]) - 1
+    """Multiplications of each part for a pixel of the picture, zeros included."""
+    of_graphs = kmacs_per_pixel(model)
+    result = {f"`{name}`": 1e3 * of_graphs[name] for name in model.graphs}
     for part in NETWORKS.values():
         prefix = f"{part.removesuffix('s')}."
-        macs = 0.0
-        for name, weight in model.arrays.items():
-            if name.startswith(prefix) and name.endswith(".weight"):
-                layer = name.removeprefix(prefix)
-                # Cells of a layer for one latent's: a step's networks see one colour.
-                per_cell = 1.0
-                if layer.startswith(("hyper_64", "to_32")):
-                    per_cell = 1 / 16
-                elif layer.startswith(("hyper_32", "to_16")):
-                    per_cell = 1 / 4
-                elif layer.startswith(("hidden", "head")):
-                    per_cell = 1 / 2
-                elif layer == f"absorb_group.{last_group}.weight":
-                    per_cell = 2 / 9  # of the first colour's cells, by those of the second
-                macs += weight.size * per_cell
-        result[part] = macs / PIXELS_OF_CELL
+        arrays = {name: array for name, array in model.arrays.items() if name.startswith(prefix)}
+        result[part] = 1e3 * kmacs_per_pixel(replace(model, arrays=arrays))["coder"]
     return result
-
-
-def _macs_of_graph(graph: bytes) -> float:
-    """Of the convolutions: a side of 1 stands for the pixels that one of its outputs covers."""
-    model = onnx.shape_inference.infer_shapes(_of_one_tile(onnx.load_from_string(graph)))
-    weights = {w.name: list(w.dims) for w in model.graph.initializer}
-    for node in model.graph.node:  # weights in half precision have a Cast behind them
-        if node.op_type == "Cast" and node.input[0] in weights:
-            weights[node.output[0]] = weights[node.input[0]]
-    shapes = {
-        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
-        for value in (*model.graph.value_info, *model.graph.output)
-    }
-    macs = 0.0
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            _, _, height, width = shapes[node.output[0]]
-            macs += float(np.prod(weights[node.input[1]])) * height * width
-    return macs / _TILE_PX**2
-
-
-_TILE_PX = 256
-
-
-def _of_one_tile(model: onnx.ModelProto) -> onnx.ModelProto:
-    """With the sizes of a picture of 256 x 256 in place of names."""
-    for value in model.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        is_picture = dims[-1].dim_value == 3
-        for dim in dims:
-            if dim.dim_param:
-                dim.dim_value = _TILE_PX if is_picture else _TILE_PX // grid.LATENT_PX
-    return model
 
 
 def floor_s(

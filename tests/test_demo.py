@@ -63,7 +63,7 @@ def test_a_file_is_the_same_as_the_command_makes_of_it(tmp_path: Path) -> None:
 def test_what_cannot_be_met_is_said(photo: Path) -> None:
     found = coded(photo, Controls("size in kB", 0.05), None)
     assert len(found.warnings) == 1
-    assert "asked for 50 B" in found.warnings[0]
+    assert "the target is 50 B" in found.warnings[0]
 
 
 def test_a_drawing_is_kept_whole_and_said_to_be(tmp_path: Path) -> None:

@@ -25,9 +25,12 @@ def test_the_public_names_are_these() -> None:
         assert hasattr(cwic, name)
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_the_version_stands_in_one_line() -> None:
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert table["project"]["version"] == cwic.__version__
+    assert "version" not in table["project"]
+    source = ROOT / table["tool"]["hatch"]["version"]["path"]
+    assert source == Path(cwic.__file__)
+    assert source.read_text().splitlines().count(f'__version__ = "{cwic.__version__}"') == 1
 
 
 def loaded_after(code: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""What was asked for of a picture is checked in one place, whoever asks."""
+"""How a picture is to be encoded is checked in one place, whoever encodes it."""
 
 import math
 
@@ -65,4 +65,4 @@ def test_a_size_is_asked_for_in_bytes_or_in_bits_a_pixel() -> None:
 
 def test_a_request_says_what_was_asked_for_in_its_unit() -> None:
     requests = (Request(target_bytes=2500), Request(bpp=0.25), Request(psnr_db=31.5), Request())
-    assert [request.asked for request in requests] == ["2,500 B", "0.25 bpp", "31.5 dB", ""]
+    assert [request.target for request in requests] == ["2,500 B", "0.25 bpp", "31.5 dB", ""]

@@ -44,7 +44,7 @@ def test_tiles_partition_the_picture(height: int, width: int, tile_px: int | Non
     count = np.zeros((height, width), int)
     for tile in tiling.tiles:
         count[tile.slices(tiling.picture)] += 1
-        assert tile.meets(tiling.picture)
+        assert tile.height > 0 < tile.width
         window = tiling.around(tile, 100)
         assert window.cut(tiling.around(tiling.picture)) == window
         assert not any(side % 64 for side in window)
@@ -169,10 +169,8 @@ def test_regions_keep_the_alpha_of_their_pixels(tiled: Codec) -> None:
     np.testing.assert_array_equal(part[..., 3], picture[100:120, 40:90, 3])
 
 
-def test_rectangles_meet_only_where_they_share_a_pixel() -> None:
+def test_rectangles_are_cut_to_the_pixels_that_they_share() -> None:
     one = Rectangle(0, 0, 4, 4)
-    assert one.meets(Rectangle(3, 3, 9, 9))
-    assert not one.meets(Rectangle(4, 0, 9, 9))
     assert one.cut(Rectangle(2, 1, 9, 9)) == Rectangle(2, 1, 4, 4)
 
 
@@ -226,8 +224,9 @@ def test_the_tiles_that_meet_a_part_are_found_without_asking_each(
     tiling = Tiling(height, width, tile_px, 64)
     top, left = min(corner[0], height - 1), min(corner[1], width - 1)
     part = Rectangle(top, left, min(top + size[0], height), min(left + size[1], width))
-    asked = [number for number, tile in enumerate(tiling.tiles) if tile.meets(part)]
-    assert tiling.meeting(part) == asked
+    shared = [tile.cut(part) for tile in tiling.tiles]
+    expected = [number for number, cut in enumerate(shared) if cut.height > 0 and cut.width > 0]
+    assert tiling.meeting(part) == expected
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)

@@ -61,7 +61,7 @@ def torch_pixels(network: "Cvpr2018Network", code: np.ndarray) -> np.ndarray:
     import torch
 
     with torch.no_grad():
-        x = network.synthesize(torch.tensor(code)[None].float())[0].permute(1, 2, 0)
+        x = network.synthesis(torch.tensor(code)[None].float())[0].permute(1, 2, 0)
     return (x * 127.5 + 127.5).clamp(0, 255).round().numpy()
 
 

@@ -52,7 +52,7 @@ def encode(
 
     Args:
         image: path, PIL image, or uint8 array (H, W), (H, W, 1..4).
-        quality: in [0, 100]; 50 if nothing else is asked for.
+        quality: in [0, 100]; 50 where there is no target.
         bpp: bits of the whole file per picture pixel.
         target_bytes: size of the whole file.
         psnr_db: peak signal-to-noise ratio of the decoded picture in dB.
@@ -60,7 +60,7 @@ def encode(
         roi_strength: of the region of interest, 0 to 4.
         saliency: True, a mask, or a function of the pixels that gives one, or its ONNX file.
         model: name of a bundled model or path of a model file; None is the default.
-        strict: a file never larger (or a picture never worse) than asked, or TargetError.
+        strict: a file never larger (or a picture never worse) than the target, or TargetError.
         lossless: "auto" keeps a picture whole, with nothing lost, where that is cheap; "never" and
             "always" are the others.
         keep_metadata: ICC, EXIF and XMP go into the file.
@@ -102,7 +102,7 @@ def decode(
 
     Args:
         data: the whole file, or its path.
-        region: (x, y, width, height) in pixels of the part that is wanted; None is all.
+        region: (x, y, width, height) in pixels of the part to decode; None is all.
         reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
             the bottom one more. 8 is a preview that decodes a small part of the file.
         limits: what the file may ask for; the defaults of `Limits` where None.
@@ -122,11 +122,9 @@ def decode(
 
 
 def read_header(data: bytes, limits: "Limits | None" = None) -> "Header":
-    """The header of a `.cwic` file; no network is loaded.
+    """The header of a `.cwic` file, or of as much of its beginning as the header takes.
 
-    Args:
-        data: the file, or as much of its beginning as the header takes.
-        limits: what the file may ask for; the defaults of `Limits` where None.
+    No network is loaded. `limits`: what the file may ask for; the defaults of `Limits` where None.
 
     Raises:
         BitstreamError: this is not the beginning of a `.cwic` file.

@@ -25,15 +25,15 @@ from cwic.defaults import DEFAULT_QUALITY, MAX_PIXELS
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
-from cwic.families.protocol import Allocation, Emphasis, Family, TileStream
+from cwic.families.protocol import Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
 from cwic.image import Picture, Source, read_picture, without_hidden_colours
 from cwic.picture_file import (
     EncodedSource,
     Inspected,
     alpha_of,
-    beside_tiles,
     content_of,
+    overhead_of,
     pack_picture,
     shown,
 )
@@ -42,15 +42,13 @@ from cwic.request import Request
 from cwic.saliency import Detector, emphasis_of
 from cwic.whole import WholeReader
 
-__all__ = ["Codec", "Encoded", "loaded", "loaded_for"]
-
 # Families by name; a model file names its own.
 _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
     cvpr2018.FAMILY: cvpr2018.Cvpr2018,
     flagship.FAMILY: flagship.Flagship,
 }
 
-# A header's q may differ from what was asked for by what an importance map adds.
+# A header's q differs from that of the request by what an importance map adds.
 _MAX_RATE_Q = bitstream.MAX_Q - 1024
 
 _WHOLE = WholeReader()
@@ -65,15 +63,13 @@ class Encoded(NamedTuple):
 
 
 class Codec:
-    """One model, ready to encode and decode; safe to share among threads."""
+    """One model, ready to encode and decode; safe to share among threads.
+
+    A damaged file is a BitstreamError, one of another model an UnknownModelError.
+    """
 
     def __init__(self, model: model_file.ModelFile, *, threads: int | None = None):
-        """Use :meth:`load`; this is for models built in memory.
-
-        Args:
-            model: loaded and checked.
-            threads: processor threads of one call; None: all cores.
-        """
+        """Use :meth:`load`; this is for models built in memory. `threads` as there."""
         if model.family not in _FAMILIES:
             raise ModelError(
                 f"model {model.name}: expected family {' or '.join(_FAMILIES)}, "
@@ -99,6 +95,8 @@ class Codec:
         cls, name_or_path: str | os.PathLike[str] | None = None, *, threads: int | None = None
     ) -> "Codec":
         """Load a bundled model by name or any model file by path; None is the default model.
+
+        `threads`: processor threads of one call; None: all cores.
 
         Raises:
             ModelError: there is no such model, or its file is damaged.
@@ -150,11 +148,7 @@ class Codec:
         return self.encode_request(image, request).data
 
     def encode_request(self, image: Source, request: Request) -> Encoded:
-        """A picture as a file, and what is known of it.
-
-        Args:
-            image: path, PIL image, or (H, W), (H, W, 1..4) array.
-            request: what is asked for.
+        """A picture (path, PIL image, array) as a file, and what is known of it.
 
         Raises:
             ImageError: the picture cannot be read.
@@ -201,8 +195,8 @@ class Codec:
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:
-            beside = beside_tiles(pack(0, [b""] * len(analyzed.tiling.tiles)))
-            return at_size(code, family, request, size_bytes, beside)
+            overhead = overhead_of(pack(0, [b""] * len(analyzed.tiling.tiles)))
+            return at_size(code, family, request, size_bytes, overhead)
         if request.psnr_db is not None:
             return at_psnr(code, family, request, request.psnr_db, picture)
         quality = DEFAULT_QUALITY if request.quality is None else request.quality
@@ -221,19 +215,8 @@ class Codec:
     ) -> Image.Image:
         """The picture of a `.cwic` file that this model wrote, or that was kept whole.
 
-        Args:
-            data: the whole file, or its path.
-            region: (x, y, width, height) in pixels, the part of the picture that is wanted; no
-                more tiles are decoded than it takes.
-            reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
-                the bottom one more. 8 is a preview that decodes a small part of the file.
-            limits: what the file may ask for; the defaults of `Limits` where None.
-
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
-            ImageError: the path cannot be read.
-            TargetError: the region is not within the picture.
-            ValueError: an argument out of range.
+        Arguments and errors are those of :func:`cwic.decode`. Of a region no more tiles are decoded
+        than it takes.
         """
         data = content_of(data)
         if bitstream.read_header(data, limits).is_whole:
@@ -246,8 +229,7 @@ class Codec:
     def inspect(self, data: bytes) -> Inspected:
         """The picture of a file, and where its bits went; what is coded is decoded once.
 
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
+        Of a picture kept whole the importance map is 0 and the bits lie evenly.
         """
         if bitstream.read_header(data).is_whole:
             return _WHOLE.inspect(data)
@@ -256,26 +238,11 @@ class Codec:
         alpha = alpha_of(file, stream.tiling.picture, 1)
         return Inspected(shown(file, pixels, alpha), allocation)
 
-    def allocation(self, data: bytes) -> Allocation:
-        """Where the bits of a `.cwic` file that this model wrote went, and its importance map.
-
-        Of a picture kept whole the map is 0 and the bits lie evenly.
-
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
-        """
-        if bitstream.read_header(data).is_whole:
-            return _WHOLE.allocation(data)
-        return self._family.allocation(self._read(data)[1])
-
     def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
         """All integers that a `.cwic` file of this model stands for, flat, for each tile.
 
         They are the same on every machine; pixels may differ by rounding. Of a picture kept whole
         they are its samples.
-
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
         """
         if bitstream.read_header(data).is_whole:
             return _WHOLE.symbols(data)
@@ -300,10 +267,7 @@ def loaded(
 ) -> Codec:
     """What `Codec.load` gives, kept: the second call for a model is quick.
 
-    Args:
-        model: name or path; None is the default model.
-        threads: as of `Codec`.
-        for_decoding: what only an encoder needs is loaded when it is needed.
+    With `for_decoding`, what only an encoder needs is loaded when it is needed.
     """
     path = model_file.find(model)
     return Codec(model_file.load(path, for_decoding=for_decoding), threads=threads)
@@ -334,11 +298,7 @@ def _name_or_path(path: Path) -> str:
 
 
 def _loaded_again(name_or_path: str, identity: bytes, threads: int | None) -> Codec:
-    """What a pickled codec was.
-
-    Raises:
-        ModelError: the model is not here, or is another one by now.
-    """
+    """What a pickled codec was; ModelError if that model is not here, or is another one by now."""
     codec = loaded(name_or_path, threads)
     if codec.identity != identity:
         raise ModelError(

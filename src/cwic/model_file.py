@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,10 +133,8 @@ def packed(model: ModelFile) -> bytes:
 def load(path: Path, *, for_decoding: bool = False) -> ModelFile:
     """Read a model file and check it against its identity.
 
-    Args:
-        path: of the file.
-        for_decoding: graphs that do not belong to the identity are unpacked and checked only when
-            they are asked for, with the same error.
+    With `for_decoding`, graphs that do not belong to the identity are unpacked and checked only
+    when they are needed, with the same error.
 
     Raises:
         ModelError: the file is missing, damaged, or no model file of this program.
@@ -232,10 +230,7 @@ def find_identity(identity: bytes) -> Path:
 
 
 def _identity(
-    family: str,
-    decoding: Mapping[str, Any],
-    synthesis: bytes,
-    arrays: Mapping[str, Array],
+    family: str, decoding: Mapping[str, Any], synthesis: bytes, arrays: Mapping[str, Array]
 ) -> bytes:
     digest = hashlib.sha256()
 
@@ -254,7 +249,7 @@ def _identity(
 
 
 class _Graphs(Mapping[str, bytes]):
-    """The graphs of a model file, each unpacked and checked when it is first asked for."""
+    """The graphs of a model file, each unpacked and checked when it is first needed."""
 
     def __init__(self, file: zipfile.ZipFile, content: bytes, path: Path):
         self._content, self._path = content, path
@@ -268,7 +263,11 @@ class _Graphs(Mapping[str, bytes]):
             entry = name + _GRAPH
             with _opened(self._path, self._content) as file:
                 data = _read_entry(file, entry, self._path)
-            self._read[name] = _read_graph(data, entry, self._path)
+            try:
+                check_graph(data)
+            except ValueError as error:
+                raise ModelError(f"{self._path}: {entry}: {error}") from error
+            self._read[name] = data
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -299,16 +298,10 @@ def _packed_models() -> "Traversable":
     return files("cwic") / "models"
 
 
-def _open(path: Path) -> IO[bytes]:
-    if _is_packed(path):
-        return (_packed_models() / path.name).open("rb")
-    return open(path, "rb")
-
-
 def _content(path: Path) -> bytes:
     """A file as it is now, whatever becomes of it."""
     try:
-        with _open(path) as file:
+        with (_packed_models() / path.name if _is_packed(path) else path).open("rb") as file:
             content = bytearray()
             # A read of `_MAX_BYTES` would ask for as much memory, however small the file.
             while len(content) <= _MAX_BYTES and (chunk := file.read(2**20)):
@@ -363,13 +356,8 @@ def _read_manifest(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise ModelError(f"{path}: expected a model of format {_FORMAT}, found {found!r}")
-    for key, kind in (
-        ("name", str),
-        ("family", str),
-        ("identity", str),
-        ("decoding", dict),
-        ("encoding", dict),
-    ):
+    kinds = dict.fromkeys(("name", "family", "identity"), str)
+    for key, kind in {**kinds, "decoding": dict, "encoding": dict}.items():
         if not isinstance(manifest.get(key), kind):
             raise ModelError(
                 f"{path}: manifest: expected {key} to be a {kind.__name__}, "
@@ -385,14 +373,6 @@ def _read_manifest(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:
             f"found {manifest['identity'][:40]!r}"
         )
     return manifest
-
-
-def _read_graph(data: bytes, name: str, path: Path) -> bytes:
-    try:
-        check_graph(data)
-    except ValueError as error:
-        raise ModelError(f"{path}: {name}: {error}") from error
-    return data
 
 
 def _read_array(data: bytes, name: str, path: Path) -> Array:

@@ -1,4 +1,4 @@
-"""What was asked for of one picture: the only place where that is checked.
+"""How one picture is to be encoded: the only place where that is checked.
 
 Imports nothing heavy. What a request means is left to `rate_control` (size and PSNR), the families
 (quality), `saliency` (masks) and `choice` (lossless).
@@ -15,23 +15,21 @@ if TYPE_CHECKING:
     from cwic.image import Source
     from cwic.saliency import Detector
 
-__all__ = ["Request"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for of one picture, checked when it is made.
+    """How one picture is to be encoded, checked when it is made.
 
     At most one of `quality`, `bpp`, `target_bytes` and `psnr_db` may be given. A target that
     cannot be met gives the nearest file there is, with a `CodecWarning`; metadata and transparency
     leave the picture at least a quarter of a size.
 
-    Pictures that are cheap without loss (screens, text, charts) are kept whole: where a size is
-    asked for and they fit in; where a quality is, and they are at most a quarter larger than
-    the coded file; where a PSNR is, and they are no larger.
+    Pictures that are cheap without loss (screens, text, charts) are kept whole: for a target size,
+    if they fit in; for a quality, if they are at most a quarter larger than the coded file; for a
+    PSNR, if they are no larger.
 
     Attributes:
-        quality: in [0, 100]; 50 if nothing else is asked for. Busy pictures, which hide errors,
+        quality: in [0, 100]; 50 where there is no target. Busy pictures, which hide errors,
             get coarser steps at one quality than calm ones.
         bpp: bits of the whole file per picture pixel, above 0.
         target_bytes: size of the whole file, above 0.
@@ -43,9 +41,9 @@ class Request:
         saliency: True for the built-in detector (extra `saliency`), a mask as of `roi`, a
             function of the (H, W, 3) uint8 pixels that returns one, or the path of such a
             function as an ONNX file (.onnx; what it must be is at `saliency.load_detector`).
-        strict: a file never larger (or a picture never worse) than asked, or none. A smaller
+        strict: a file never larger (or a picture never worse) than the target, or none. A smaller
             file (or a better picture) is done, where the picture takes no more.
-        lossless: "auto" as above, "never", or "always": kept whole whatever else is asked for.
+        lossless: "auto" as above, "never", or "always": kept whole whatever the target.
         keep_metadata: ICC, EXIF and XMP go into the file.
         max_pixels: width times height beyond which a picture is refused; None: 179 million.
             Picture files are under Pillow's own limit as well
@@ -105,8 +103,8 @@ class Request:
             raise ValueError(f"max_pixels: expected a whole number above 0, found {largest!r}")
 
     @property
-    def asked(self) -> str:
-        """The size or PSNR that was asked for, with its unit; empty where a quality was."""
+    def target(self) -> str:
+        """The target size or PSNR with its unit; empty for a quality."""
         if self.target_bytes is not None:
             return f"{self.target_bytes:,} B"
         if self.bpp is not None:
@@ -114,7 +112,7 @@ class Request:
         return "" if self.psnr_db is None else f"{self.psnr_db:g} dB"
 
     def size_bytes(self, num_pixels: int) -> float | None:
-        """The size of the whole file that was asked for, of a picture of so many pixels."""
+        """The target size of the whole file, of a picture of so many pixels."""
         return self.target_bytes if self.bpp is None else self.bpp * num_pixels / 8
 
 

@@ -23,17 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic import bitstream, model_file
+from cwic import bitstream, defaults, model_file
 from cwic.codec import Codec, loaded, loaded_for
-from cwic.defaults import (
-    CODEC_MIME_TYPE,
-    CODEC_SUFFIX,
-    DEFAULT_QUALITY,
-    LOSSLESS,
-    MAX_ROI_STRENGTH,
-    MAX_UPLOAD_BYTES,
-    PORT,
-)
 from cwic.errors import CodecError, CodecWarning, NotBuiltError, reason
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed
@@ -45,9 +36,7 @@ from cwic.view import overlay
 from cwic.whole import WholeReader
 
 # Gradio asks for the types of uploads and downloads there.
-mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
-
-__all__ = ["Coded", "Controls", "coded", "frame", "opened", "page", "painted", "serve"]
+mimetypes.add_type(defaults.CODEC_MIME_TYPE, defaults.CODEC_SUFFIX)
 
 TITLE = "cwic: pictures small, and good where it matters"
 
@@ -80,11 +69,11 @@ class Controls(NamedTuple):
     """What the controls of the page are set to."""
 
     target: str = _QUALITY
-    amount: float = DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
+    amount: float = defaults.DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
     strength: float = 1.0  # how much the painted mask counts
     find_saliency: bool = False
     model: str | None = None
-    lossless: str = LOSSLESS[0]
+    lossless: str = defaults.LOSSLESS[0]
 
     def request(self, roi: npt.NDArray[np.bool_] | None) -> Request:
         """The same for `Codec.encode_request`, with a mask of the picture's size."""
@@ -113,12 +102,7 @@ class Coded(NamedTuple):
 def coded(
     path: str | os.PathLike[str], controls: Controls, mask: npt.NDArray[np.bool_] | None
 ) -> Coded:
-    """Encodes a picture file.
-
-    Args:
-        path: of a picture.
-        controls: how to encode it.
-        mask: (h, w) of any size, True where the person painted; None for nowhere.
+    """Encodes a picture file; `mask` (h, w) of any size is True where the person painted.
 
     Raises:
         CodecError: the picture cannot be read.
@@ -136,8 +120,7 @@ def coded(
         seconds = time.perf_counter() - start_s
     done = f"{Path(path).name} encoded in {seconds:.2f} s"
     return _decoded(codec, data, done)._replace(
-        original=picture.convert("RGB"),
-        warnings=tuple(str(warning.message) for warning in caught),
+        original=picture.convert("RGB"), warnings=tuple(str(warning.message) for warning in caught)
     )
 
 
@@ -186,12 +169,8 @@ def painted(editor: dict[str, Any] | None) -> npt.NDArray[np.bool_] | None:
 def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
     """HTML of a frame with the comparison, or with the picture alone if there is no original.
 
-    It is a frame because the page of a comparison has a script of its own.
-
-    Args:
-        name: title of the comparison, plain text.
-        found: what to show.
-        codecs: names of the other codecs.
+    It is a frame because the page of a comparison has a script of its own. `name` is plain text,
+    `codecs` are the names of the others.
     """
     if found.original is None:
         profile = profile_of_rgb_samples(found.decoded)
@@ -211,11 +190,7 @@ def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
 
 
 def page(models: Sequence[str]) -> Any:
-    """The page, a Gradio `Blocks`.
-
-    Args:
-        models: names or paths to choose from; the first is selected.
-    """
+    """The page, a Gradio `Blocks`; of the names or paths of models the first is selected."""
     gr = _gradio()
     # The page knows a model by name, and not where it lies.
     named = {Path(model).name: model for model in models}
@@ -272,7 +247,7 @@ def _inputs(gr: Any, models: list[str]) -> _Inputs:
     others = [(codec.label, codec.name) for codec in installed()]
     dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
     target = gr.Radio(list(_TARGETS), value=_QUALITY, label="choose")
-    quality = gr.Slider(0, 100, DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality")
+    quality = gr.Slider(0, 100, defaults.DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality")
     bpp = gr.Slider(0.05, 2, 0.5, step=0.01, label=_BPP, visible=False)
     size_kb = gr.Number(50, label=_SIZE, minimum=0.1, visible=False)
     with gr.Accordion("what matters (the size stays)", open=True):
@@ -286,13 +261,15 @@ def _inputs(gr: Any, models: list[str]) -> _Inputs:
             brush=brush,
             elem_id="editor",
         )
-        strength = gr.Slider(0, MAX_ROI_STRENGTH, 1, step=0.1, label="strength")
+        strength = gr.Slider(0, defaults.MAX_ROI_STRENGTH, 1, step=0.1, label="strength")
         find_saliency = gr.Checkbox(
             label="find it automatically", visible=has_detector(), value=False
         )
     model = gr.Dropdown(models, value=models[0], label="model")
     lossless = gr.Radio(
-        list(LOSSLESS), value=LOSSLESS[0], label="keep the picture whole, without any loss"
+        list(defaults.LOSSLESS),
+        value=defaults.LOSSLESS[0],
+        label="keep the picture whole, without any loss",
     )
     codecs = gr.CheckboxGroup(
         others,
@@ -351,7 +328,7 @@ def _results(inputs: _Inputs) -> Iterator[list[Any]]:
             data = encode_image(found.decoded, "PNG")
         else:
             found = coded(inputs.dropped, _controls(inputs), painted(inputs.editor))
-            file, data = Path(folder, name).with_suffix(CODEC_SUFFIX), found.data
+            file, data = Path(folder, name).with_suffix(defaults.CODEC_SUFFIX), found.data
         file.write_bytes(data)
         for warning in found.warnings:
             gr.Warning(warning)
@@ -378,21 +355,17 @@ def _controls(inputs: _Inputs) -> Controls:
 
 
 def serve(
-    host: str = "127.0.0.1",
-    port: int = PORT,
+    host: str = defaults.HOST,
+    port: int = defaults.PORT,
     *,
-    max_upload_bytes: int = MAX_UPLOAD_BYTES,
+    max_upload_bytes: int = defaults.MAX_UPLOAD_BYTES,
     model: str | None = None,
     announce: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serves the page until it is interrupted.
+    """Serves the page until it is interrupted; anyone who reaches `host` by its names can use it.
 
-    Args:
-        host: address to listen on; anyone who reaches it by its own names can use the page.
-        port: number of the port to listen on.
-        max_upload_bytes: the page refuses larger files.
-        model: name or path of the model that is selected at first; None: the default model.
-        announce: called with the address of the page as soon as it is served.
+    `model` is selected at first; None: the default model. `announce` is called with the address of
+    the page as soon as it is served.
 
     Raises:
         CodecError: the port is not available, or Gradio is not installed.

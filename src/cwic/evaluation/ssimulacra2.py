@@ -15,8 +15,6 @@ from PIL import Image
 
 from cwic.errors import NotBuiltError
 
-__all__ = ["ssimulacra2"]
-
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 
 # Six scales of at least 8 px, each half of the last, rounded up. With fewer, the package multiplies
@@ -25,15 +23,10 @@ _SIX_SCALES_PX = 225
 
 
 def ssimulacra2(reference: Pixels, decoded: Pixels) -> float:
-    """SSIMULACRA2 (Sneyers 2022, weights of 2023) of a decoded picture.
+    """SSIMULACRA2 (Sneyers 2022, weights of 2023) of a decoded picture; both in sRGB.
 
-    Args:
-        reference: (H, W, 3), in sRGB.
-        decoded: same shape.
-
-    Returns:
-        100 for equal pictures, about 90 where differences are hard to see, 70 for high, 50 for
-        medium and 30 for low quality, below 0 for very bad ones; nan with a side under 225 px.
+    100 for equal pictures, about 90 where differences are hard to see, 70 for high, 50 for medium
+    and 30 for low quality, below 0 for very bad ones; nan with a side under 225 px.
 
     Raises:
         NotBuiltError: the package is not installed.

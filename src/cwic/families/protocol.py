@@ -80,17 +80,15 @@ class Analyzed(Protocol):
         ...
 
     def code(self, q: int, emphasis: Emphasis | None = None) -> Coded:
-        """The picture at a q within the model's range.
-
-        Args:
-            q: in the header's units.
-            emphasis: what a mask adds to the importance map, see `saliency.emphasis_of_cells`.
-        """
+        """The picture at a q within the model's range; `emphasis` is what masks add to the map."""
         ...
 
 
 class Family(Protocol):
-    """One model, ready to encode and decode; safe to share among threads."""
+    """One model, ready to encode and decode; safe to share among threads.
+
+    What reads a payload raises BitstreamError where that is damaged in a way that shows.
+    """
 
     rates: RateRange
     cell_px: int  # side of a cell of the importance map
@@ -124,34 +122,15 @@ class Family(Protocol):
             stream: of the whole picture.
             part: in pixels; its corners are multiples of `reduce`, or the picture's.
             reduce: 1, 2, 4 or 8; how many pixels a side become one.
-
-        Raises:
-            BitstreamError: a payload that is needed is damaged in a way that shows.
         """
         ...
 
     def symbols(self, stream: TileStream) -> list[npt.NDArray[np.int32]]:
-        """All integers that a picture is coded as, flat, for each tile.
-
-        Raises:
-            BitstreamError: a payload is damaged in a way that shows.
-        """
-        ...
-
-    def allocation(self, stream: TileStream) -> Allocation:
-        """Where the bits of a picture went.
-
-        Raises:
-            BitstreamError: a payload is damaged in a way that shows.
-        """
+        """All integers that a picture is coded as, flat, for each tile."""
         ...
 
     def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
-        """The whole picture and where its bits went; every payload is decoded once.
-
-        Raises:
-            BitstreamError: a payload is damaged in a way that shows.
-        """
+        """The whole picture and where its bits went; every payload is decoded once."""
         ...
 
 

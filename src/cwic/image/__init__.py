@@ -11,13 +11,12 @@ from cwic.image.picture import (
     Mode,
     Picture,
     as_shown,
-    crop,
     pad_to_multiple,
     to_pil,
     without_hidden_colours,
 )
 from cwic.image.reader import Source, read_picture
-from cwic.image.writer import encode_image, profile_of_rgb_samples, save_image
+from cwic.image.writer import encode_image, profile_of_rgb_samples
 
 __all__ = [
     "LUMA",
@@ -26,12 +25,10 @@ __all__ = [
     "Picture",
     "Source",
     "as_shown",
-    "crop",
     "encode_image",
     "pad_to_multiple",
     "profile_of_rgb_samples",
     "read_picture",
-    "save_image",
     "to_pil",
     "without_hidden_colours",
 ]

@@ -13,17 +13,9 @@ from cwic.training.families import FAMILIES
 
 
 def export_checkpoint(
-    checkpoint: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    name: str | None = None,
+    checkpoint: str | os.PathLike[str], output: str | os.PathLike[str]
 ) -> model_file.ModelInfo:
-    """Write a model file from the averaged weights of a checkpoint.
-
-    Args:
-        checkpoint: of a training run.
-        output: where to write, `.cwicmodel` by custom.
-        name: of the model; None: the output's stem.
+    """Write a model file from the averaged weights of a checkpoint; its stem is the model's name.
 
     Raises:
         TrainingError: the checkpoint cannot be used.
@@ -38,7 +30,7 @@ def export_checkpoint(
         why = reason(error)
         raise TrainingError(f"{checkpoint}: does not fit its network: {why}") from error
     try:
-        model = family.model(network, config, name or output.stem)
+        model = family.model(network, config, output.stem)
     except TrainingError as error:
         raise TrainingError(f"{checkpoint}: {error}") from error
     model_file.save(model, output)
