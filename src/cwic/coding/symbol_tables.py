@@ -113,16 +113,19 @@ class SymbolTables:
 
     def _new_usual(self, table: int) -> UsualSymbols | None:
         lefts = self._lefts(table)
-        parts = np.diff(lefts)
-        first = last = int(parts.argmax())
-        while (1 << _CODER_BITS) - lefts[last + 1] + lefts[first] > _UNUSUAL_PARTS:
-            below = parts[first - 1] if first else -1
-            above = parts[last + 1] if last + 1 < self.num_symbols else -1
-            if below >= above:
+        parts: list[int] = np.diff(lefts).tolist()
+        first = last = int(self.frequencies[table].argmax())
+        unusual = (1 << _CODER_BITS) - parts[first]
+        while unusual > _UNUSUAL_PARTS:
+            if first == 0 or last == self.num_symbols - 1 or last - first == _MAX_USUAL - 1:
+                return None
+            if parts[first - 1] >= parts[last + 1]:
                 first -= 1
+                unusual -= parts[first]
             else:
                 last += 1
-        if first == 0 or last == self.num_symbols - 1 or last - first >= _MAX_USUAL:
+                unusual -= parts[last]
+        if first == 0 or last == self.num_symbols - 1:
             return None
         # Of S symbols constriction gives each its share of 2^24 - S, and one more. So these
         # numbers, which sum to that, are shares already: the factor is 1, and nothing rounds.
