@@ -20,7 +20,7 @@ from sheets import Tile, save_sheet
 from cwic import Codec, read_header
 from cwic.evaluation.anchors import contestant
 from cwic.evaluation.compare import of_size
-from cwic.evaluation.ssimulacra2 import ssimulacra2
+from cwic.ssimulacra2 import ssimulacra2
 
 ROOT = Path(__file__).resolve().parent.parent
 ANCHORS = ("jpeg", "webp", "avif")

@@ -99,7 +99,7 @@ def exported(model: str, folder: Path) -> str:
     path = Path(model)
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / f"{path.parent.name}-{path.stem}{model_file.EXTENSION}"
-    export_checkpoint(path, output)
+    model_file.save(export_checkpoint(path, output.stem), output)
     return str(output)
 
 

@@ -337,7 +337,7 @@ def test_the_psnr_of_a_grey_picture_is_that_of_what_is_shown(tiny_flagship_codec
         encoded = tiny_flagship_codec.encode_request(pixels, Request(psnr_db=asked_db))
         found_db = measured_db(tiny_flagship_codec, encoded.data, pixels)
         assert found_db == pytest.approx(asked_db, abs=0.05)
-        assert encoded.psnr_db == pytest.approx(found_db, abs=1e-9)
+        assert encoded.reached == pytest.approx(found_db, abs=1e-9)
 
 
 def test_a_request_is_answered_with_the_file_and_its_header(tiny_flagship_codec: Codec) -> None:
@@ -345,7 +345,7 @@ def test_a_request_is_answered_with_the_file_and_its_header(tiny_flagship_codec:
     encoded = tiny_flagship_codec.encode_request(pixels, Request(quality=30))
     assert encoded.data == tiny_flagship_codec.encode(pixels, quality=30)
     assert encoded.header == bitstream.read_header(encoded.data)
-    assert encoded.psnr_db is None  # nobody asked
+    assert encoded.reached is None  # nobody asked
 
 
 @pytest.mark.parametrize("name", ["tiny_codec", "tiny_flagship_codec"])
@@ -530,3 +530,11 @@ def test_a_region_that_is_not_four_whole_numbers_is_a_value_error(
         with pytest.raises(ValueError, match="region: expected x, y, width, height in whole"):
             tiny_codec.decode(data, region=region)
         assert tiny_codec.decode(data, region=np.array([1, 2, 3, 4])).size == (3, 4)
+
+
+@pytest.mark.parametrize("model", [[], {}, 5, b"flagship", True])
+def test_a_model_that_is_no_name_is_a_value_error(model: Any) -> None:
+    with pytest.raises(ValueError, match="model: expected a name or a path, found"):
+        cwic.encode(seeded_picture(2), model=model)
+    with pytest.raises(ValueError, match="model: expected a name or a path, found"):
+        cwic.Codec.load(model)

@@ -126,12 +126,6 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_the_page_knows_the_media_type_of_our_files() -> None:
-    script = "import mimetypes, cwic.serve; print(*mimetypes.guess_type('photo.cwic'))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == "image/x-cwic None\n"
-
-
 def test_a_port_that_is_taken_is_noticed_before_gradio_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

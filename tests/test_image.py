@@ -1,6 +1,9 @@
+import contextlib
 import io
 import os
 import struct
+import tracemalloc
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -370,6 +373,19 @@ def test_a_transparent_colour_becomes_an_alpha_plane(
     assert picture.alpha.tolist() == [[255, 0, 255], [255, 255, 255]]
 
 
+@pytest.mark.parametrize("num_colours", [3, 300])
+def test_an_xpm_with_a_transparent_colour_that_it_does_not_use_is_opaque(num_colours: int) -> None:
+    keys = [f"{number:03d}" for number in range(num_colours)]
+    colours = [f'"{key} c #{int(key) % 256:02x}4080",' for key in keys]
+    head = f'/* XPM */\nstatic char *a[] = {{\n"{num_colours} 1 {num_colours + 1} 3",\n'
+    file = io.BytesIO(
+        "\n".join([head + '"    c None",', *colours, f'"{"".join(keys)}"', "};"]).encode()
+    )
+    picture = read_picture(file)
+    assert picture.alpha is None or (picture.alpha == 255).all()
+    np.testing.assert_array_equal(picture.pixels[0, :3], [[0, 64, 128], [1, 64, 128], [2, 64, 128]])
+
+
 def test_cmyk_without_a_profile_is_converted_by_pillow() -> None:
     image = noise_image("CMYK")
     picture = read_picture(file_of(image, "TIFF"))
@@ -491,6 +507,22 @@ def test_metadata_survives_every_format_that_has_a_place_for_it(extension: str) 
     assert read_picture(io.BytesIO(data), keep_metadata=False).metadata == Metadata()
 
 
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "avif", "tif"])
+def test_the_directories_of_exif_survive_too(extension: str, capfd: pytest.CaptureFixture) -> None:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Make] = "cwic cameras"
+    tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] = 400
+    tags.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    source = Picture(noise(0, 8, 8, 3), metadata=Metadata(exif=tags.tobytes()[6:]))
+    data = encode_image(to_pil(source), extension)
+    kept = Image.Exif()
+    kept.load(read_picture(io.BytesIO(data)).metadata.exif or b"")
+    assert kept[ExifTags.Base.Make] == "cwic cameras"
+    assert kept.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] == 400
+    assert kept.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+    assert capfd.readouterr().err == ""  # of libraries
+
+
 def test_the_orientation_in_an_xmp_packet_becomes_upright() -> None:
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("XML:com.adobe.xmp", XMP.decode())
@@ -576,12 +608,21 @@ def test_a_truncated_file_is_an_image_error(file_format: str) -> None:
 
 @pytest.mark.parametrize(
     ("file_format", "options"),
-    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("TIFF", {}), ("BMP", {})],
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("BMP", {}),
+        ("WEBP", {}),
+        ("AVIF", {}),
+    ],
 )
 def test_of_a_truncated_file_what_is_there_is_taken_where_that_is_asked_for(
     file_format: str, options: dict[str, Any]
 ) -> None:
     image = Image.linear_gradient("L").convert("RGB")
+    image.paste(noise_image("RGB", 64, 256), (0, 0))  # lest a few bytes hold all of it
     data = file_of(image, file_format, **options).getvalue()
     data = data[: len(data) * 3 // 4]
     with pytest.raises(ImageError, match="truncated"):
@@ -592,7 +633,30 @@ def test_of_a_truncated_file_what_is_there_is_taken_where_that_is_asked_for(
     assert (picture.width, picture.height) == image.size
     seen = slice(0, 256) if options else slice(0, 100)
     if file_format != "BMP":  # begins with its last row
-        assert np.abs(picture.pixels[seen].astype(int) - np.asarray(image)[seen]).max() <= 40
+        differences = picture.pixels[seen, 70:].astype(int) - np.asarray(image)[seen, 70:]
+        assert np.abs(differences).max() <= 40
+
+
+@pytest.mark.parametrize("file_format", ["WEBP", "AVIF"])
+def test_what_a_file_says_of_its_length_costs_no_memory(file_format: str) -> None:
+    data = bytearray(file_of(noise_image("RGB"), file_format).getvalue())
+    place = 4 if file_format == "WEBP" else data.find(b"mdat") - 4
+    data[place : place + 4] = b"\xff\xff\xff\x7f" if file_format == "WEBP" else b"\x7f\xff\xff\xff"
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ImageError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", CodecWarning)
+            read_picture(io.BytesIO(data[:-100]), truncated=True)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's name for the directory
+def test_a_tiff_without_its_directory_is_not_called_one_of_another_depth() -> None:
+    data = file_of(noise_image("RGB", 90, 90), "TIFF", compression="tiff_lzw").getvalue()
+    with pytest.raises(ImageError, match="truncated"):
+        read_picture(io.BytesIO(data[: len(data) // 2]))
 
 
 def test_a_whole_file_is_read_without_a_word_where_a_truncated_one_would_be_taken() -> None:

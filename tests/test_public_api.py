@@ -66,5 +66,16 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not loaded_after("import cwic") & {"numpy", "PIL", "onnxruntime", "constriction"}
 
 
-def test_reading_a_header_loads_no_network() -> None:
-    assert "onnxruntime" not in loaded_after("import cwic.bitstream")
+def test_reading_a_header_or_the_list_of_models_loads_nothing_heavy() -> None:
+    script = "import cwic.bitstream, cwic.model_file; cwic.model_file.bundled_models()"
+    assert not loaded_after(script) & {"numpy", "PIL", "onnxruntime", "constriction"}
+
+
+def test_a_picture_kept_whole_is_decoded_without_the_runtime_of_networks() -> None:
+    script = (
+        "import cwic, cwic.whole, cwic.image\n"
+        "from PIL import Image\n"
+        "data = cwic.whole.pack_whole(cwic.image.read_picture(Image.new('RGB', (9, 5), 'red')))\n"
+        "assert cwic.decode(data).getpixel((8, 4)) == (255, 0, 0)"
+    )
+    assert "onnxruntime" not in loaded_after(script)

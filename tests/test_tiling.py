@@ -15,8 +15,8 @@ from cwic.codec import Codec
 from cwic.defaults import REDUCTIONS
 from cwic.errors import BitstreamError, TargetError
 from cwic.families.flagship import family as flagship
-from cwic.families.flagship.coder import CodedLatents
 from cwic.families.flagship.family import Flagship, FlagshipAnalysis, FlagshipCoded
+from cwic.families.flagship.tiles import in_pipeline
 from cwic.families.protocol import TileStream
 from cwic.families.tiling import Rectangle, Tiling
 
@@ -96,15 +96,8 @@ def test_the_same_latents_give_the_same_picture_in_tiles_or_in_one_piece(
         ]
         return np.concatenate(rows, axis=1)
 
-    whole = CodedLatents(
-        coded.q,
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int32),
-        np.zeros(0, np.uint8),
-        joined("decoded"),
-        joined("prior"),
-        joined("planes"),
+    whole = tiles[0]._replace(
+        decoded=joined("decoded"), prior=joined("prior"), planes=joined("planes")
     )
     one = family.tiling(300, 460, None)
     in_one_piece = family.transforms.synthesize(lambda _: whole, one, one.picture)
@@ -236,6 +229,61 @@ def test_the_tiles_that_meet_a_part_are_found_without_asking_each(
     shared = [tile.cut(part) for tile in tiling.tiles]
     expected = [number for number, cut in enumerate(shared) if cut.height > 0 and cut.width > 0]
     assert tiling.meeting(part) == expected
+
+
+@given(
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 5),
+    threads=st.integers(1, 6),
+    some=st.data(),
+)
+@settings(deadline=None)
+def test_tiles_are_shown_once_when_their_neighbours_are_decoded_and_soon_forgotten(
+    rows: int, columns: int, threads: int, some: st.DataObject
+) -> None:
+    tiling = Tiling(64 * rows, 64 * columns, 64, 64)
+    wanted = some.draw(st.sets(st.integers(0, rows * columns - 1), min_size=1))
+    needs = {
+        number: frozenset(tiling.meeting(tiling.around(tiling.tiles[number], 16)))
+        for number in sorted(wanted)
+    }
+    decoded: set[int] = set()
+    kept: set[int] = set()
+    shown: list[int] = []
+    most = 0
+
+    def decode(number: int) -> None:
+        nonlocal most
+        assert number not in decoded
+        decoded.add(number)
+        kept.add(number)
+        most = max(most, len(kept))
+
+    def show(number: int) -> None:
+        assert needs[number] <= kept
+        shown.append(number)
+
+    in_pipeline(needs, decode, show, kept.remove, threads)
+    assert sorted(shown) == sorted(wanted)
+    assert decoded == set().union(*needs.values())
+    assert not kept
+    if threads == 1:
+        assert most <= 2 * columns + 3
+
+
+def test_what_goes_wrong_in_a_tile_ends_the_pipeline() -> None:
+    needs = {number: {number} for number in range(50)}
+    calls = []
+
+    def show(number: int) -> None:
+        calls.append(number)
+        raise BitstreamError("damaged")
+
+    for threads in (1, 3):
+        calls.clear()
+        with pytest.raises(BitstreamError, match="damaged"):
+            in_pipeline(needs, lambda _: None, show, lambda _: None, threads)
+        assert len(calls) <= threads
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)

@@ -38,6 +38,7 @@ def encode(
     bpp: float | None = None,
     target_bytes: int | None = None,
     psnr_db: float | None = None,
+    ssimulacra2: float | None = None,
     roi: "Source | None" = None,
     roi_strength: float = 1.0,
     saliency: "bool | Source | Detector | None" = None,
@@ -56,6 +57,7 @@ def encode(
         bpp: bits of the whole file per picture pixel.
         target_bytes: size of the whole file.
         psnr_db: peak signal-to-noise ratio of the decoded picture in dB.
+        ssimulacra2: of the decoded picture, above 0 to 100; needs the extra `evaluate`.
         roi: picture or array, white where it matters: bits move there, the size stays.
         roi_strength: of the region of interest, 0 to 4.
         saliency: True, a mask, or a function of the pixels that gives one, or its ONNX file.
@@ -79,6 +81,7 @@ def encode(
         bpp=bpp,
         target_bytes=target_bytes,
         psnr_db=psnr_db,
+        ssimulacra2=ssimulacra2,
         roi=roi,
         roi_strength=roi_strength,
         saliency=saliency,
@@ -96,6 +99,7 @@ def decode(
     *,
     region: tuple[int, int, int, int] | None = None,
     reduce: int = 1,
+    fast: bool = False,
     limits: "Limits | None" = None,
 ) -> "Image.Image":
     """The picture of a `.cwic` file, whichever bundled model wrote it, or none.
@@ -105,12 +109,15 @@ def decode(
         region: (x, y, width, height) in pixels of the part to decode; None is all.
         reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
             the bottom one more. 8 is a preview that decodes a small part of the file.
+        fast: nearly the same picture in less time, by the light synthesis of the model. Previews
+            and pictures kept whole need none, and are the same with and without.
         limits: what the file may ask for; the defaults of `Limits` where None.
 
     Raises:
         BitstreamError: the file is damaged (or UnknownModelError, made by a model not here).
         ImageError: the path cannot be read.
-        TargetError: the region is not within the picture.
+        TargetError: the region is not within the picture; `fast`, and the model has no light
+            synthesis.
         ValueError: an argument out of range.
     """
     from cwic.codec import loaded_for
@@ -118,7 +125,7 @@ def decode(
 
     data = content_of(data)
     codec = loaded_for(data, limits=limits)
-    return codec.decode(data, region=region, reduce=reduce, limits=limits)
+    return codec.decode(data, region=region, reduce=reduce, fast=fast, limits=limits)
 
 
 def read_header(data: bytes, limits: "Limits | None" = None) -> "Header":

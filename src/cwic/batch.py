@@ -83,6 +83,7 @@ class Decoding:
 
     file_format: str = PICTURE_FORMATS[0]  # extension of the pictures, without a dot
     model: str | None = None  # needed only for files of a model that is not part of the package
+    fast: bool = False  # as of `Codec.decode`
 
     source_suffixes: ClassVar = frozenset({CODEC_SUFFIX})
 
@@ -97,7 +98,7 @@ class Decoding:
         from cwic.image import encode_image
 
         codec = loaded_for(data, self.model, threads=1)
-        return encode_image(codec.decode(data), self.file_format)
+        return encode_image(codec.decode(data, fast=self.fast), self.file_format)
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,15 @@ class Summary:
     def num_whole(self) -> int:
         """How many results hold a picture that is kept whole."""
         return sum(bool(outcome.kept_whole) for outcome in self.outcomes)
+
+    @property
+    def num_larger(self) -> int:
+        """How many results are larger than their sources, as pictures always are."""
+        return sum(
+            outcome.output_bytes > outcome.input_bytes
+            for outcome in self.outcomes
+            if outcome.output_bytes is not None and outcome.input_bytes is not None
+        )
 
     @property
     def num_done(self) -> int:

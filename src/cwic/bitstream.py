@@ -2,8 +2,8 @@
 
 Owns every offset, length, checksum and range check of format version 1, which `docs/format.md`
 describes byte by byte. Owns no meaning beyond that: tile payloads are left to the families, those
-of a picture kept whole to `whole`, the alpha section and the colour mode to `image`, and whether
-the model of a file is here to `model_file`.
+of a picture kept whole to `whole`, the alpha section to `image`, the colour mode to `colour_mode`,
+and whether the model of a file is here to `model_file`.
 
 Reading trusts nothing. A damaged or hostile file raises `BitstreamError`; no allocation is larger
 than the data that is there or, where something is inflated, than `Limits` allows. Packing checks
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from cwic.colour_mode import Mode
 from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
 from cwic.errors import BitstreamError
 
@@ -33,8 +34,8 @@ MAX_SIDE_PX = 2**31 - 1
 MAX_Q = 4096
 TILE_SIDES_PX = tuple(2 ** (exponent + 5) for exponent in range(1, 11))
 
-_NUM_MODES = 6
-_MODES_WITH_ALPHA = (2, 3, 5)
+_NUM_MODES = len(Mode)
+_MODES_WITH_ALPHA = tuple(int(mode) for mode in Mode if mode.has_alpha)
 _HEADER_CRC_BYTES = 2
 BODY_CRC_BYTES = 4
 # Lengths are checked against the file; this only keeps a hostile one from becoming a huge integer.

@@ -62,9 +62,9 @@ def choose(picture: Picture, request: Request, code: Callable[[], Answer]) -> An
                 is_out_of_reach=True,
             )
 
-    # A quality or a PSNR: whichever file is smaller, or nearly so.
+    # A quality, or what is measured: whichever file is smaller, or nearly so.
     if tried is not None and size_bytes is None:
-        may_be_larger = _WHOLE_MAY_BE_LARGER if request.psnr_db is None else 1
+        may_be_larger = _WHOLE_MAY_BE_LARGER if request.measured_target is None else 1
         if len(tried) <= may_be_larger * len(coded.data):
             return Answer(tried)
     return coded
@@ -96,7 +96,7 @@ def _is_worth_trying(picture: Picture, request: Request, size_bytes: float | Non
     if size_bytes is not None:
         target_bpp = 8 * size_bytes / (picture.width * picture.height)
         limit_bpp += _TRIED_BPP_PER_BPP * max(target_bpp - 0.5, 0)
-    elif request.psnr_db is not None:
+    elif request.measured_target is not None:
         limit_bpp += _TRIED_BPP_PER_QUALITY * 50  # whatever quality that is
     elif request.quality is not None:
         limit_bpp += _TRIED_BPP_PER_QUALITY * max(request.quality - 50, 0)

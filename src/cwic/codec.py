@@ -6,6 +6,7 @@ pictures (:mod:`cwic.image`), masks (:mod:`cwic.saliency`), pixels and payloads 
 better kept whole (:mod:`cwic.choice`), bytes (:mod:`cwic.bitstream`).
 """
 
+import mimetypes
 import os
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from cwic import bitstream, model_file
 from cwic.alpha_plane import pack_alpha
 from cwic.bitstream import Bitstream, Header, Limits
 from cwic.choice import choose
-from cwic.defaults import DEFAULT_QUALITY, MAX_PIXELS
+from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PIXELS
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
@@ -37,7 +38,7 @@ from cwic.picture_file import (
     pack_picture,
     shown,
 )
-from cwic.rate_control import Answer, Candidate, at_psnr, at_same_size, at_size
+from cwic.rate_control import Answer, Candidate, at_measure, at_same_size, at_size
 from cwic.request import Request
 from cwic.saliency import Detector, emphasis_of
 from cwic.whole import WholeReader
@@ -47,6 +48,9 @@ _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
     cvpr2018.FAMILY: cvpr2018.Cvpr2018,
     flagship.FAMILY: flagship.Flagship,
 }
+
+# Who makes files may serve them: web frameworks ask for their type there.
+mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
 
 # A header's q differs from that of the request by what an importance map adds.
 _MAX_RATE_Q = bitstream.MAX_Q - 1024
@@ -59,7 +63,8 @@ class Encoded(NamedTuple):
 
     data: bytes  # the file
     header: Header  # what it says
-    psnr_db: float | None  # of what a decoder shows, where a search for it was made; None: exact
+    # PSNR or SSIMULACRA2 of what a decoder shows, where it was searched for; None: exact.
+    reached: float | None
 
 
 class Codec:
@@ -112,6 +117,7 @@ class Codec:
         bpp: float | None = None,
         target_bytes: int | None = None,
         psnr_db: float | None = None,
+        ssimulacra2: float | None = None,
         roi: Source | None = None,
         roi_strength: float = 1.0,
         saliency: "bool | Source | Detector | None" = None,
@@ -128,7 +134,8 @@ class Codec:
 
         Raises:
             ImageError: the picture cannot be read.
-            TargetError: `strict` and the target cannot be met.
+            TargetError: `strict` and the target cannot be met, or a picture too small for
+                SSIMULACRA2.
             ValueError: an argument of another type or out of range, or more than one target.
         """
         request = Request(
@@ -136,6 +143,7 @@ class Codec:
             bpp=bpp,
             target_bytes=target_bytes,
             psnr_db=psnr_db,
+            ssimulacra2=ssimulacra2,
             roi=roi,
             roi_strength=roi_strength,
             saliency=saliency,
@@ -152,7 +160,8 @@ class Codec:
 
         Raises:
             ImageError: the picture cannot be read.
-            TargetError: `strict` and the target cannot be met.
+            TargetError: `strict` and the target cannot be met, or a picture too small for
+                SSIMULACRA2.
         """
         max_pixels = request.max_pixels or MAX_PIXELS
         picture = read_picture(
@@ -176,7 +185,7 @@ class Codec:
         if answer.complaint:
             warnings.warn(answer.complaint, CodecWarning, stacklevel=3)
         header = bitstream.read_header(answer.data, bitstream.ANY_SIZE)
-        return Encoded(answer.data, header, answer.psnr_db)
+        return Encoded(answer.data, header, answer.reached)
 
     def _code(self, picture: Picture, request: Request, emphasis: Emphasis | None) -> Answer:
         """What the model makes of a request."""
@@ -197,8 +206,8 @@ class Codec:
         if size_bytes is not None:
             overhead = overhead_of(pack(0, [b""] * len(analyzed.tiling.tiles)))
             return at_size(code, family, request, size_bytes, overhead)
-        if request.psnr_db is not None:
-            return at_psnr(code, family, request, request.psnr_db, picture)
+        if request.measured_target is not None:
+            return at_measure(code, family, request, request.measured_target, picture)
         quality = DEFAULT_QUALITY if request.quality is None else request.quality
         q = family.q_of_quality(quality, picture.pixels)
         if emphasis is None:
@@ -211,6 +220,7 @@ class Codec:
         *,
         region: tuple[int, int, int, int] | None = None,
         reduce: int = 1,
+        fast: bool = False,
         limits: Limits | None = None,
     ) -> Image.Image:
         """The picture of a `.cwic` file that this model wrote, or that was kept whole.
@@ -220,21 +230,22 @@ class Codec:
         """
         data = content_of(data)
         if bitstream.read_header(data, limits).is_whole:
-            return _WHOLE.decode(data, region=region, reduce=reduce, limits=limits)
+            return _WHOLE.decode(data, region=region, reduce=reduce, fast=fast, limits=limits)
         file, stream = self._read(data, limits)
         part = part_of(region, stream.tiling.picture, reduce)
-        pixels = self._family.decode(stream, part, reduce)
+        pixels = self._family.decode(stream, part, reduce, fast=fast)
         return shown(file, pixels, alpha_of(file, part, reduce))
 
-    def inspect(self, data: bytes) -> Inspected:
+    def inspect(self, data: bytes, *, fast: bool = False) -> Inspected:
         """The picture of a file, and where its bits went; what is coded is decoded once.
 
-        Of a picture kept whole the importance map is 0 and the bits lie evenly.
+        `fast` is that of `decode`. Of a picture kept whole the importance map is 0 and the bits lie
+        evenly.
         """
         if bitstream.read_header(data).is_whole:
-            return _WHOLE.inspect(data)
+            return _WHOLE.inspect(data, fast=fast)
         file, stream = self._read(data)
-        pixels, allocation = self._family.decode_with_allocation(stream)
+        pixels, allocation = self._family.decode_with_allocation(stream, fast=fast)
         alpha = alpha_of(file, stream.tiling.picture, 1)
         return Inspected(shown(file, pixels, alpha), allocation)
 
@@ -261,15 +272,22 @@ class Codec:
         return file, TileStream(file.tiles, header.q, tiling)
 
 
-@cache
 def loaded(
     model: str | None = None, threads: int | None = None, *, for_decoding: bool = False
 ) -> Codec:
     """What `Codec.load` gives, kept: the second call for a model is quick.
 
     With `for_decoding`, what only an encoder needs is loaded when it is needed.
+
+    Raises:
+        ModelError: as of `Codec.load`.
+        ValueError: the model is neither text nor a path.
     """
-    path = model_file.find(model)
+    return _loaded(model_file.find(model), threads, for_decoding)
+
+
+@cache
+def _loaded(path: Path, threads: int | None, for_decoding: bool) -> Codec:
     return Codec(model_file.load(path, for_decoding=for_decoding), threads=threads)
 
 

@@ -26,7 +26,7 @@ class ModelError(CodecError):
 
 
 class TargetError(CodecError):
-    """A strict target cannot be met, or a region lies outside the picture."""
+    """A strict target, a region or a fast decode cannot be had of this picture or model."""
 
 
 class TrainingError(CodecError):

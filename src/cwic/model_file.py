@@ -3,31 +3,30 @@
 A model file is a zip archive of a manifest (JSON), ONNX graphs (the float transforms) and arrays
 (`.npy`, pickle refused): integers for everything that reaches the arithmetic coder, half or single
 precision for what else a decoder computes. It is the seam between training, which writes it, and
-the runtime, which reads it. What they mean belongs to the families, :mod:`cwic.families`.
+the runtime, which reads it. What they mean belongs to the families, :mod:`cwic.families`. Which
+models there are is known before anything heavy is imported.
 """
 
-import hashlib
 import io
 import json
 import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from cwic.atomic_file import write_file
 from cwic.errors import ModelError, UnknownModelError, reason
 from cwic.onnx_check import check_graph
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
+
+    import numpy.typing as npt
 
 EXTENSION = ".cwicmodel"
 DEFAULT_MODEL = "cwic-visual"
@@ -43,7 +42,7 @@ _BUNDLED = Path(__file__).parent / "models"
 # Of all entries together, unpacked: a model from a stranger must not exhaust the memory.
 _MAX_BYTES = 256 * 1024 * 1024
 
-Array = npt.NDArray[Any]
+Array: TypeAlias = "npt.NDArray[Any]"
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class ModelInfo:
     path: Path
     size_bytes: int
     is_default: bool
+    graphs: frozenset[str]  # names
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,15 @@ def build(
 
 def save(model: ModelFile, path: Path) -> None:
     """Write a model file, atomically; the same model gives the same bytes."""
+    from cwic.atomic_file import write_file
+
     write_file(path, packed(model))
 
 
 def packed(model: ModelFile) -> bytes:
     """A model file in memory; the same model gives the same bytes."""
+    import numpy as np
+
     manifest = {
         "format": _FORMAT,
         "name": model.name,
@@ -140,21 +144,23 @@ def load(path: Path, *, for_decoding: bool = False) -> ModelFile:
         ModelError: the file is missing, damaged, or no model file of this program.
     """
     content = _content(path)
-    with _opened(path, content) as file:
+    with _opened(path, content) as file, ThreadPoolExecutor(1) as beside:
         manifest = _read_manifest(file, path)
-        graphs: Mapping[str, bytes] = _Graphs(file, content, path)
-        if not for_decoding:
-            graphs = dict(graphs)
+        graphs = _Graphs(file, content, path)
+        # Graphs and arrays take about as long to unpack.
+        needed = (_SYNTHESIS,) if for_decoding else tuple(graphs)
+        unpacking = beside.submit(lambda: {name: graphs[name] for name in needed})
         arrays = {
             name: _read_array(_read_entry(file, name + _ARRAY, path), name + _ARRAY, path)
             for name in _names(file, _ARRAY)
         }
+        unpacked = unpacking.result()
     model = build(
         manifest["name"],
         manifest["family"],
         decoding=manifest["decoding"],
         encoding=manifest["encoding"],
-        graphs=graphs,
+        graphs=graphs if for_decoding else unpacked,
         arrays=arrays,
     )
     if model.identity.hex() != manifest["identity"]:
@@ -174,6 +180,7 @@ def read_info(path: Path) -> ModelInfo:
     content = _content(path) if _is_packed(path) else None
     with _opened(path, content) as file:
         manifest = _read_manifest(file, path)
+        graphs = frozenset(_names(file, _GRAPH))
         size_bytes = path.stat().st_size if content is None else len(content)
     return ModelInfo(
         name=manifest["name"],
@@ -182,6 +189,7 @@ def read_info(path: Path) -> ModelInfo:
         path=path,
         size_bytes=size_bytes,
         is_default=path == _BUNDLED / (DEFAULT_MODEL + EXTENSION),
+        graphs=graphs,
     )
 
 
@@ -232,6 +240,8 @@ def find_identity(identity: bytes) -> Path:
 def _identity(
     family: str, decoding: Mapping[str, Any], synthesis: bytes, arrays: Mapping[str, Array]
 ) -> bytes:
+    import hashlib
+
     digest = hashlib.sha256()
 
     def add(data: bytes) -> None:
@@ -302,17 +312,22 @@ def _content(path: Path) -> bytes:
     """A file as it is now, whatever becomes of it."""
     try:
         with (_packed_models() / path.name if _is_packed(path) else path).open("rb") as file:
-            content = bytearray()
-            # A read of `_MAX_BYTES` would ask for as much memory, however small the file.
-            while len(content) <= _MAX_BYTES and (chunk := file.read(2**20)):
-                content += chunk
+            # In one piece: a read of `_MAX_BYTES` would ask for as much memory, however small the
+            # file, and pieces that are put together take ten times as long.
+            size_bytes = 0 if _is_packed(path) else os.fstat(file.fileno()).st_size
+            pieces: list[bytes] = []
+            while sum(map(len, pieces)) <= _MAX_BYTES and (
+                piece := file.read(max(2**20, min(size_bytes, _MAX_BYTES) + 1))
+            ):
+                pieces.append(piece)
+            content = b"".join(pieces)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such model file") from error
     except OSError as error:
         raise ModelError(f"{path}: expected a model file, found {reason(error)}") from error
     if len(content) > _MAX_BYTES:
         raise ModelError(f"{path}: expected at most {_MAX_BYTES} B, found more")
-    return bytes(content)
+    return content
 
 
 @contextmanager
@@ -377,6 +392,8 @@ def _read_manifest(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:
 
 def _read_array(data: bytes, name: str, path: Path) -> Array:
     """Of an entry in numpy's format; the array cannot be written to."""
+    import numpy as np
+
     buffer = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(buffer)

@@ -7,7 +7,8 @@
 An adapter and nothing more: what a picture or a file means is left to :mod:`cwic.image`,
 :mod:`cwic.bitstream` and :mod:`cwic.codec`. Opening reads header and metadata alone; `load()`
 decodes, and after `draft()`, which `thumbnail()` calls, no more than a small picture takes. Files
-of a model of your own need `Codec.load(...).decode` instead.
+of a model of your own need `Codec.load(...).decode` instead. `fast` of an opened picture, or of
+:class:`CwicImageFile` for all of them, chooses the light synthesis.
 
 Errors are those that users of Pillow catch: OSError for what is wrong with a file or a picture,
 ValueError for an argument. Pillow's own limit on pixels is the only one.
@@ -31,7 +32,7 @@ _FORMAT = "CWIC"
 
 # Options of `Image.save` that are fields of a request.
 _REQUEST_OPTIONS = frozenset(
-    "quality bpp target_bytes psnr_db roi roi_strength saliency strict lossless".split()
+    "quality bpp target_bytes psnr_db ssimulacra2 roi roi_strength saliency strict lossless".split()
 )
 _METADATA_OPTIONS = ("exif", "icc_profile", "xmp", "dpi")
 
@@ -54,10 +55,15 @@ class CwicImageFile(ImageFile.ImageFile):
     """A `.cwic` file that was opened; `info` has its metadata, `load()` decodes it.
 
     `draft()`, and so `thumbnail()`, makes `load()` decode a smaller picture, as with JPEG.
+
+    Attributes:
+        fast: whether `load()` makes nearly the same picture in less time, as `cwic.decode(fast=)`;
+            set for one picture before it is loaded, or for this class.
     """
 
     format = _FORMAT
     format_description = "Content-weighted image compression"
+    fast = False
     _reduce = 1
 
     def _open(self) -> None:
@@ -105,7 +111,7 @@ class CwicImageFile(ImageFile.ImageFile):
             with _errors_of_pillow():
                 data, limits = self.fp.read(), self._limits
                 codec = loaded_for(data, limits=limits)
-                decoded = codec.decode(data, reduce=self._reduce, limits=limits)
+                decoded = codec.decode(data, reduce=self._reduce, fast=self.fast, limits=limits)
             if self._exclusive_fp:
                 self.fp.close()
             self.fp = io.BytesIO(decoded.tobytes())

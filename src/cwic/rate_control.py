@@ -1,4 +1,4 @@
-"""A target (a size, a rate, a PSNR) to the coding that comes nearest to it.
+"""A target (a size, a rate, a PSNR, an SSIMULACRA2) to the coding that comes nearest to it.
 
 Owns the search and what to say about a target out of reach. :func:`search` is a pure function of
 functions and knows of no picture; what q means and how a coding is made is left to the families.
@@ -8,26 +8,28 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy.typing as npt
 
 from cwic.families.protocol import Coded, Family
 from cwic.image import Picture, as_shown
 from cwic.picture_file import Overhead
 from cwic.psnr import psnr_db
 from cwic.request import Request
+from cwic.ssimulacra2 import check_measurable, ssimulacra2_in_parts
 
 Coding = TypeVar("Coding")
+Samples = npt.NDArray[Any]
 
-# How close a size or a PSNR must come to count as the target.
+# How close a size must come to count as the target.
 _SIZE_TOLERANCE = 0.005
-_PSNR_TOLERANCE_DB = 0.05
 
 # What a mask may change the size by where the target is a quality.
 _SAME_SIZE_TOLERANCE = 0.003
 
 # Nearest results this far off are worth a warning.
 _SIZE_WARNING = 0.05
-_PSNR_WARNING_DB = 0.25
 
 # Where what comes with the picture takes more than half of a size, the picture still gets this
 # share of it: better a file that is larger, and says why, than a picture that nobody can use.
@@ -48,7 +50,7 @@ class Answer(NamedTuple):
     """A file for a request, and how well it does."""
 
     data: bytes
-    psnr_db: float | None = None  # of what a decoder shows; None: not known, or exact
+    reached: float | None = None  # of the measure of the target; None: not known, or exact
     complaint: str = ""  # why it misses the target
     is_out_of_reach: bool = False  # so that "strict" refuses it
     is_missed: bool = False  # what the model cannot do, nothing lost perhaps can
@@ -174,48 +176,109 @@ def _because(what: str, why: str) -> str:
     return f"{what}: {why}" if why else what
 
 
-def at_psnr(
+@dataclass(frozen=True, kw_only=True)
+class _Measure:
+    """How near a decoded picture is to its original, and how a search sees that.
+
+    Attributes:
+        of: the measure, of (H, W, 3) original and decoded samples; the higher the better.
+        exact: the highest value that counts; no less than an exact copy has.
+        origin: the loss that is searched for is this less the value.
+        scale: makes the loss roughly linear in q.
+        slope_per_db: expected change of the scaled loss with each dB that PSNR falls.
+        tolerance: how close a value must come to count as the target.
+        warning: nearest values this far off are worth a warning.
+    """
+
+    of: Callable[[Samples, Samples], float]
+    exact: float
+    origin: float
+    scale: Callable[[float], float]
+    slope_per_db: float
+    tolerance: float
+    warning: float
+
+    def scaled_tolerance(self, target: float) -> float:
+        """The tolerance as the search sees it, at a target."""
+        loss = self.origin - target
+        return abs(self.scale(loss + self.tolerance) - self.scale(loss))
+
+
+_PSNR = _Measure(
+    of=psnr_db,
+    exact=_EXACT_DB,
+    origin=0.0,
+    scale=float,
+    slope_per_db=1.0,
+    tolerance=0.05,
+    warning=0.25,
+)
+# What is missing to 100 falls by about the same factor with each dB, from 10 to 90.
+_SSIMULACRA2 = _Measure(
+    of=ssimulacra2_in_parts,
+    exact=100 - 1e-3,
+    origin=100.0,
+    scale=math.log,
+    slope_per_db=0.14,
+    tolerance=0.2,
+    warning=1.0,
+)
+
+
+def at_measure(
     code: Callable[[int], Candidate],
     family: Family,
     request: Request,
-    target_db: float,
+    target: float,
     picture: Picture,
 ) -> Answer:
-    """The file whose decoded picture comes nearest to a PSNR; arguments as of :func:`at_size`."""
+    """The file whose decoded picture comes nearest to a PSNR or an SSIMULACRA2.
+
+    Arguments as of :func:`at_size`.
+
+    Raises:
+        NotBuiltError: the target is an SSIMULACRA2, and it is not installed.
+        TargetError: the target is an SSIMULACRA2, and a side is too short for it.
+    """
+    measure = _PSNR if request.ssimulacra2 is None else _SSIMULACRA2
+    if measure is _SSIMULACRA2:
+        check_measurable(picture.height, picture.width)
 
     # Searched downwards from the best, so that "strict" is the same promise as for sizes.
-    def loss_db(candidate: Candidate) -> float:
+    def loss(candidate: Candidate) -> float:
         shown = as_shown(candidate.coded.pixels(), picture.mode)
-        return -min(psnr_db(picture.pixels, shown), _EXACT_DB)
+        return measure.origin - min(measure.of(picture.pixels, shown), measure.exact)
 
+    aim = min(target, measure.exact)
     found = search(
         lambda negative_q: code(-negative_q),
-        loss_db,
+        loss,
         Goal(
-            -target_db,
+            measure.origin - aim,
             low=-family.rates.max_q,
             high=-family.rates.min_q,
-            tolerance=_PSNR_TOLERANCE_DB,
-            scale=float,
-            slope=family.psnr_db_per_q,
+            tolerance=measure.scaled_tolerance(aim),
+            scale=measure.scale,
+            slope=measure.slope_per_db * family.psnr_db_per_q,
             not_above=request.strict,
         ),
         Candidate.shelve,
     )
-    reached_db = -found.value
+    reached = measure.origin - found.value
+    in_words = request.with_unit(f"{reached:.2f}")
     complaint, is_out_of_reach = "", False
-    if request.strict and reached_db < target_db:
+    if request.strict and reached < aim:
         complaint = f"the target is at least {request.target}, but the best of "
-        complaint += f"this picture is {reached_db:.2f} dB"
+        complaint += f"this picture is {in_words}"
         is_out_of_reach = True
-    elif not request.strict and abs(reached_db - target_db) > _PSNR_WARNING_DB:
-        complaint = _nearest(request.target, f"{reached_db:.2f} dB")
+    elif not request.strict and abs(reached - aim) > measure.warning:
+        complaint = _nearest(request.target, in_words)
     return Answer(
         found.coding.data,
-        reached_db if reached_db < _EXACT_DB else None,
+        reached if reached < measure.exact else None,
         complaint,
         is_out_of_reach,
-        is_missed=bool(complaint) and reached_db < target_db,
+        is_missed=bool(complaint) and reached < aim,
     )
 
 

@@ -7,7 +7,6 @@ elsewhere.
 """
 
 import io
-import mimetypes
 import os
 import socket
 import tempfile
@@ -34,9 +33,6 @@ from cwic.request import Request
 from cwic.saliency import has_detector
 from cwic.view import overlay
 from cwic.whole import WholeReader
-
-# Gradio asks for the types of uploads and downloads there.
-mimetypes.add_type(defaults.CODEC_MIME_TYPE, defaults.CODEC_SUFFIX)
 
 TITLE = "cwic: pictures small, and good where it matters"
 
@@ -74,6 +70,7 @@ class Controls(NamedTuple):
     find_saliency: bool = False
     model: str | None = None
     lossless: str = defaults.LOSSLESS[0]
+    fast: bool = False  # whether the page shows what a fast decode makes of the file
 
     def request(self, roi: npt.NDArray[np.bool_] | None) -> Request:
         """The same for `Codec.encode_request`, with a mask of the picture's size."""
@@ -119,7 +116,7 @@ def coded(
         data = codec.encode_request(picture, controls.request(roi)).data
         seconds = time.perf_counter() - start_s
     done = f"{Path(path).name} encoded in {seconds:.2f} s"
-    return _decoded(codec, data, done)._replace(
+    return _decoded(codec, data, done, fast=controls.fast)._replace(
         original=picture.convert("RGB"), warnings=tuple(str(warning.message) for warning in caught)
     )
 
@@ -132,20 +129,20 @@ class _Upload(io.BytesIO):
         self.name = Path(path).name
 
 
-def opened(path: str | os.PathLike[str]) -> Coded:
+def opened(path: str | os.PathLike[str], *, fast: bool = False) -> Coded:
     """Opens a `.cwic` file.
 
     Raises:
-        CodecError: it is damaged, or of a model that is not here.
+        CodecError: it is damaged, of a model that is not here, or of one that cannot decode `fast`.
     """
     data = Path(path).read_bytes()
-    return _decoded(loaded_for(data), data, Path(path).name)
+    return _decoded(loaded_for(data), data, Path(path).name, fast=fast)
 
 
-def _decoded(codec: Codec | WholeReader, data: bytes, done: str) -> Coded:
+def _decoded(codec: Codec | WholeReader, data: bytes, done: str, *, fast: bool) -> Coded:
     """Decodes a file; `done` begins the summary."""
     start_s = time.perf_counter()
-    decoded, allocation = codec.inspect(data)
+    decoded, allocation = codec.inspect(data, fast=fast)
     seconds = time.perf_counter() - start_s
     bpp = 8 * len(data) / (decoded.width * decoded.height)
     is_whole = bitstream.read_header(data).is_whole
@@ -206,7 +203,7 @@ def page(models: Sequence[str]) -> Any:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                inputs = _inputs(gr, list(named))
+                inputs = _inputs(gr, named)
                 again = gr.Button("encode", variant="primary")
             with gr.Column(scale=3):
                 outputs = _outputs(gr)
@@ -239,11 +236,13 @@ class _Inputs(NamedTuple):
     find_saliency: Any
     model: Any
     lossless: Any
+    fast: Any
     codecs: Any
 
 
-def _inputs(gr: Any, models: list[str]) -> _Inputs:
+def _inputs(gr: Any, models: dict[str, str]) -> _Inputs:
     """The left column, from top to bottom."""
+    names = list(models)
     others = [(codec.label, codec.name) for codec in installed()]
     dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
     target = gr.Radio(list(_TARGETS), value=_QUALITY, label="choose")
@@ -265,11 +264,16 @@ def _inputs(gr: Any, models: list[str]) -> _Inputs:
         find_saliency = gr.Checkbox(
             label="find it automatically", visible=has_detector(), value=False
         )
-    model = gr.Dropdown(models, value=models[0], label="model")
+    model = gr.Dropdown(names, value=names[0], label="model")
     lossless = gr.Radio(
         list(defaults.LOSSLESS),
         value=defaults.LOSSLESS[0],
         label="keep the picture whole, without any loss",
+    )
+    fast = gr.Checkbox(
+        label="decode fast, nearly the same picture",
+        visible=any(map(_decodes_fast, models.values())),
+        value=False,
     )
     codecs = gr.CheckboxGroup(
         others,
@@ -278,8 +282,13 @@ def _inputs(gr: Any, models: list[str]) -> _Inputs:
     )
     return _Inputs(
         *(dropped, editor, target, quality, bpp, size_kb),
-        *(strength, find_saliency, model, lossless, codecs),
+        *(strength, find_saliency, model, lossless, fast, codecs),
     )
+
+
+def _decodes_fast(model: str) -> bool:
+    """Whether a model, by name or path, has the light synthesis."""
+    return "fast" in model_file.read_info(model_file.find(model)).graphs
 
 
 def _outputs(gr: Any) -> list[Any]:
@@ -323,7 +332,7 @@ def _results(inputs: _Inputs) -> Iterator[list[Any]]:
     # Gradio copies the file for the download before it asks for the next results.
     with _errors_of_page(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
         if _is_codec_file(inputs.dropped):
-            found = opened(inputs.dropped)
+            found = opened(inputs.dropped, fast=inputs.fast)
             file = Path(folder, name).with_suffix(".png")
             data = encode_image(found.decoded, "PNG")
         else:
@@ -351,6 +360,7 @@ def _controls(inputs: _Inputs) -> Controls:
         inputs.find_saliency,
         inputs.model,
         inputs.lossless,
+        inputs.fast,
     )
 
 

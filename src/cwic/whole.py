@@ -10,7 +10,6 @@ import io
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, features
-from PIL.WebPImagePlugin import WebPImageFile
 
 from cwic import bitstream
 from cwic.alpha_plane import pack_alpha
@@ -97,6 +96,7 @@ class WholeReader:
         *,
         region: tuple[int, int, int, int] | None = None,
         reduce: int = 1,
+        fast: bool = False,  # noqa: ARG002 - there is no synthesis
         limits: bitstream.Limits | None = None,
     ) -> Image.Image:
         """The picture, or a part of it, as :meth:`cwic.Codec.decode`; every sample is exact."""
@@ -120,7 +120,7 @@ class WholeReader:
             alpha = alpha_of(file, part, reduce)
         return shown(file, pixels, alpha)
 
-    def inspect(self, data: bytes) -> Inspected:
+    def inspect(self, data: bytes, *, fast: bool = False) -> Inspected:  # noqa: ARG002
         """The picture, and where the bits went: evenly over each tile, and no importance."""
         file, tiling = _unpack(data)
         rows, columns = (-(-side // _CELL_PX) for side in tiling.picture[2:])
@@ -193,20 +193,24 @@ def _tile(file: Bitstream, index: int, tile: Rectangle) -> Samples:
         )
     if not is_available():
         raise NotBuiltError("a picture kept whole needs a Pillow with WebP, found one without")
+    from PIL import _webp  # a Pillow without WebP has none
+
     chunk = b"WEBPVP8L" + len(body).to_bytes(4, "little") + body + bytes(len(body) % 2)
-    webp = io.BytesIO(b"RIFF" + len(chunk).to_bytes(4, "little") + chunk)
+    webp = b"RIFF" + len(chunk).to_bytes(4, "little") + chunk
     try:
-        # Not by `Image.open`: its limit on pixels is that of the user's own files.
-        with WebPImageFile(webp) as image:
-            image.load()
-            samples = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+        # Not by Pillow's image classes: their limit on pixels is that of the user's own files.
+        frame = _webp.WebPAnimDecoder(webp).get_next()
     except MemoryError:
         raise
     except Exception as error:  # Pillow lists nowhere what a damaged stream raises
         raise BitstreamError(f"damaged WHOLE section: {error}") from error
-    if samples.shape[:2] != (height, width):
+    if frame is None:
+        raise BitstreamError("damaged WHOLE section: its stream cannot be decoded")
+    samples = np.frombuffer(frame[0], np.uint8)  # R, G, B, and alpha or nothing of use
+    if samples.size != 4 * width * height:
         raise BitstreamError(
-            f"damaged WHOLE section: it decodes to {samples.shape[1]}x{samples.shape[0]} pixels, "
-            f"expected {width}x{height}"
+            f"damaged WHOLE section: it decodes to {samples.size} bytes, expected "
+            f"{width}x{height} pixels"
         )
-    return samples
+    samples = samples.reshape(height, width, 4)
+    return samples if has_alpha else np.ascontiguousarray(samples[:, :, :3])

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # Fields of `Request`; an option that sets one stores it under the same name.
 _REQUEST = (
-    "quality bpp target_bytes psnr_db roi roi_strength saliency strict lossless keep_metadata"
-    " max_pixels truncated"
+    "quality bpp target_bytes psnr_db ssimulacra2 roi roi_strength saliency strict lossless"
+    " keep_metadata max_pixels truncated"
 ).split()
 
 _VERBS_OF_FILES = ("encode", "decode", "view", "compare")
@@ -169,8 +169,14 @@ _SIZE = _value(
     "--target-size", "SIZE", size_bytes, "file size: 40kB, 1.5MB, 40KiB, ...", dest="target_bytes"
 )
 _PSNR = _value("--psnr", "DB", _positive, "PSNR of the picture in dB", dest="psnr_db")
-_TARGETS = (_QUALITY, _BPP, _SIZE, _PSNR)  # at most one of them
-_STRICT = _switch("--strict", "fail instead of exceeding the size or missing the PSNR")
+_SSIMULACRA2 = _value(
+    "--ssimulacra2",
+    "0..100",
+    _number(lambda value: 0 < value <= 100, "a number above 0, at most 100"),
+    "SSIMULACRA2 of the picture; needs the extra 'evaluate'",
+)
+_TARGETS = (_QUALITY, _BPP, _SIZE, _PSNR, _SSIMULACRA2)  # at most one of them
+_STRICT = _switch("--strict", "fail instead of exceeding the size or missing PSNR or SSIMULACRA2")
 _LOSSLESS = _option(
     "--lossless",
     "keep the picture whole, without any loss: auto (the default) does so where it is cheap",
@@ -192,6 +198,7 @@ _MAX_PIXELS = _value(
     "--max-pixels", "N", _count, f"refuse larger pictures (default: {defaults.MAX_PIXELS:,})"
 )
 _TRUNCATED = _switch("--truncated", "take what is there of a picture file that ends too early")
+_FAST = _switch("--fast", "nearly the same picture in less time")
 _JOBS = _value("-j --jobs", "N", _count, "")
 _JSON = _switch("--json", "print JSON for programs")
 _QUIET = _switch("--quiet", "print errors only")
@@ -224,7 +231,7 @@ _VERBS = {
             type=int,
             default=1,
         ),
-        _MAX_PIXELS,
+        *(_FAST, _MAX_PIXELS),
         examples="""
   cwic decode photo.cwic                       makes photo.png
   cwic decode photo.cwic -o photo.webp         the extension selects the format
@@ -259,7 +266,7 @@ _VERBS = {
             choices=(CODEC_FORMAT, *PICTURE_FORMATS),
             default=CODEC_FORMAT,
         ),
-        *(*_TARGETS, _STRICT, _LOSSLESS, _STRIP, _TRUNCATED, _MODEL),
+        *(*_TARGETS, _STRICT, _LOSSLESS, _STRIP, _TRUNCATED, _FAST, _MODEL),
         _JOBS.but("number of workers (default: one for each processor)"),
         _value("--ray", "local|ADDRESS", None, "use a Ray cluster; needs the extra 'ray'"),
         _FORCE.but("make existing results again"),
@@ -454,6 +461,8 @@ def _check_combination(options: argparse.Namespace) -> None:
         requested = {name: value for name, value in vars(options).items() if name in _REQUEST}
         if any(value != options.parser.get_default(name) for name, value in requested.items()):
             refuse(f"--to {options.to} decodes, so it takes no option for encoding")
+    if verb == "batch" and options.to == CODEC_FORMAT and options.fast:
+        refuse("--fast decodes, so it needs --to with the format of the pictures")
     if verb == "models" and options.model and not options.web:
         refuse("--model needs --web")
     if verb not in (*_VERBS_OF_FILES, "info"):

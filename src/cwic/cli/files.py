@@ -63,6 +63,15 @@ def for_each(
     return 1 if failed else 0
 
 
+def named_target(output: str) -> Path:
+    """Where an output is; `STDIO` also by the names that the system has for it."""
+    try:
+        is_standard_output = _descriptor_at(output) == sys.stdout.fileno()
+    except (OSError, ValueError):  # a stream of Python without a descriptor
+        is_standard_output = False
+    return STDIO if is_standard_output else Path(output)
+
+
 def of_folder(
     folder: Path, suffixes: frozenset[str], result_suffix: str = ""
 ) -> list[tuple[str, str]]:
@@ -82,11 +91,8 @@ def _target(source: Path, output: str | None, result_suffix: str) -> Path:
     if output is None:  # beside the source, if that is a place
         is_open = source == STDIO or _descriptor_at(source) is not None
         return STDIO if is_open else source.with_name(own_name)
-    try:
-        if _descriptor_at(output) == sys.stdout.fileno():
-            return STDIO
-    except (OSError, ValueError):  # a stream of Python without a descriptor
-        pass
+    if named_target(output) == STDIO:
+        return STDIO
     is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
     return Path(output) / own_name if is_folder else Path(output)
 
@@ -152,11 +158,11 @@ def picture_format(target: Path, otherwise: str) -> str:
 
 def picture_source(source: Path) -> Any:
     """What `cwic.encode` reads the picture from; a pipe, which can be read once, by its content."""
-    return _NamedContent(read(source), display_name(source)) if _is_stream(source) else source
+    return _NamedContent(read(source), display_name(source)) if is_stream(source) else source
 
 
-def _is_stream(source: Path) -> bool:
-    """Whether an input can be read only once: the standard input, a pipe, a device."""
+def is_stream(source: Path) -> bool:
+    """Whether this is read or written only once: a standard stream, a pipe, a device."""
     return source == STDIO or (source.exists() and not source.is_file() and not source.is_dir())
 
 
@@ -177,7 +183,7 @@ def readable_again(sources: Sequence[Path]) -> Iterator[list[Path]]:
         paths = []
         for source in sources:
             path = source
-            if _is_stream(source):
+            if is_stream(source):
                 path = Path(folder, Path(display_name(source)).name)
                 path.write_bytes(read(source))
             paths.append(path)

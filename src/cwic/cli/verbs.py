@@ -49,11 +49,11 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
 
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     request = request_of(options)
-    data, header, reached_db = loaded(options.model).encode_request(picture, request)
+    data, header, reached = loaded(options.model).encode_request(picture, request)
     files.write(data, target)
     seconds = time.perf_counter() - start_s
-    reached = "" if reached_db is None else f", {reached_db:.2f} dB"
-    goal = f"{reached} (target {request.target})" if request.target else ""
+    goal = "" if reached is None else f", {request.with_unit(f'{reached:.2f}')}"
+    goal += f" (target {request.target})" if request.target else ""
     _print_result(source, target, _size_and_rate(data, header, goal))
     _note_growth(source, picture, len(data))
     _print_details(source, header, seconds, options)
@@ -65,7 +65,9 @@ def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
 
     start_s = time.perf_counter()
     data = files.read(source)
-    picture = _decoded(data, options, region=options.region, reduce=options.reduce)
+    picture = _decoded(
+        data, options, region=options.region, reduce=options.reduce, fast=options.fast
+    )
     file_format = options.to or files.picture_format(target, defaults.PICTURE_FORMATS[0])
     files.write(encode_image(picture, file_format), target)
     seconds = time.perf_counter() - start_s
@@ -73,14 +75,14 @@ def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
     _print_details(source, _header(data), seconds, options)
 
 
-def _decoded(data: bytes, options: argparse.Namespace, **part: Any) -> Any:
+def _decoded(data: bytes, options: argparse.Namespace, **wanted: Any) -> Any:
     """The picture of a file, by the model that the options name or else a bundled one."""
     from cwic.bitstream import Limits
     from cwic.codec import loaded_for
 
     max_pixels = getattr(options, "max_pixels", None)
     limits = None if max_pixels is None else Limits(max_pixels=max_pixels)
-    return loaded_for(data, options.model, limits=limits).decode(data, limits=limits, **part)
+    return loaded_for(data, options.model, limits=limits).decode(data, limits=limits, **wanted)
 
 
 def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
@@ -166,7 +168,7 @@ def _print_details(
 
 def _info(options: argparse.Namespace) -> int:
     from cwic.bitstream import check_length
-    from cwic.image import Mode
+    from cwic.colour_mode import Mode
 
     source: Path = options.input
     data = files.read(source)
@@ -277,7 +279,7 @@ def _batch(options: argparse.Namespace) -> int:
     _one_blas_thread()
     from cwic.batch import Decoding, Encoding, Workers, counted, run
 
-    task: Encoding | Decoding = Decoding(options.to, options.model)
+    task: Encoding | Decoding = Decoding(options.to, options.model, options.fast)
     if options.to == defaults.CODEC_FORMAT:
         task = Encoding(request_of(options), options.model)
     summary = run(
@@ -295,6 +297,11 @@ def _batch(options: argparse.Namespace) -> int:
         print_error(f"{len(failed)} of {len(summary.outcomes)} failed, listed in {table}")
     if left_alone:
         print_note(f"{len(left_alone)} left alone ({counted(left_alone)}), listed in {table}")
+    if options.to == defaults.CODEC_FORMAT and summary.num_larger:
+        print_note(
+            f"note: {summary.num_larger} of {len(summary.outcomes)} results larger than their "
+            f"sources, see output_bytes and input_bytes in {table}"
+        )
     skipped = f", {summary.num_skipped} existed already (-f makes them again)"
     whole = f", {summary.num_whole} kept whole" if summary.num_whole else ""
     print_result(
@@ -389,14 +396,21 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    target = Path(options.output)
-    files.check_target(target, options.force, options.checkpoint)
+    from cwic.model_file import packed
+
+    checkpoint: Path = options.checkpoint
+    target = files.named_target(options.output)
+    files.check_target(target, options.force, checkpoint)
     _need_extra("train")
     from cwic.training.export import export_checkpoint
 
-    model = export_checkpoint(options.checkpoint, target, identity_of=options.identity_of)
-    facts = f"{model.size_bytes:,} B, {model.family}, identity {model.identity.hex()}"
-    _print_result(options.checkpoint, target, facts)
+    # A stream has no name that a model could have.
+    stem = (checkpoint if files.is_stream(target) else target).stem
+    model = export_checkpoint(checkpoint, stem, identity_of=options.identity_of)
+    data = packed(model)
+    files.write(data, target)
+    facts = f"{len(data):,} B, {model.family}, identity {model.identity.hex()}"
+    _print_result(checkpoint, target, facts)
     return 0
 
 

@@ -18,10 +18,10 @@ from cwic.errors import CodecError, NotBuiltError
 from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.array_similarity import ssim
 from cwic.evaluation.report import Comparison, Version, comparison, page
-from cwic.evaluation.ssimulacra2 import ssimulacra2
 from cwic.image import profile_of_rgb_samples
 from cwic.psnr import psnr_db
 from cwic.rate_control import Goal, search
+from cwic.ssimulacra2 import ssimulacra2
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from cwic.evaluation.borders import corner_ratio, edge_ratio
 from cwic.evaluation.perceptual import haarpsi
 from cwic.evaluation.quality import Quality
-from cwic.evaluation.ssimulacra2 import ssimulacra2
 from cwic.evaluation.structural_similarity import MS_SSIM_PX, SSIM_PX, ssim, ssim_and_ms_ssim
 from cwic.image import LUMA
 from cwic.psnr import psnr_db
+from cwic.ssimulacra2 import ssimulacra2
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 

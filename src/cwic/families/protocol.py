@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic.errors import ModelError
+from cwic.errors import ModelError, TargetError
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
@@ -115,13 +115,17 @@ class Family(Protocol):
         """
         ...
 
-    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
+    def decode(
+        self, stream: TileStream, part: Rectangle, reduce: int = 1, *, fast: bool = False
+    ) -> Pixels:
         """A part of the picture, (height, width, 3).
 
         Args:
             stream: of the whole picture.
             part: in pixels; its corners are multiples of `reduce`, or the picture's.
             reduce: 1, 2, 4 or 8; how many pixels a side become one.
+            fast: by the light synthesis, where a synthesis is needed; a TargetError where that is
+                missing.
         """
         ...
 
@@ -129,9 +133,19 @@ class Family(Protocol):
         """All integers that a picture is coded as, flat, for each tile."""
         ...
 
-    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
+    def decode_with_allocation(
+        self, stream: TileStream, *, fast: bool = False
+    ) -> tuple[Pixels, Allocation]:
         """The whole picture and where its bits went; every payload is decoded once."""
         ...
+
+
+def no_light_synthesis(model_name: str) -> TargetError:
+    """What a model says that is asked for a fast decode and cannot do it."""
+    return TargetError(
+        f"model {model_name}: expected a light synthesis for a fast decode, found none; "
+        "decode without fast"
+    )
 
 
 def shrunk(pixels: Pixels, reduce: int) -> Pixels:

@@ -5,10 +5,10 @@ Owns what a picture is before and after the codec. Leaves the coding of the alph
 input and output to the command. docs/pictures.md says what is kept, changed and refused.
 """
 
+from cwic.colour_mode import Mode
 from cwic.image.picture import (
     LUMA,
     Metadata,
-    Mode,
     Picture,
     as_shown,
     pad_to_multiple,

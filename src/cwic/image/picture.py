@@ -1,6 +1,6 @@
 """What a picture is to the codec, between files and networks: samples, alpha plane, metadata.
 
-Owns colour modes, the way back to a Pillow image, and padding. How a file becomes a picture is left
+Owns the way back to a Pillow image, and padding. How a file becomes a picture is left
 to `reader`, how an image becomes a file to `writer`.
 """
 
@@ -9,13 +9,13 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cwic.colour_mode import Mode
 from cwic.image import exif, profiles
 from cwic.image.hidden_colours import filled
 
@@ -25,32 +25,6 @@ _PNG_STEP_DPI = 0.0254
 LUMA = (0.299, 0.587, 0.114)
 
 _Sample = TypeVar("_Sample", bound=np.generic)
-
-
-class Mode(IntEnum):
-    """Colour mode of a picture, as it is stored in a .cwic file."""
-
-    RGB = 0
-    L = 1
-    RGBA = 2
-    LA = 3
-    NEUTRAL_RGB = 4  # RGB whose channels are equal everywhere: coded as grey, and comes back so
-    NEUTRAL_RGBA = 5
-
-    @property
-    def has_alpha(self) -> bool:
-        """Whether pictures of this mode carry an alpha plane."""
-        return self in (Mode.RGBA, Mode.LA, Mode.NEUTRAL_RGBA)
-
-    @property
-    def is_grey(self) -> bool:
-        """Whether the channels of a decoded picture are made equal."""
-        return self not in (Mode.RGB, Mode.RGBA)
-
-    @property
-    def pil_name(self) -> str:
-        """Of Pillow's mode that a picture comes back in."""
-        return self.name.removeprefix("NEUTRAL_")
 
 
 @dataclass(frozen=True)

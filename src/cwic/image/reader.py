@@ -22,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from cwic.colour_mode import Mode
 from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
 from cwic.errors import CodecWarning, ImageError, reason
 from cwic.image import avif_boxes, exif, png_chunks, profiles
-from cwic.image.picture import Metadata, Mode, Picture, dpi_of, is_neutral
+from cwic.image.declared_length import missing_bytes
+from cwic.image.picture import Metadata, Picture, dpi_of, is_neutral
 
 Samples = NDArray[np.uint8]
 
@@ -55,10 +57,13 @@ _DESCRIPTIVE_TAGS = (
 _DESCRIPTIVE_IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # Of TIFF.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_PLACES_OF_SAMPLES = (273, 324)  # of strips, of tiles
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _TRUNCATED = "it is truncated: what is missing is grey or black"
+_COMPLETED = "it is truncated: what is missing is made up"
+_TAKE_TRUNCATED = "--truncated (truncated=True) takes what is there"
 _EIGHT_BITS = "8 bits per channel are coded, of"
 _START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 
@@ -91,7 +96,7 @@ def read_picture(
         max_pixels: width times height beyond which a picture is refused before it is decoded.
             Files are under Pillow's own limit as well (`PIL.Image.MAX_IMAGE_PIXELS`).
         truncated: whether of a file that ends too early what is there is taken, with a warning;
-            what is missing is grey or black.
+            what is missing is grey or black, of WebP and AVIF whatever their decoders make of it.
         info: what counts instead of the entries of these names in a Pillow image's `info`.
 
     Raises:
@@ -178,26 +183,30 @@ def _from_file(file: BinaryIO, how: _Reading) -> Picture:
         as_whole = how._replace(is_truncated_taken=False, notes=[])
         try:
             picture = _from_opened(bounded.file, as_whole, info)
-        except UnidentifiedImageError:
-            found = _unknown_tiff(file)
-            if found is None:
-                raise
-            raise ImageError(found) from None
         except OSError as error:
+            bounded.file.seek(0)
+            data = bounded.file.read()
+            num_missing = missing_bytes(data)
+            is_unknown = isinstance(error, UnidentifiedImageError)
+            found = _unknown_tiff(file) if is_unknown and not num_missing else None
+            if found is not None:
+                raise ImageError(found) from None
             if not how.is_truncated_taken:
-                if "truncated" not in str(error):
-                    raise
-                hint = "--truncated (truncated=True) takes what is there"
-                raise OSError(f"{reason(error)}; {hint}") from error
+                if num_missing:
+                    expected = f"expected {len(data) + num_missing} bytes, found {len(data)}"
+                    raise OSError(f"it is truncated: {expected}; {_TAKE_TRUNCATED}") from error
+                if "truncated" in str(error):
+                    raise OSError(f"{reason(error)}; {_TAKE_TRUNCATED}") from error
+                raise
+            if is_unknown and not num_missing:
+                raise
         else:
             how.notes.extend(as_whole.notes)
             return picture
-        bounded.file.seek(0)
-        data = bounded.file.read()
+        how.notes.append(_COMPLETED if num_missing else _TRUNCATED)
         # With an end its reader makes a picture of what there is of each scan.
-        ended = io.BytesIO(data + _END_OF_JPEG if data.startswith(_START_OF_JPEG) else data)
-        how.notes.append(_TRUNCATED)
-        return _from_opened(ended, how, info)
+        end = _END_OF_JPEG if data.startswith(_START_OF_JPEG) else bytes(num_missing)
+        return _from_opened(io.BytesIO(data + end), how, info)
 
 
 def _from_opened(file: BinaryIO, how: _Reading, info: Mapping[Any, Any]) -> Picture:
@@ -226,6 +235,8 @@ def _unknown_tiff(file: BinaryIO) -> str | None:
         photometric = directory.get(_PHOTOMETRIC)
     except Exception:  # as of any damaged file
         return None
+    if not any(tag in directory for tag in _PLACES_OF_SAMPLES):
+        return "found a TIFF that does not say where its samples lie; it may be truncated"
     return (
         f"found a TIFF of {'+'.join(map(str, depths))} bits a sample (photometric interpretation "
         f"{photometric}), expected one that Pillow reads"
@@ -315,6 +326,11 @@ def _channels_of(
         channels = np.asarray(image.convert("L") if image.mode == "1" else image)
         channels = channels.reshape(*channels.shape[:2], -1)
         return _with_alpha(channels, ~_is_key(image, channels, key, png.depth_bits))
+    if image.format == "XPM" and isinstance(image.info.get("transparency"), bytes):
+        # Pillow before 13 has the characters of the transparent colour there, takes them for alpha
+        # of a palette, and decodes no picture in which they stand.
+        image = image.copy()
+        del image.info["transparency"]
     if image.mode in ("CMYK", "LAB"):
         image = _to_srgb(image, info, notes)
     channels = np.asarray(image.convert(_mode_to_read(image)))

@@ -8,7 +8,7 @@ import io
 import warnings
 from typing import Any, NamedTuple
 
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from cwic.defaults import MAX_METADATA_BYTES
 from cwic.errors import CodecWarning, ImageError, reason
@@ -16,6 +16,7 @@ from cwic.image import profiles
 from cwic.image.picture import dpi_of
 
 _TIFF_XMP_TAG = 700
+_EXIF_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
 def encode_image(image: Image.Image, file_format: str) -> bytes:
@@ -149,8 +150,13 @@ def _save(image: Image.Image, known: _Format, options: dict[str, Any]) -> bytes:
             tags[_TIFF_XMP_TAG] = xmp
         if tags:
             options["exif"] = tags
-    # Pillow takes some metadata from `info` by itself, also what was left out on purpose.
-    plain = image.copy()
+        if any(directory in tags for directory in _EXIF_DIRECTORIES):
+            # Of a file with directories of EXIF Pillow compresses no samples.
+            del options["compression"]
+    # Pillow takes some metadata from `info` by itself, also what was left out on purpose. The two
+    # share their samples: a copy of a large picture would be the peak of memory.
+    image.load()
+    plain = image._new(image.im)
     plain.info = {}
     # By a name Pillow loads the one plugin that it takes, by a format five.
     encoded = io.BytesIO()

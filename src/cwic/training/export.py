@@ -1,6 +1,6 @@
-"""From a checkpoint to a model file: the only way from torch to the runtime.
+"""From a checkpoint to a model: the only way from torch to the runtime.
 
-What a model consists of is left to its family.
+What a model consists of is left to its family, its file to :mod:`cwic.model_file`.
 """
 
 import os
@@ -12,21 +12,22 @@ from torch import nn
 
 from cwic import model_file
 from cwic.errors import TrainingError, reason
+from cwic.model_file import ModelFile
 from cwic.training.checkpoint import load_weights
 from cwic.training.families import FAMILIES
 
 
 def export_checkpoint(
     checkpoint: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    name: str,
     *,
     identity_of: str | os.PathLike[str] | None = None,
-) -> model_file.ModelInfo:
-    """Write a model file from the averaged weights of a checkpoint; its stem is the model's name.
+) -> ModelFile:
+    """The model of the averaged weights of a checkpoint, by this name.
 
     Args:
         checkpoint: of a training run.
-        output: where to write, `.cwicmodel` by custom.
+        name: of the model.
         identity_of: a model file whose decoder the run started from and left alone; the new one
             has its decoder, to the byte, and so its identity. None: a model of its own.
 
@@ -34,7 +35,6 @@ def export_checkpoint(
         TrainingError: the checkpoint cannot be used, or has another decoder.
         ModelError: `identity_of` is no model file.
     """
-    output = Path(output)
     config, _, weights = load_weights(Path(checkpoint))
     family = FAMILIES[config.family]
     network = family.build(config)
@@ -44,7 +44,7 @@ def export_checkpoint(
         why = reason(error)
         raise TrainingError(f"{checkpoint}: does not fit its network: {why}") from error
     try:
-        model = family.model(network, config, output.stem)
+        model = family.model(network, config, name)
     except TrainingError as error:
         raise TrainingError(f"{checkpoint}: {error}") from error
     if identity_of is not None:
@@ -56,8 +56,7 @@ def export_checkpoint(
                 f"{checkpoint}: expected the decoder of {kept}, found another {trained}"
             )
         model = _with_decoder(model, decoder, family.encoder_graphs)
-    model_file.save(model, output)
-    return model_file.read_info(output)
+    return model
 
 
 def _other_than_in(
@@ -71,8 +70,8 @@ def _other_than_in(
 
 
 def _with_decoder(
-    model: model_file.ModelFile, decoder: model_file.ModelFile, encoder_graphs: frozenset[str]
-) -> model_file.ModelFile:
+    model: ModelFile, decoder: ModelFile, encoder_graphs: frozenset[str]
+) -> ModelFile:
     """A model with all of another's decoder: what it has itself are the encoder's half and `fast`.
 
     Statistics that are fitted to tables when weights are restored would make other tables.

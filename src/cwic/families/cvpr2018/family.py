@@ -17,6 +17,7 @@ from cwic.families.protocol import (
     RateRange,
     TileStream,
     checked_numbers,
+    no_light_synthesis,
     shrunk,
 )
 from cwic.families.tiling import Rectangle, Tiling
@@ -87,6 +88,7 @@ class Cvpr2018:
         self.rates = RateRange(**checked_numbers(model, model.encoding, RateRange))
         self.coder = CodeCoder(self.layout, model.arrays, model.name)
         self.engine = Engine(model, threads)
+        self._name = model.name
 
     def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
         """One tile, if the encoder was of this program."""
@@ -103,8 +105,11 @@ class Cvpr2018:
         """The same for all pictures: the map itself keeps more of the busy ones."""
         return self.rates.of_quality(quality)
 
-    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
+    def decode(
+        self, stream: TileStream, part: Rectangle, reduce: int = 1, *, fast: bool = False
+    ) -> Pixels:
         """A part of the picture; all of it is decoded."""
+        self._check_speed(fast)
         return self.part(self._decode(stream), stream.tiling, part, reduce)
 
     def symbols(self, stream: TileStream) -> list[npt.NDArray[np.int32]]:
@@ -112,13 +117,21 @@ class Cvpr2018:
         coded = self._decode(stream)
         return [np.concatenate([coded.level.ravel(), coded.code.ravel()]).astype(np.int32)]
 
-    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
+    def decode_with_allocation(
+        self, stream: TileStream, *, fast: bool = False
+    ) -> tuple[Pixels, Allocation]:
         """The map's levels are those of the file; its bits lie in proportion to the bits kept."""
+        self._check_speed(fast)
         coded = self._decode(stream)
         kept = self.layout.kept(coded.level)
         bits = kept * np.float64(8 * len(stream.payloads[0]) / max(1, int(kept.sum())))
         allocation = Allocation(coded.level.astype(np.float32), bits, CELL_PX)
         return self.part(coded, stream.tiling, stream.tiling.picture), allocation
+
+    def _check_speed(self, fast: bool) -> None:
+        """Raises TargetError for a fast decode: the family has no light synthesis."""
+        if fast:
+            raise no_light_synthesis(self._name)
 
     def _decode(self, stream: TileStream) -> CodedPicture:
         """The code of a file; its header's q adds nothing to the map."""
