@@ -4,7 +4,7 @@ A family turns the pixels of a picture into the payload of a tile and back. Targ
 metadata and picture files are left to :mod:`cwic.codec`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -88,6 +88,27 @@ class Analyzed(Protocol):
         """
         ...
 
+    def refine(
+        self,
+        q: int,
+        emphasis: Emphasis | None,
+        effort: int,
+        *,
+        keeps_quality: bool,
+        progress: Callable[[float], None] | None = None,
+    ) -> Coded:
+        """The same with more work for fewer bits.
+
+        Args:
+            q: in the header's units.
+            emphasis: as of `code`.
+            effort: 1 to the family's `max_effort`.
+            keeps_quality: what the picture loses, by the measure that the model was trained for,
+                is not to rise; otherwise size and loss fall together.
+            progress: is told what share of the work is done, from 0 to 1.
+        """
+        ...
+
 
 class Family(Protocol):
     """One model, ready to encode and decode; safe to share among threads."""
@@ -96,6 +117,7 @@ class Family(Protocol):
     cell_px: int  # side of a cell of the importance map
     log_size_per_q: float  # about how much the logarithm of a size rises with q
     psnr_db_per_q: float
+    max_effort: int  # how much `Analyzed.refine` can be asked for; 0: nothing
 
     def q_of_quality(self, quality: float, pixels: Pixels) -> int:
         """q of a quality in [0, 100] for a picture, (H, W, 3) uint8."""

@@ -27,7 +27,7 @@ from cwic.model_file import ModelFile
 HALO_PX = 128
 
 # What the synthesis takes of a tile: latents, prior and planes, each (channels, rows, columns).
-_Inputs = tuple[npt.NDArray[np.float32], ...]
+Inputs = tuple[npt.NDArray[np.float32], ...]
 
 
 class View(NamedTuple):
@@ -133,16 +133,16 @@ class TileTransforms:
         """
         shown = part.shrunk(view.unit_px)
         result = np.empty((shown.height, shown.width, 3), np.uint8)
-        inputs: dict[int, _Inputs] = {}
+        inputs: dict[int, Inputs] = {}
 
-        def decode(number: int) -> _Inputs:
+        def decode(number: int) -> Inputs:
             latents = coded(number)
             return latents.decoded, latents.prior, latents.planes
 
         def show(number: int) -> None:
             core = tiling.tiles[number].cut(part)
             window = tiling.around(core, view.halo_px)
-            seen = (array[None] for array in _gathered(inputs, tiling, window))
+            seen = (array[None] for array in gathered(inputs, tiling, window))
             (pixels,) = self._engine(tiling).run(view.graph, *seen)
             small = core.shrunk(view.unit_px)
             rows, columns = small.slices(window.shrunk(view.unit_px))
@@ -173,10 +173,16 @@ def _rows(numbers: list[int], columns: int) -> Iterable[list[int]]:
     return rows.values()
 
 
-def _gathered(
-    inputs: dict[int, _Inputs], tiling: Tiling, window: Rectangle
+def gathered(
+    inputs: dict[int, Inputs], tiling: Tiling, window: Rectangle
 ) -> list[npt.NDArray[np.float32]]:
-    """What the synthesis takes of a window, from the tiles that it meets."""
+    """What the synthesis takes of a window, from the tiles that it meets.
+
+    Args:
+        inputs: of those tiles by number, on their own cells or with padding behind.
+        tiling: of the picture.
+        window: in pixels, its corners on cells.
+    """
     whole: list[npt.NDArray[np.float32]] = []
     shape = (window.height // LATENT_PX, window.width // LATENT_PX)
     for number in tiling.meeting(window):

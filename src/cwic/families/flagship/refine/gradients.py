@@ -6,52 +6,29 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
 
 from cwic.families.flagship.grid import Array
+from cwic.families.flagship.refine.distortion import (
+    LOW_FREQUENCY_PX,
+    SCALE_EXPONENTS,
+    SSIM_WINDOW_PX,
+    Distortion,
+)
 from cwic.onnx_gradient import add_gradient
 from cwic.onnx_graph import Graph, read_graph, write_graph
 
-_LN2 = float(np.log(2))
 _SLOPE = 0.1  # of the leaky ReLU of a mean network
 
-# Of SSIM (Wang et al. 2004) and MS-SSIM (2003), for pixels in a range of length 1.
-SSIM_WINDOW_PX = 11
+# Of SSIM (Wang et al. 2004), for pixels in a range of length 1.
 SSIM_SIGMA_PX = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-SCALE_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _LEAST_MEAN = 1e-3  # of a scale's similarity: powers below have no use
-
-LOW_FREQUENCY_PX = 16
 
 # Channels of the maps that are seen through a window together; ONNX Runtime is quick with sixteens.
 _WINDOW_CHANNELS = 16
-
-
-@dataclass(frozen=True)
-class Distortion:
-    """What a picture's loss is made of, with the weights of training: at q = 0, in bits per pixel.
-
-    At another q all of it counts 2^(q / 128) times, q in 1/64 of a quarter octave.
-    """
-
-    mse: float = 845.0  # of pixels in a range of length 1
-    ssim: float = 0.0
-    ms_ssim: float = 0.0
-    low_frequencies: float = 0.0  # of the squared error of pictures shrunk by 16
-
-    def num_scales(self, side_px: int) -> int:
-        """Scales at which pictures are compared by their structure.
-
-        Args:
-            side_px: the shorter side of a picture, a multiple of 16; where the window does not fit
-                into the coarser scales, the finer ones count for them.
-        """
-        wanted = len(SCALE_EXPONENTS) if self.ms_ssim else 1 if self.ssim else 0
-        return min(wanted, 1 + (side_px // SSIM_WINDOW_PX).bit_length() - 1)
 
 
 def exponents(num_scales: int) -> tuple[float, ...]:
@@ -237,7 +214,7 @@ def gaussian_window() -> Array:
 
 
 def means_graph(arrays: Mapping[str, Array], groups: Sequence[int]) -> bytes:
-    """Means of all latents, and what follows from them, with all latents known at once.
+    """Means of all latents at once, with all latents known, and a gradient through them.
 
     Args:
         arrays: of the model: `mean.LAYER.weight`, `mean.LAYER.bias`.
@@ -245,14 +222,12 @@ def means_graph(arrays: Mapping[str, Array], groups: Sequence[int]) -> bytes:
 
     Returns:
         A graph of `latents` (1, M, h, w); `state` (1, width, h, w), the network's first one;
-        `even` (1, 1, h, w), 1 where x + y is even, and `odd`; `gain` (1, 1, h, w), steps in a
-        unit of latents; `sharpness` (1, M, h, w), over the scale of the logistic law of each
-        symbol, 0 where nothing is coded. Outputs, all (1, M, h, w): means; how many bits a
-        symbol costs more for each step that it grows, at the latents as they are; what all bits
-        rise by a unit of a latent because means follow it.
+        `even` (1, 1, h, w), 1 where x + y is even, and `odd`; `by_means` (1, M, h, w), the
+        gradient of a number by the means. Outputs, both (1, M, h, w): the means, and the number's
+        gradient by the latents that means are made of.
     """
     graph = Graph()
-    for name in ("latents", "state", "even", "odd", "gain", "sharpness"):
+    for name in ("latents", "state", "even", "odd", "by_means"):
         graph.input(name)
     add = graph.add
     starts = list(accumulate(groups, initial=0))
@@ -276,20 +251,12 @@ def means_graph(arrays: Mapping[str, Array], groups: Sequence[int]) -> bytes:
                 states = {name: add("Add", state, absorbed) for name, state in states.items()}
         means.append(add("Add", predicted["even"], predicted["odd"]))
     mean = add("Concat", *means, axis=1)
-    # -log2(S(a) - S(b)), S the sigmoid, has the slope (S(a) + S(b) - 1) / ln 2 in both.
-    exact = add("Mul", add("Sub", "latents", mean), "gain")
-    upper, lower = (
-        add("Sigmoid", add("Mul", add("Add", exact, half), "sharpness")) for half in (0.5, -0.5)
-    )
-    slope = add("Mul", add("Sub", add("Add", upper, lower), 1.0), "sharpness")
-    slope = add("Mul", slope, 1 / _LN2)
-    of_mean = add("Neg", add("Mul", slope, "gain"))
     seeds = {
-        name: _slice(graph, of_mean, start, end)
+        name: _slice(graph, "by_means", start, end)
         for name, (start, end) in zip(means, pairwise(starts), strict=True)
     }
     (gradient,) = add_gradient(graph, seeds, ["latents"])
-    graph.outputs = [mean, slope, gradient]
+    graph.outputs = [mean, gradient]
     return write_graph(graph)
 
 
