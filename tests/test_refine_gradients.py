@@ -2,19 +2,17 @@
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-
+import torch
 from flagship_training import TINY
 
 from cwic.engine import Session
+from cwic.evaluation.structural_similarity import ms_ssim, ssim
 from cwic.families.flagship.refine.gradients import (
     Distortion,
     distortion_graph,
     means_graph,
     reference_graph,
 )
-from cwic.evaluation.structural_similarity import ms_ssim, ssim
 from cwic.training.distortion import low_frequency_error
 from cwic.training.flagship.export import build_model
 from cwic.training.flagship.network import FlagshipNetwork

@@ -53,6 +53,9 @@ _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
 # A header's q may differ from what was asked for by what an importance map adds.
 _MAX_RATE_Q = bitstream.MAX_Q - 1024
 
+# About what a refinement saves at one q; where a search that refines begins.
+_REFINED_SAVING = 0.06
+
 _WHOLE = WholeReader()
 
 
@@ -118,6 +121,7 @@ class Codec:
         roi_strength: float = 1.0,
         saliency: "bool | Source | Detector | None" = None,
         strict: bool = False,
+        effort: int = 0,
         lossless: str = "auto",
         keep_metadata: bool = True,
         max_pixels: int | None = None,
@@ -142,6 +146,7 @@ class Codec:
             roi_strength=roi_strength,
             saliency=saliency,
             strict=strict,
+            effort=effort,
             lossless=lossless,
             keep_metadata=keep_metadata,
             max_pixels=max_pixels,
@@ -149,16 +154,24 @@ class Codec:
         )
         return self.encode_request(image, request).data
 
-    def encode_request(self, image: Source, request: Request) -> Encoded:
+    def encode_request(
+        self,
+        image: Source,
+        request: Request,
+        progress: Callable[[float], None] | None = None,
+    ) -> Encoded:
         """A picture as a file, and what is known of it.
 
         Args:
             image: path, PIL image, or (H, W), (H, W, 1..4) array.
             request: what is asked for.
+            progress: with an effort, is told the share of the work that is done, 0 to 1; a target
+                that takes more than one attempt begins anew.
 
         Raises:
             ImageError: the picture cannot be read.
-            TargetError: `strict` and the target cannot be met.
+            TargetError: `strict` and the target cannot be met, or an effort of a model whose
+                family knows none.
         """
         max_pixels = request.max_pixels or MAX_PIXELS
         picture = read_picture(
@@ -176,7 +189,7 @@ class Codec:
             roi_strength=request.roi_strength,
             saliency=request.saliency,
         )
-        answer = choose(picture, request, lambda: self._code(seen, request, emphasis))
+        answer = choose(picture, request, lambda: self._code(seen, request, emphasis, progress))
         if request.strict and answer.is_out_of_reach:
             raise TargetError(answer.complaint)
         if answer.complaint:
@@ -184,7 +197,13 @@ class Codec:
         header = bitstream.read_header(answer.data, bitstream.ANY_SIZE)
         return Encoded(answer.data, header, answer.psnr_db)
 
-    def _code(self, picture: Picture, request: Request, emphasis: Emphasis | None) -> Answer:
+    def _code(
+        self,
+        picture: Picture,
+        request: Request,
+        emphasis: Emphasis | None,
+        progress: Callable[[float], None] | None,
+    ) -> Answer:
         """What the model makes of a request."""
         family = self._family
         analyzed = family.analyze(picture.pixels)
@@ -197,19 +216,52 @@ class Codec:
         )
 
         def code(q: int) -> Candidate:
-            return Candidate(analyzed.code(q, emphasis), pack)
+            return Candidate(q, analyzed.code(q, emphasis), pack)
+
+        def refine(q: int, *, keeps_quality: bool = False) -> Candidate:
+            refined = analyzed.refine(
+                q, emphasis, request.effort, keeps_quality=keeps_quality, progress=progress
+            )
+            return Candidate(q, refined, pack)
+
+        def searched(meet: Callable[..., Answer]) -> Answer:
+            """The best answer to a target, by a search in front of the refinement's."""
+            plain = meet(code)
+            if not request.effort or plain.is_missed or plain.is_out_of_reach:
+                return plain
+            smaller = round(_REFINED_SAVING / family.log_size_per_q)
+            start = plain.q + (smaller if request.psnr_db is None else 0)
+            refined = meet(refine, start=start)
+            return plain if refined.is_missed or refined.is_out_of_reach else refined
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:
             beside = beside_tiles(pack(0, [b""] * len(analyzed.tiling.tiles)))
-            return at_size(code, family, request, size_bytes, beside)
+            return searched(
+                partial(
+                    at_size, family=family, request=request, size_bytes=size_bytes, beside=beside
+                )
+            )
         if request.psnr_db is not None:
-            return at_psnr(code, family, request, request.psnr_db, picture)
+            return searched(
+                partial(
+                    at_psnr,
+                    family=family,
+                    request=request,
+                    target_db=request.psnr_db,
+                    picture=picture,
+                )
+            )
         quality = DEFAULT_QUALITY if request.quality is None else request.quality
         q = family.q_of_quality(quality, picture.pixels)
-        if emphasis is None:
+        if emphasis is None and not request.effort:
             return Answer(code(q).data)
-        return Answer(at_same_size(code, family, q, analyzed.code(q).size_bytes()).data)
+        if emphasis is not None:
+            plain = at_same_size(code, family, q, analyzed.code(q).size_bytes())
+            if not request.effort:
+                return Answer(plain.data)
+            q = plain.q
+        return Answer(refine(q, keeps_quality=True).data)
 
     def decode(
         self,

@@ -40,8 +40,8 @@ def add_gradient(graph: Graph, of: dict[str, str], by: list[str]) -> list[str]:
         ValueError: there is an operator between the two that this module does not know, or none.
     """
     backward = _Backward(graph, by)
-    for name, gradient in of.items():
-        backward.give(name, _Gradient(gradient))
+    for name, seed in of.items():
+        backward.give(name, _Gradient(seed))
     for node in reversed(backward.between):
         found = backward.take(node.outputs[0])
         if found is not None:
@@ -170,7 +170,8 @@ class _Backward:
     def _average_pool(self, node: Node, gradient: _Gradient) -> None:
         """Of squares that do not overlap and fill the whole."""
         side = node.attributes["kernel_shape"]
-        assert isinstance(side, tuple) and side == node.attributes["strides"]
+        assert isinstance(side, tuple)
+        assert side == node.attributes["strides"]
         scales = np.array([1, 1, *side], np.float32)
         each = self.graph.add("Mul", self.plain(gradient), 1.0 / (side[0] * side[1]))
         spread = self.graph.add(
@@ -232,7 +233,8 @@ class _Backward:
         weight = self.graph.arrays[node.inputs[1]]
         attributes = node.attributes
         pads, group = attributes.get("pads", (0, 0, 0, 0)), attributes.get("group", 1)
-        assert isinstance(pads, tuple) and isinstance(group, int)
+        assert isinstance(pads, tuple)
+        assert isinstance(group, int)
         if attributes.get("strides", (1, 1)) != (1, 1) or (group > 1 and weight.shape[1] > 1):
             raise ValueError(f"expected a convolution without a stride, found {attributes}")
         sides = weight.shape[2:]

@@ -35,7 +35,12 @@ _TYPE_TENSOR, _TENSOR_TYPE_ELEMENT, _TENSOR_TYPE_SHAPE = 1, 1, 2
 _SHAPE_DIM, _DIM_VALUE, _DIM_NAME = 1, 1, 2
 
 _FLOAT = 1
-_ELEMENTS = {1: np.dtype("<f4"), 6: np.dtype("<i4"), 7: np.dtype("<i8"), 10: np.dtype("<f2")}
+_ELEMENTS: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<f4"),
+    6: np.dtype("<i4"),
+    7: np.dtype("<i8"),
+    10: np.dtype("<f2"),
+}
 _NUMBERS = {dtype: number for number, dtype in _ELEMENTS.items()}
 
 
@@ -284,7 +289,7 @@ def _tensor(name: str, array: Array) -> bytes:
 
 
 def _value(name: str, axes: int | None) -> bytes:
-    """An input or an output in float32; the sizes of its axes are free, for outputs their number."""
+    """An input or an output in float32; sizes are free, for None their number too."""
     element = _number(_TENSOR_TYPE_ELEMENT, _FLOAT)
     if axes is not None:
         dims = (f"{name}_{axis}".encode() for axis in range(axes))

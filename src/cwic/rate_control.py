@@ -65,13 +65,15 @@ class Answer(NamedTuple):
     complaint: str = ""  # why it is not quite what was asked for
     is_out_of_reach: bool = False  # so that "strict" refuses it
     is_missed: bool = False  # what the model cannot do, nothing lost perhaps can
+    q: int = 0  # that the family was asked for
 
 
 class Candidate:
     """A picture coded at one q, and its file, which is made once and only if it is asked for."""
 
-    def __init__(self, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes]):
-        """`pack` makes a file of the header's q and the payloads."""
+    def __init__(self, q: int, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes]):
+        """`q` that was asked for; `pack` makes a file of the header's q and the payloads."""
+        self.q = q
         self._coded: Coded | None = coded
         self._pack = pack
 
@@ -103,6 +105,7 @@ def at_size(
     request: Request,
     size_bytes: float,
     beside: Beside,
+    start: int | None = None,
 ) -> Answer:
     """The file that comes nearest to a size.
 
@@ -112,6 +115,7 @@ def at_size(
         request: says whether the size is a promise, and how it was asked for.
         size_bytes: of the whole file.
         beside: what the file takes whatever the search does.
+        start: the first q to try; None: the middle.
     """
     why, asked_bytes = blame(beside, size_bytes), size_bytes
     # A promise is one about the file.
@@ -135,12 +139,13 @@ def at_size(
             low=family.rates.min_q,
             high=family.rates.max_q,
             tolerance=_SIZE_TOLERANCE,
+            start=start,
             slope=family.log_size_per_q,
             not_above=request.strict,
         ),
         Candidate.shelve,
     )
-    data = found.coding.data
+    data, q = found.coding.data, found.coding.q
     is_far = abs(math.log(len(data) / size_bytes)) > _SIZE_WARNING
     if request.strict:
         is_above = len(data) > size_bytes
@@ -151,7 +156,7 @@ def at_size(
         elif is_crowded:
             complaint = _because(f"more than half of {request.asked} is not the picture", why)
         # What is smaller than it may be is done, unless something better is as small.
-        return Answer(data, None, complaint, is_above, is_missed=is_above or is_far)
+        return Answer(data, None, complaint, is_above, is_missed=is_above or is_far, q=q)
     if is_crowded and size_bytes > asked_bytes:
         num_bytes = len(data) - beside.total_bytes
         complaint = _because(
@@ -165,7 +170,7 @@ def at_size(
         complaint = _because(f"more than half of {request.asked} is not the picture", why)
     else:
         complaint = ""
-    return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * asked_bytes)
+    return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * asked_bytes, q=q)
 
 
 def blame(beside: Beside, size_bytes: float) -> str:
@@ -202,6 +207,7 @@ def at_psnr(
     request: Request,
     target_db: float,
     picture: Picture,
+    start: int | None = None,
 ) -> Answer:
     """The file whose decoded picture comes nearest to a PSNR; arguments as of :func:`at_size`."""
 
@@ -219,6 +225,7 @@ def at_psnr(
             high=-family.rates.min_q,
             tolerance=_PSNR_TOLERANCE_DB,
             scale=float,
+            start=None if start is None else -start,
             slope=family.psnr_db_per_q,
             not_above=request.strict,
         ),
@@ -238,6 +245,7 @@ def at_psnr(
         complaint,
         is_out_of_reach,
         is_missed=bool(complaint) and reached_db < target_db,
+        q=found.coding.q,
     )
 
 

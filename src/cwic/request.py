@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from cwic.defaults import LOSSLESS, MAX_ROI_STRENGTH
+from cwic.defaults import LOSSLESS, MAX_EFFORT, MAX_ROI_STRENGTH
 
 if TYPE_CHECKING:
     from cwic.image import Source
@@ -45,6 +45,8 @@ class Request:
             function as an ONNX file (.onnx; what it must be is at `saliency.load_detector`).
         strict: a file never larger (or a picture never worse) than asked, or none. A smaller
             file (or a better picture) is done, where the picture takes no more.
+        effort: 0 to 9, how much longer to look for a smaller file of the same quality, or for a
+            better picture of the same size: see docs/command.md. The decoder's work stays.
         lossless: "auto" as above, "never", or "always": kept whole whatever else is asked for.
         keep_metadata: ICC, EXIF and XMP go into the file.
         max_pixels: width times height beyond which a picture is refused; None: 179 million.
@@ -65,6 +67,7 @@ class Request:
     roi_strength: float = 1.0
     saliency: "bool | Source | Detector | None" = None
     strict: bool = False
+    effort: int = 0
     lossless: str = LOSSLESS[0]
     keep_metadata: bool = True
     max_pixels: int | None = None
@@ -91,6 +94,10 @@ class Request:
                 raise ValueError(f"quality: expected 0 to 100, found {value}")
             if not math.isfinite(value) or (name != "quality" and value <= 0):
                 raise ValueError(f"{name}: expected a number above 0, found {value}")
+        if not _is_whole(self.effort) or not 0 <= self.effort <= MAX_EFFORT:
+            raise ValueError(
+                f"effort: expected a whole number, 0 to {MAX_EFFORT}, found {self.effort!r}"
+            )
         if self.lossless not in LOSSLESS:
             raise ValueError(f"lossless: expected one of {LOSSLESS}, found {self.lossless!r}")
         for name in ("strict", "keep_metadata", "truncated"):
@@ -99,9 +106,7 @@ class Request:
             if type(value).__name__ not in ("bool", "bool_"):
                 raise ValueError(f"{name}: expected True or False, found {value!r}")
         largest = self.max_pixels
-        if largest is not None and not (
-            isinstance(largest, Integral) and not isinstance(largest, bool) and largest >= 1
-        ):
+        if largest is not None and not (_is_whole(largest) and largest >= 1):
             raise ValueError(f"max_pixels: expected a whole number above 0, found {largest!r}")
 
     @property
@@ -116,6 +121,10 @@ class Request:
     def size_bytes(self, num_pixels: int) -> float | None:
         """The size of the whole file that was asked for, of a picture of so many pixels."""
         return self.target_bytes if self.bpp is None else self.bpp * num_pixels / 8
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_number(name: str, value: Any, expected: str) -> None:

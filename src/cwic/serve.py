@@ -30,6 +30,7 @@ from cwic.defaults import (
     CODEC_SUFFIX,
     DEFAULT_QUALITY,
     LOSSLESS,
+    MAX_EFFORT,
     MAX_ROI_STRENGTH,
     MAX_UPLOAD_BYTES,
     PORT,
@@ -85,6 +86,7 @@ class Controls(NamedTuple):
     find_saliency: bool = False
     model: str | None = None
     lossless: str = LOSSLESS[0]
+    effort: int = 0
 
     def request(self, roi: npt.NDArray[np.bool_] | None) -> Request:
         """The same for `Codec.encode_request`, with a mask of the picture's size."""
@@ -96,6 +98,7 @@ class Controls(NamedTuple):
             roi_strength=self.strength,
             saliency=self.find_saliency,
             lossless=self.lossless,
+            effort=self.effort,
         )
 
 
@@ -264,6 +267,7 @@ class _Inputs(NamedTuple):
     find_saliency: Any
     model: Any
     lossless: Any
+    effort: Any
     codecs: Any
 
 
@@ -294,6 +298,9 @@ def _inputs(gr: Any, models: list[str]) -> _Inputs:
     lossless = gr.Radio(
         list(LOSSLESS), value=LOSSLESS[0], label="keep the picture whole, without any loss"
     )
+    effort = gr.Slider(
+        0, MAX_EFFORT, 0, step=1, label="effort: seconds for a smaller file of the same quality"
+    )
     codecs = gr.CheckboxGroup(
         others,
         value=[name for _, name in others if name in _COMPARED_AT_FIRST],
@@ -301,7 +308,7 @@ def _inputs(gr: Any, models: list[str]) -> _Inputs:
     )
     return _Inputs(
         *(dropped, editor, target, quality, bpp, size_kb),
-        *(strength, find_saliency, model, lossless, codecs),
+        *(strength, find_saliency, model, lossless, effort, codecs),
     )
 
 
@@ -374,6 +381,7 @@ def _controls(inputs: _Inputs) -> Controls:
         inputs.find_saliency,
         inputs.model,
         inputs.lossless,
+        inputs.effort,
     )
 
 

@@ -22,8 +22,8 @@ __all__ = ["build_parser", "input_path", "location", "parse", "request_of", "siz
 
 # Fields of `Request`; an option that sets one stores it under the same name.
 _REQUEST = (
-    "quality bpp target_bytes psnr_db roi roi_strength saliency strict lossless keep_metadata"
-    " max_pixels truncated"
+    "quality bpp target_bytes psnr_db roi roi_strength saliency strict effort lossless"
+    " keep_metadata max_pixels truncated"
 ).split()
 
 _VERBS_OF_FILES = ("encode", "decode", "view", "compare")
@@ -179,6 +179,13 @@ _TARGET_SIZE = _value(
 _PSNR = _value("--psnr", "DB", _positive, "PSNR of the picture in dB", dest="psnr_db")
 _RATE = (_QUALITY, _BPP, _TARGET_SIZE, _PSNR)  # at most one of them
 _STRICT = _switch("--strict", "fail instead of exceeding the size or missing the PSNR")
+_EFFORT = _choice(
+    "-e --effort",
+    range(defaults.MAX_EFFORT + 1),
+    "look longer for a smaller file of the same quality (default: 0)",
+    type=int,
+    default=0,
+)
 _LOSSLESS = _choice(
     "--lossless",
     defaults.LOSSLESS,
@@ -212,12 +219,24 @@ _VERBS = {
         "turn a picture into a .cwic file",
         _PICTURE,
         _OUTPUT.but("the .cwic file, a folder for the files of a folder, or - for stdout"),
-        *(_FORCE, *_RATE, _STRICT, _ROI, _ROI_STRENGTH, _SALIENCY, _LOSSLESS, _STRIP, _MODEL),
+        *(
+            _FORCE,
+            *_RATE,
+            _STRICT,
+            _EFFORT,
+            _ROI,
+            _ROI_STRENGTH,
+            _SALIENCY,
+            _LOSSLESS,
+            _STRIP,
+            _MODEL,
+        ),
         *(_MAX_PIXELS, _TRUNCATED),
         examples="""
   cwic encode photo.png                        makes photo.cwic at quality 50
   cwic encode photo.png -o small.cwic --bpp 0.3
   cwic encode photo.png --target-size 40kB -f  overwrites photo.cwic
+  cwic encode photo.png --effort 5             takes seconds, and less room
   cwic encode photo.png --roi mask.png         moves bits to where the mask is white
   cwic encode photos/ -o files/                a folder without its subfolders""",
     ),
@@ -258,7 +277,7 @@ _VERBS = {
         "make a page of a picture by cwic and by other codecs",
         _PICTURE,
         _OUTPUT.but("the page to make (default: NAME.html), a folder, or -"),
-        *(_FORCE, *_RATE, _STRICT, _LOSSLESS, _ROI, _SALIENCY, _TRUNCATED, _MODEL),
+        *(_FORCE, *_RATE, _STRICT, _EFFORT, _LOSSLESS, _ROI, _SALIENCY, _TRUNCATED, _MODEL),
         examples="""
   cwic compare photo.png --bpp 0.25            makes photo.html; open it in a browser""",
     ),
@@ -272,7 +291,7 @@ _VERBS = {
             "what to make: cwic (the default) encodes, a picture format decodes",
             default=CODEC_FORMAT,
         ),
-        *(*_RATE, _STRICT, _LOSSLESS, _STRIP, _TRUNCATED, _MODEL),
+        *(*_RATE, _STRICT, _EFFORT, _LOSSLESS, _STRIP, _TRUNCATED, _MODEL),
         _JOBS.but("number of workers (default: one for each processor)"),
         _value("--ray", "local|ADDRESS", None, "use a Ray cluster; needs the extra 'ray'"),
         _FORCE.but("make existing results again"),

@@ -5,13 +5,23 @@ Results go to the standard output unless it carries the data, everything else to
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 from cwic.errors import CodecWarning, reason
 
-__all__ = ["print_error", "print_line", "print_note", "text_of", "warnings_as_messages"]
+__all__ = [
+    "print_error",
+    "print_line",
+    "print_note",
+    "progress_bar",
+    "text_of",
+    "warnings_as_messages",
+]
+
+# Work that takes less has no progress bar.
+_SILENT_S = 2.0
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
@@ -37,6 +47,32 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {reason(error)}"
     return reason(error)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Callable[[float], None]]:
+    """A bar on the standard error, if that is a terminal, for work of more than two seconds.
+
+    Args:
+        quiet: no bar.
+
+    Yields:
+        What is told the share of the work that is done; less than before means another attempt.
+    """
+    if quiet:
+        yield lambda share: None
+        return
+    from tqdm import tqdm
+
+    form = "{percentage:3.0f}% |{bar}| {elapsed} < {remaining}"
+    with tqdm(total=1.0, delay=_SILENT_S, bar_format=form, leave=False, disable=None) as bar:
+
+        def show(share: float) -> None:
+            if share < bar.n:
+                bar.reset()
+            bar.update(share - bar.n)
+
+        yield show
 
 
 @contextmanager

@@ -54,7 +54,8 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
 
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     request = request_of(options)
-    data, header, reached_db = loaded(options.model).encode_request(picture, request)
+    with messages.progress_bar(quiet=options.quiet or not request.effort) as progress:
+        data, header, reached_db = loaded(options.model).encode_request(picture, request, progress)
     files.write(data, target)
     seconds = time.perf_counter() - start_s
     reached = "" if reached_db is None else f", {reached_db:.2f} dB"

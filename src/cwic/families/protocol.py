@@ -102,10 +102,13 @@ class Analyzed(Protocol):
         Args:
             q: in the header's units.
             emphasis: as of `code`.
-            effort: 1 to the family's `max_effort`.
+            effort: 1 to `defaults.MAX_EFFORT`.
             keeps_quality: what the picture loses, by the measure that the model was trained for,
                 is not to rise; otherwise size and loss fall together.
             progress: is told what share of the work is done, from 0 to 1.
+
+        Raises:
+            TargetError: the family cannot.
         """
         ...
 
@@ -117,7 +120,6 @@ class Family(Protocol):
     cell_px: int  # side of a cell of the importance map
     log_size_per_q: float  # about how much the logarithm of a size rises with q
     psnr_db_per_q: float
-    max_effort: int  # how much `Analyzed.refine` can be asked for; 0: nothing
 
     def q_of_quality(self, quality: float, pixels: Pixels) -> int:
         """q of a quality in [0, 100] for a picture, (H, W, 3) uint8."""

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cwic.coding.arithmetic_coder import BitCounter
+from cwic.defaults import MAX_EFFORT
 from cwic.errors import BitstreamError, ModelError
 from cwic.families.flagship.activity import activity
 from cwic.families.flagship.coder import CodedLatents, LatentCoder
@@ -58,6 +59,7 @@ _MASK_WEIGHTS = (1 / 8, 8.0)
 
 # Steps of a refinement by effort; each takes two passes of the synthesis, and there are six beside.
 _STEPS = (0, 2, 4, 7, 11, 17, 27, 42, 65, 100)
+assert len(_STEPS) == MAX_EFFORT + 1
 
 
 class Flagship:
@@ -66,7 +68,6 @@ class Flagship:
     cell_px = LATENT_PX
     log_size_per_q = 0.2 / 64
     psnr_db_per_q = 0.8 / 64
-    max_effort = len(_STEPS) - 1
 
     def __init__(self, model: ModelFile, threads: int | None = None):
         """`threads`: processor threads of one call; None: all cores."""

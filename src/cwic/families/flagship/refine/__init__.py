@@ -1,1 +1,1 @@
-"""Encoder time for smaller files: latents of one picture, moved by what they cost and what they bring."""
+"""Encoder time for smaller files: the latents of one picture are moved before they are coded."""

@@ -78,8 +78,8 @@ class Recipe:
 # For squared error, which is the same quadratic everywhere, and for similarities, which bend where
 # they touch nothing: tuned on crops of held-out pictures (docs/experiments.md, Effort).
 RECIPES = {
-    "squares": Recipe(20.0, 10.0, 20.0, 5.0, 2.5, 0.4),
-    "structure": Recipe(24.0, 4.0, 7.0, 8.0, 4.0, 0.15),
+    "squares": Recipe(20.0, 14.0, 14.0, 4.0, 2.5, 0.3),
+    "structure": Recipe(24.0, 10.0, 10.0, 8.0, 3.0, 0.1),
 }
 
 
@@ -169,15 +169,15 @@ class _Descent:
         self._inside[: cells.height, : cells.width] = True
         self._weight = 1.0  # of the distortion
         self._predicted = 0.0  # the distortion once all is rounded
-        self._channel_bounds = np.full(shape[0], recipe.first_bound)
-        self._cell_bounds = np.full(shape[1:], recipe.first_bound)
+        self._channel_bounds = np.full(shape[0], float(recipe.first_bound))
+        self._cell_bounds = np.full(shape[1:], float(recipe.first_bound))
         self._symbols = np.zeros(shape, np.float32)  # of the last step, real numbers
         self._slopes = np.zeros(shape, np.float32)  # of the distortion by symbols, likewise
         self._is_new = True
         gain = problem.gain[: shape[1], : shape[2]]
         self._gain = np.broadcast_to(gain, shape)
         self._moving = np.zeros(0, np.intp)
-        self._sharpness = np.zeros(0, np.float32)
+        self._sharpness = np.zeros(0)
         self.follow(coded)
 
     def follow(self, coded: CodedLatents) -> None:
@@ -226,7 +226,7 @@ class _Descent:
         now: npt.NDArray[np.float64],
         slope: npt.NDArray[np.float64],
     ) -> npt.NDArray[np.float64]:
-        """Bounds of the curvature of symbols, over the recipe's, after what the last step showed."""
+        """Bounds of the curvature over the recipe's, one for each symbol that moves."""
         recipe = self._recipe
         channels, height, width = self.latents.shape
         channel, cell = np.divmod(place, height * width)
@@ -235,11 +235,9 @@ class _Descent:
             bent = change * (slope - self._slopes.reshape(-1)[place])
             squares = recipe.curvature * change**2
             least = _LEAST_WEIGHT * squares.sum()
-            of_channel = (
-                np.bincount(channel, weights=each, minlength=channels) for each in (bent, squares)
-            )
+            of_channel = (np.bincount(channel, each, channels) for each in (bent, squares))
             of_cell = (
-                _spread(np.bincount(cell, weights=each, minlength=height * width), height, width)
+                _spread(np.bincount(cell, each, height * width).astype(float), height, width)
                 for each in (bent, squares)
             )
             for bounds, (found, moved) in (
@@ -263,10 +261,10 @@ def _spread(values: npt.NDArray[np.float64], height: int, width: int) -> npt.NDA
     return result
 
 
-def _bits(symbol: npt.NDArray[np.float64], sharpness: npt.NDArray[np.float64]) -> (
-    npt.NDArray[np.float64]
-):
-    """What integers cost by the logistic law of that sharpness, 1 over its scale, but a constant."""
+def _bits(
+    symbol: npt.NDArray[np.float64], sharpness: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """What integers cost by a logistic law of scale 1 / sharpness, but for a constant."""
     size = np.abs(symbol)
     result: npt.NDArray[np.float64] = (
         np.logaddexp(0, (size - 0.5) * sharpness) + np.logaddexp(0, -(size + 0.5) * sharpness)
@@ -280,13 +278,14 @@ def _moved(
     sharpness: npt.NDArray[np.float64],
     length: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Where symbols go: the least of bits and the distortion's parabola, over one corner at most."""
+    """The least of bits and the distortion's parabola, across one corner of the bits at most."""
     aim = now - length * slope
     below = np.floor(aim)
     bits = [_bits(below + offset, sharpness) for offset in (-1, 0, 1, 2)]
-    before, within, behind = (length * np.subtract(*pair) for pair in (
-        (bits[1], bits[0]), (bits[2], bits[1]), (bits[3], bits[2])
-    ))
+    before, within, behind = (
+        length * np.subtract(*pair)
+        for pair in ((bits[1], bits[0]), (bits[2], bits[1]), (bits[3], bits[2]))
+    )
     result = aim - within
     # Across the corner below, or held by it; the same above.
     lower = np.clip(aim - before, below - 1, below)

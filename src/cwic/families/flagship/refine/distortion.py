@@ -36,7 +36,7 @@ class Distortion:
         return min(wanted, 1 + (side_px // SSIM_WINDOW_PX).bit_length() - 1)
 
 
-# Of the bundled models, whose files say nothing of it; that of any other model is the squared error.
+# Of bundled models whose files say nothing of it; of any other model it is the squared error.
 _OF_NAMES = {
     "cwic-visual": Distortion(mse=30.0, ssim=2.2, ms_ssim=25.0, low_frequencies=1000.0),
 }

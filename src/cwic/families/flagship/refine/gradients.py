@@ -47,8 +47,10 @@ def reference_graph(num_scales: int) -> bytes:
     x = graph.input("picture")
     for scale in range(num_scales):
         # An output of its own even where nothing is computed.
-        x = graph.add("AveragePool", x, kernel_shape=(2, 2), strides=(2, 2)) if scale else (
-            graph.add("Add", x, 0.0)
+        x = (
+            graph.add("AveragePool", x, kernel_shape=(2, 2), strides=(2, 2))
+            if scale
+            else (graph.add("Add", x, 0.0))
         )
         mean, square = _windowed(graph, x, graph.add("Mul", x, x))
         variance = graph.add("Sub", square, graph.add("Mul", mean, mean))

@@ -115,9 +115,7 @@ class Refiner:
                 _, coded = self._coded(uncoded, uncoded.latents)
                 around[other] = (coded.decoded, coded.prior, coded.planes)
             problem = self._problem(task, number, window, around)
-            best = descend(
-                problem, self._recipe, num_steps, keeps_quality=keeps_quality, tick=tick
-            )
+            best = descend(problem, self._recipe, num_steps, keeps_quality=keeps_quality, tick=tick)
             coded = best.coded
             around[number] = (coded.decoded, coded.prior, coded.planes)
             counter, _ = self._coded(task.uncoded(number), best.latents)
@@ -184,7 +182,7 @@ class Refiner:
     def _fixed(self, task: Task, window: Rectangle) -> list[npt.NDArray[np.float32]]:
         """What a distortion graph takes of a picture's window beside latents, prior and planes."""
         pixels = task.tiling.pixels(task.picture, window)
-        picture = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32) / 255
+        picture = (pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
         inside = window.cut(task.tiling.picture)
         shares = np.zeros((window.height, window.width), np.float32)
         rows, columns = inside.slices(window)
@@ -193,7 +191,11 @@ class Refiner:
             weights = task.weights[cells_in(window)]
             shares *= np.repeat(np.repeat(weights, LATENT_PX, axis=0), LATENT_PX, axis=1)
         low = _shrunk(shares, LOW_FREQUENCY_PX) * LOW_FREQUENCY_PX**2
-        result = [picture - np.float32(0.5), shares[None, None], low[None, None]]
+        result: list[npt.NDArray[np.float32]] = [
+            picture - np.float32(0.5),
+            shares[None, None],
+            low[None, None],
+        ]
         num_scales = self._num_scales(window)
         if not num_scales:
             return result
