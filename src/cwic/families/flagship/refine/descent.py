@@ -49,9 +49,14 @@ _LAST_SHARE = 0.2  # of the steps, in which the variance counts in full
 
 # The distortion's weight follows the quality that is to be kept from this share of the steps on.
 _WATCHED_FROM = 0.4
-_WEIGHTS = (0.5, 2.5)
-_MOST_CHANGE = 0.08  # in one step
-_SLACK = 1e-3  # of a distortion that counts as the same
+_WEIGHTS = (0.5, 4.0)
+_RESPONSE = 4.0  # of the weight's logarithm to the distortion's
+_MOST_CHANGE = 0.2  # of that in one step
+_AIM = 0.997  # of the distortion that is not to be exceeded
+_SLACK = 5e-4  # of a distortion that counts as the same
+# Where the quality is not kept in the end, so many more steps, so many times.
+_REPAIR_STEPS = 3
+_MOST_REPAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -133,16 +138,30 @@ def descend(
     best = first
     descent = _Descent(problem, recipe, first.coded)
     for step in range(num_steps):
-        if step and step % _TABLES_EVERY == 0:
-            descent.follow(problem.encode(descent.latents)[1])
         part = step / num_steps
+        if step and step % _TABLES_EVERY == 0:
+            if keeps_quality and part >= _WATCHED_FROM:
+                found = _candidate(problem, descent.latents)
+                descent.compare(found)
+                descent.follow(found.coded)
+                best = _better(found, best, first, keeps_quality)
+            else:
+                descent.follow(problem.encode(descent.latents)[1])
         descent.step(min(1.0, part / (1 - _LAST_SHARE)))
         if keeps_quality and part >= _WATCHED_FROM:
             descent.weigh(first.distortion)
         tick()
-    found = _candidate(problem, descent.latents)
-    if _is_better(found, best, first, keeps_quality):
-        best = found
+    for attempt in range(_MOST_REPAIRS + 1):
+        found = _candidate(problem, descent.latents)
+        best = _better(found, best, first, keeps_quality)
+        is_kept = found.distortion <= first.distortion * (1 + _SLACK)
+        if not keeps_quality or is_kept or attempt == _MOST_REPAIRS:
+            break
+        descent.follow(found.coded)
+        descent.compare(found)
+        for _ in range(_REPAIR_STEPS):
+            descent.weigh(first.distortion)
+            descent.step(1.0)
     return best
 
 
@@ -151,10 +170,14 @@ def _candidate(problem: Problem, latents: Latents) -> Candidate:
     return Candidate(latents, bits, problem.distortion(coded.decoded)[0], coded)
 
 
-def _is_better(found: Candidate, best: Candidate, first: Candidate, keeps_quality: bool) -> bool:
+def _better(
+    found: Candidate, best: Candidate, first: Candidate, keeps_quality: bool
+) -> Candidate:
+    """The better of two codings."""
     if keeps_quality and found.distortion > first.distortion * (1 + _SLACK):
-        return False
-    return found.bits < best.bits if keeps_quality else found.cost < best.cost
+        return best
+    is_better = found.bits < best.bits if keeps_quality else found.cost < best.cost
+    return found if is_better else best
 
 
 class _Descent:
@@ -168,7 +191,10 @@ class _Descent:
         self._inside = np.zeros(shape[1:], bool)
         self._inside[: cells.height, : cells.width] = True
         self._weight = 1.0  # of the distortion
-        self._predicted = 0.0  # the distortion once all is rounded
+        self._value = 0.0  # the distortion at the last step
+        self._spread_sum = 0.0  # of the variances of all roundings
+        self._rounding = recipe.last_variance / 2  # what a unit of that adds once all is rounded
+        self._predicted = 0.0  # the distortion then
         self._channel_bounds = np.full(shape[0], float(recipe.first_bound))
         self._cell_bounds = np.full(shape[1:], float(recipe.first_bound))
         self._symbols = np.zeros(shape, np.float32)  # of the last step, real numbers
@@ -188,11 +214,18 @@ class _Descent:
         self._moving = np.flatnonzero(moving)
         self._sharpness = sharpness.reshape(-1)[self._moving].astype(np.float64)
 
+    def compare(self, found: Candidate) -> None:
+        """Learn from a coding of the latents as they are what rounding them adds."""
+        if self._spread_sum > 0:
+            added = found.distortion - self._value
+            self._rounding = max(added / self._spread_sum, 0.0)
+            self._predicted = found.distortion
+
     def weigh(self, distortion: float) -> None:
         """Let the distortion count for more where it is going to be above what it is to be."""
-        excess = self._predicted / max(distortion, 1e-9)
-        change = min(max(excess, 1 - _MOST_CHANGE), 1 + _MOST_CHANGE)
-        self._weight = min(max(self._weight * change, _WEIGHTS[0]), _WEIGHTS[1])
+        change = _RESPONSE * np.log(max(self._predicted, 1e-9) / max(_AIM * distortion, 1e-9))
+        factor = float(np.exp(min(max(change, -_MOST_CHANGE), _MOST_CHANGE)))
+        self._weight = min(max(self._weight * factor, _WEIGHTS[0]), _WEIGHTS[1])
 
     def step(self, part: float) -> None:
         """One step, at a part of the way from 0 to 1."""
@@ -210,8 +243,8 @@ class _Descent:
 
         variance = recipe.variance + (recipe.last_variance - recipe.variance) * part
         fraction = now - np.floor(now)
-        spread = float((fraction * (1 - fraction)).sum())
-        self._predicted = value + recipe.last_variance * spread / 2
+        self._value, self._spread_sum = value, float((fraction * (1 - fraction)).sum())
+        self._predicted = value + self._rounding * self._spread_sum
         slope = self._weight * (slope + variance * (0.5 - fraction))
         moved = _moved(now, slope, self._sharpness, 1 / (self._weight * recipe.curvature * bound))
         moved = np.clip(moved, now - recipe.longest, now + recipe.longest)
