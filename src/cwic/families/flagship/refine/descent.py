@@ -84,7 +84,7 @@ class Recipe:
 # they touch nothing: tuned on crops of held-out pictures (docs/experiments.md, Effort).
 RECIPES = {
     "squares": Recipe(20.0, 14.0, 14.0, 4.0, 2.5, 0.3),
-    "structure": Recipe(24.0, 10.0, 10.0, 8.0, 3.0, 0.1),
+    "structure": Recipe(24.0, 14.0, 14.0, 8.0, 3.0, 0.1),
 }
 
 
@@ -170,9 +170,7 @@ def _candidate(problem: Problem, latents: Latents) -> Candidate:
     return Candidate(latents, bits, problem.distortion(coded.decoded)[0], coded)
 
 
-def _better(
-    found: Candidate, best: Candidate, first: Candidate, keeps_quality: bool
-) -> Candidate:
+def _better(found: Candidate, best: Candidate, first: Candidate, keeps_quality: bool) -> Candidate:
     """The better of two codings."""
     if keeps_quality and found.distortion > first.distortion * (1 + _SLACK):
         return best

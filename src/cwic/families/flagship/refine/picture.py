@@ -8,6 +8,7 @@ tiles are in memory than a row and its neighbours.
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,10 @@ from cwic.model_file import ModelFile
 # What counts around a tile, and is looked at: less than the synthesis sees, since what latents do
 # fades with the distance.
 _HALO_PX = 64
+
+# A tile's distortion is taken in blocks of at most so many pixels a side: graphs of the visual tune
+# take 650 bytes a pixel while they run.
+_BLOCK_PX = 768
 
 # Half of the sum that a window of SSIM needs to look at both its sides.
 _WINDOW_MARGIN_PX = 5
@@ -62,6 +67,17 @@ class RefinedTile(NamedTuple):
     payload: bytes
     bits: float
     distortion: float  # in bits, of its window
+
+
+class _Block(NamedTuple):
+    """A part of a tile and what is seen around it."""
+
+    core: Rectangle
+    seen: Rectangle
+    engine: Engine
+    fixed: list[npt.NDArray[np.float32]]  # what the graph takes beside latents
+    bits: float  # of a distortion of 1 in all that is seen
+    core_bits: float  # likewise in the core
 
 
 class Refiner:
@@ -148,24 +164,25 @@ class Refiner:
         inside = (slice(None), slice(cells.height), slice(cells.width))
         neighbours = {**around, number: (np.zeros_like(latents), prior, planes)}
         decoded, *beside = gathered(neighbours, task.tiling, window)
-        fixed = [*(each[None] for each in beside), *self._fixed(task, window)]
-        num_scales = self._num_scales(window)
-        engine = self._engine(num_scales)
-        bits = 2 ** (task.q / (2 * Q_UNITS)) * _num_pixels(task.tiling, window)
+        blocks = [self._block(task, core, window, beside) for core in _blocks(own)]
 
         def distortion(candidate: Latents) -> tuple[float, Latents]:
             decoded[:, rows, columns] = candidate[inside]
-            value, gradient = engine.run("distortion", decoded[None], *fixed)
             slopes = np.zeros_like(candidate)
-            slopes[inside] = gradient[0][:, rows, columns]
-            slopes *= np.float32(bits)
-            return bits * float(value.item()), slopes
+            total = 0.0
+            for block in blocks:
+                seen = decoded[:, *block.seen.slices(window, LATENT_PX)]
+                value, gradient = block.engine.run("distortion", seen[None], *block.fixed)
+                total += block.core_bits * float(value.item())
+                part = gradient[0][:, *block.core.slices(block.seen, LATENT_PX)]
+                slopes[:, *block.core.slices(own, LATENT_PX)] = np.float32(block.bits) * part
+            return total, slopes
 
         even = np.zeros((1, 1, *latents.shape[1:]), np.float32)
         even[0, 0] = np.indices(latents.shape[1:]).sum(axis=0) % 2 == 0
 
         def means(candidate: Latents, by_means: Latents) -> tuple[Latents, Latents]:
-            found, gradient = engine.run(
+            found, gradient = blocks[0].engine.run(
                 "means", candidate[None], state[None], even, 1 - even, by_means[None]
             )
             return found[0], gradient[0]
@@ -175,6 +192,28 @@ class Refiner:
             return counter.bits, coded
 
         return Problem(latents, np.exp2(steps / 4), cells, encode, distortion, means)
+
+    def _block(
+        self,
+        task: Task,
+        core: Rectangle,
+        window: Rectangle,
+        beside: list[npt.NDArray[np.float32]],
+    ) -> "_Block":
+        """`beside`: prior and planes of the tile's window."""
+        tiling = task.tiling
+        seen = tiling.around(core, _HALO_PX)
+        place = seen.slices(window, LATENT_PX)
+        fixed = [np.ascontiguousarray(each[:, *place])[None] for each in beside]
+        weight = 2 ** (task.q / (2 * Q_UNITS))
+        return _Block(
+            core,
+            seen,
+            self._engine(self._num_scales(seen)),
+            fixed + self._fixed(task, seen),
+            weight * _num_pixels(tiling, seen),
+            weight * _num_pixels(tiling, core),
+        )
 
     def _num_scales(self, window: Rectangle) -> int:
         return self._distortion.num_scales(min(window.height, window.width))
@@ -224,8 +263,24 @@ class Refiner:
                     "reference": reference_graph(num_scales),
                 }
                 changed = replace(model, graphs=graphs)
-                self._engines[num_scales] = Engine(changed, self._threads)
+                self._engines[num_scales] = Engine(changed, self._threads, is_large=True)
             return self._engines[num_scales]
+
+
+def _blocks(tile: Rectangle) -> list[Rectangle]:
+    """A tile in blocks of nearly equal sides, its corners and theirs on cells."""
+
+    def ends(start: int, end: int) -> list[tuple[int, int]]:
+        num_cells = (end - start) // LATENT_PX
+        num_blocks = -(-(end - start) // _BLOCK_PX)
+        cuts = [start + LATENT_PX * (num_cells * k // num_blocks) for k in range(num_blocks + 1)]
+        return list(pairwise(cuts))
+
+    return [
+        Rectangle(top, left, bottom, right)
+        for top, bottom in ends(tile.top, tile.bottom)
+        for left, right in ends(tile.left, tile.right)
+    ]
 
 
 def _num_pixels(tiling: Tiling, window: Rectangle) -> int:
