@@ -4,7 +4,7 @@
 PYTHON ?= python3
 SOURCES := $(shell find src -type f -not -path '*/__pycache__/*')
 
-.PHONY: help demo test web results clean
+.PHONY: help demo test web results gallery dist clean
 
 help:
 	@echo 'make demo   set up .venv (no torch), encode and decode the sample pictures'
@@ -14,6 +14,8 @@ help:
 	@echo '             EVERYDAY=FOLDER   and those of pictures of every kind'
 	@echo '             NETS=FOLDER TRAIN=FOLDER   and what networks see in the files'
 	@echo '             COMPRESSAI=PYTHON   and beside CompressAI, in an environment of its own'
+	@echo 'make gallery KODAK=FOLDER EVERYDAY=FOLDER   the pictures of docs/gallery.md alone'
+	@echo 'make dist   build wheel and sdist into dist and check both in fresh environments'
 	@echo 'make clean  remove both environments and what the tools left behind'
 
 demo: .venv/stamp
@@ -31,6 +33,13 @@ results: .venv-dev/stamp
 		$(if $(EVERYDAY),--everyday "$(EVERYDAY)") $(if $(TRAIN),--train "$(TRAIN)") \
 		$(if $(NETS),--nets "$(NETS)") \
 		$(if $(COMPRESSAI),--compressai "$(COMPRESSAI)")
+
+gallery: .venv-dev/stamp
+	.venv-dev/bin/python scripts/results "$(KODAK)" gallery.py \
+		$(if $(EVERYDAY),--everyday "$(EVERYDAY)")
+
+dist: .venv-dev/stamp
+	.venv-dev/bin/python scripts/dist
 
 # Not editable: the demo shows what a person gets who installs the package.
 .venv/stamp: pyproject.toml constraints.txt $(SOURCES)

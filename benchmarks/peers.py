@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from compressai_worker import installed_bytes, seconds_of
+from macs import kmacs_per_pixel
 from PIL import Image, features
 from speed import machine, with_bytecode
 
@@ -108,35 +109,6 @@ class Peer:
         return [*command, str(self.threads), str(source), str(target)]
 
 
-def kmacs_per_pixel(model: model_file.ModelFile) -> float:
-    """Thousands of multiplications a pixel of analysis and synthesis, from the graphs."""
-    import onnx
-
-    side = 256
-    total = 0
-    for name in ("analysis", "synthesis"):
-        graph = onnx.load_from_string(model.graphs[name]).graph
-        latents = side // (16 if model.family == "flagship" else 8)
-        for given in graph.input:
-            for dimension in given.type.tensor_type.shape.dim:
-                if dimension.dim_param:
-                    dimension.dim_value = side if name == "analysis" else latents
-        whole = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
-        inferred = onnx.shape_inference.infer_shapes(whole, data_prop=True).graph
-        shapes = {
-            value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-            for value in (*inferred.value_info, *inferred.output, *inferred.input)
-        } | {weight.name: list(weight.dims) for weight in graph.initializer}
-        for node in graph.node:
-            if node.op_type == "Conv":
-                height, width = shapes[node.output[0]][2:]
-                weight = shapes[node.input[1]]
-                assert height > 0, node.name
-                assert len(weight) == 4, node.name
-                total += height * width * int(np.prod(weight))
-    return total / side**2 / 1000
-
-
 class Launcher:
     """Runs commands from a process of its own, which is small.
 
@@ -205,7 +177,8 @@ def contestants(
     for name in names:
         codec = Codec.load(name, threads=threads)
         label = f"{codec.name} {codec.identity.hex()}"
-        kmacs = kmacs_per_pixel(model_file.load(model_file.find(codec.name)))
+        parts = kmacs_per_pixel(model_file.load(model_file.find(codec.name)))
+        kmacs = parts["analysis"] + parts["synthesis"]  # of others the transforms alone as well
         codecs[label] = codec
         rows.append(Row(label, kmacs, own_bytes))
     for kind, feature in _FEATURE.items():

@@ -104,7 +104,7 @@ def bits(pictures: Sequence[tuple[str, Pixels]]) -> None:
             found = []
             for picture, pixels in pictures:
                 data = _encoded(codec, pixels, wanted_bpp)
-                allocation = codec.allocation(data)
+                allocation = codec.inspect(data).allocation
                 spread = _per_block(allocation.bits, allocation.cell_px)
                 found.append((8 * len(data) / pixels[..., 0].size, *_shares(pixels, spread)))
                 if picture == SHOWN:

@@ -131,7 +131,9 @@ def main() -> None:
     panels = []
     for caption, roi in (("no region", None), ("region in the middle", region)):
         data = codec.encode(picture, bpp=options.bpp, roi=roi)
-        panels.append((f"{caption}, {len(data):,} B", overlay(picture, codec.allocation(data))))
+        panels.append(
+            (f"{caption}, {len(data):,} B", overlay(picture, codec.inspect(data).allocation))
+        )
     save(sheet(panels, 1).reduce(2), options.out / "regions.webp")
 
 

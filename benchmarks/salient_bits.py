@@ -49,9 +49,9 @@ def main() -> None:
                 picture = file.convert("RGB")
             pixels = np.asarray(picture, np.float32)
             data = codec.encode(picture, bpp=options.bpp)
-            error = np.square(pixels - np.asarray(codec.decode(data), np.float32)).mean(axis=2)
+            decoded, spent = codec.inspect(data)
+            error = np.square(pixels - np.asarray(decoded, np.float32)).mean(axis=2)
             found = spectral_residual(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0, 0]
-            spent = codec.allocation(data)
             cells = emphasis_of_cells(found.numpy(), spent.cell_px)
             salient = cells >= np.quantile(cells, 1 - SHARE)
             per_pixel = spent.bits / spent.cell_px**2

@@ -8,6 +8,7 @@ up to the size of a Kodak picture; at 24 megapixels it would take tens of gigaby
 """
 
 import argparse
+import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from speed import machine, wall
 
 from cwic import Codec
 
+ROOT = Path(__file__).resolve().parent.parent
 QUALITY = 50
 SIZES = ((64, 64), (256, 256), (512, 768), (1024, 1536), (4000, 6000))
 REPEATED_PIXELS = 1_000_000
@@ -116,6 +118,9 @@ def main() -> None:
     for label, points in curves.items():
         cells = [f"{seconds:.3f}" for _, seconds in points] + [""] * (len(SIZES) - len(points))
         print(f"| {label} | {' | '.join(cells)} |")
+    if options.plot:
+        where = Path(os.path.relpath(options.plot, ROOT / "docs")).as_posix()
+        print(f"\n![Seconds over the number of pixels, for one thread and two]({where})")
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def payload(data: bytes) -> None:
         q=q,
         tiles=tiles,
         tile_px=tile_px,
-        alpha=bytes([4, head[6]]) if has_section else None,
+        sections={Kind.ALPHA: bytes([4, head[6]])} if has_section else {},
     )
     chosen.decode(file, reduce=reduce, limits=LIMITS)
 

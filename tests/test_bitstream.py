@@ -44,11 +44,13 @@ EVERYTHING: dict[str, Any] = {
     "q": -77,
     "tile_px": 64,
     "tiles": [b"one", b"", b"three", b"four", b"five", b"six"],
-    "alpha": b"alpha plane",
-    "icc": b"profile " * 20,
-    "exif": b"exif",
-    "xmp": b"",
-    "thumbnail": b"thumbnail",
+    "sections": {
+        Kind.ALPHA: b"alpha plane",
+        Kind.ICC: b"profile " * 20,
+        Kind.EXIF: b"exif",
+        Kind.XMP: b"",
+        Kind.THUMBNAIL: b"thumbnail",
+    },
 }
 
 
@@ -63,7 +65,11 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
     num_tiles = 1 if tile_px is None else -(-width // tile_px) * -(-height // tile_px)
     body = st.binary(max_size=300)
     identity = draw(st.binary(min_size=8, max_size=8))  # the simplest one is no model
-    alpha = body if identity != NO_MODEL else st.none() | body
+    sections = draw(
+        st.dictionaries(st.sampled_from((Kind.ICC, Kind.EXIF, Kind.XMP, Kind.THUMBNAIL)), body)
+    )
+    if mode in (2, 3, 5) and (identity != NO_MODEL or draw(st.booleans())):
+        sections[Kind.ALPHA] = draw(body)
     return {
         "identity": identity,
         "width": width,
@@ -72,8 +78,7 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
         "q": 0 if identity == NO_MODEL else draw(st.integers(-MAX_Q, MAX_Q)),
         "tile_px": tile_px,
         "tiles": [draw(st.binary(max_size=40)) for _ in range(num_tiles)],
-        "alpha": draw(alpha) if mode in (2, 3, 5) else None,
-        **{name: draw(st.none() | body) for name in ("icc", "exif", "xmp", "thumbnail")},
+        "sections": sections,
     }
 
 
@@ -97,8 +102,7 @@ def test_unpack_is_the_inverse_of_pack(fields: dict[str, Any]) -> None:
     header = stream.header
     for name in ("identity", "width", "height", "mode", "q", "tile_px"):
         assert getattr(header, name) == fields[name]
-    for name in ("alpha", "icc", "exif", "xmp", "thumbnail"):
-        assert getattr(stream, name) == fields[name]
+    assert stream.sections == fields["sections"]
     assert list(stream.tiles) == fields["tiles"]
     assert header.num_tiles == len(fields["tiles"])
     assert header.is_whole == (fields["identity"] == NO_MODEL)
@@ -112,7 +116,7 @@ def test_a_file_is_exactly_the_documented_bytes() -> None:
     assert pack(**MINIMAL) == with_header(header, body(b"payload"))
     sections = [
         (1, b"alpha plane"),
-        (2, zlib.compress(EVERYTHING["icc"], 9)),
+        (2, zlib.compress(EVERYTHING["sections"][Kind.ICC], 9)),
         (3, zlib.compress(b"exif", 9)),
         (4, zlib.compress(b"", 9)),
         (5, b"thumbnail"),
@@ -311,9 +315,9 @@ def test_the_number_of_pixels_is_limited() -> None:
 
 
 def test_metadata_is_limited_before_it_is_inflated() -> None:
-    data = pack(**MINIMAL, xmp=bytes(10**6))
+    data = pack(**MINIMAL, sections={Kind.XMP: bytes(10**6)})
     assert len(data) < 2000
-    assert unpack(data, Limits(max_metadata_bytes=10**6)).xmp == bytes(10**6)
+    assert unpack(data, Limits(max_metadata_bytes=10**6)).sections[Kind.XMP] == bytes(10**6)
     with pytest.raises(BitstreamError, match="XMP section of more than 999999 bytes"):
         unpack(data, Limits(max_metadata_bytes=10**6 - 1))
 
@@ -335,14 +339,14 @@ def test_metadata_that_is_not_one_zlib_stream_is_a_bitstream_error(stored: bytes
         {"height": MAX_SIDE_PX + 1},
         {"mode": 6},
         {"mode": 2},
-        {"alpha": b""},
+        {"sections": {Kind.ALPHA: b""}},
         {"q": MAX_Q + 1},
         {"identity": NO_MODEL, "q": 1},
-        {"identity": NO_MODEL, "alpha": b""},
+        {"identity": NO_MODEL, "sections": {Kind.ALPHA: b""}},
         {"tile_px": 100},
         {"tile_px": 512},
         {"tiles": []},
-        {"icc": bytes(16 * 2**20 + 1)},
+        {"sections": {Kind.ICC: bytes(16 * 2**20 + 1)}},
     ],
 )
 def test_packing_refuses_what_reading_would(wrong: dict[str, Any]) -> None:

@@ -93,10 +93,10 @@ def test_what_the_model_cannot_reach_is_kept_whole(tiny_codec: Codec) -> None:
 
 def test_always_says_so_where_the_file_is_larger_than_asked_for(tiny_codec: Codec) -> None:
     pixels = seeded_picture(5)
-    with pytest.warns(CodecWarning, match="asked for 0.1 bpp, kept whole this picture has"):
+    with pytest.warns(CodecWarning, match="the target is 0.1 bpp, but kept whole this picture has"):
         data = tiny_codec.encode(pixels, lossless="always", bpp=0.1)
     np.testing.assert_array_equal(decoded_array(tiny_codec, data), pixels)
-    with pytest.raises(TargetError, match="asked for at most 100 B, kept whole"):
+    with pytest.raises(TargetError, match="the target is at most 100 B, but kept whole"):
         tiny_codec.encode(pixels, lossless="always", target_bytes=100, strict=True)
 
 

@@ -49,6 +49,7 @@ def test_two_dashes_end_the_options(run: Run, tmp_path: Path, monkeypatch: Any) 
         ["batch", "a"],
         ["batch", "a", "b", "--to", "gif"],
         ["batch", "a", "b", "--to", "png", "-q", "50"],
+        ["batch", "a", "b", "--fast"],
         ["batch", "a", ""],
         ["completion", "csh"],
         ["encode", "."],
@@ -126,13 +127,13 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         for name, verb in verb_parsers().items()
     }
     output = {"-o", "--output", "-f", "--force"}
-    rate = {"-q", "--quality", "--bpp", "--target-size", "--psnr"}
+    rate = {"-q", "--quality", "--bpp", "--target-size", "--psnr", "--ssimulacra2"}
     assert found == {
         "encode": output
         | rate
         | {"--strict", "--roi", "--roi-strength", "--saliency", "--strip", "--model"}
         | {"--lossless", "--max-pixels", "--truncated"},
-        "decode": output | {"--to", "--model", "--region", "--reduce", "--max-pixels"},
+        "decode": output | {"--to", "--model", "--region", "--reduce", "--fast", "--max-pixels"},
         "view": output
         | {"-q", "--quality", "--bpp", "--lossless", "--roi", "--saliency", "--model"}
         | {"--truncated"},
@@ -140,7 +141,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         | rate
         | {"--strict", "--lossless", "--roi", "--saliency", "--model", "--truncated"},
         "batch": rate
-        | {"--lossless", "--truncated"}
+        | {"--lossless", "--truncated", "--fast"}
         | {"--to", "--strict", "--strip", "--model", "-j", "--jobs", "--ray", "-f", "--force"},
         "serve": {"--host", "--port", "--max-upload", "--model"},
         "info": {"--json"},

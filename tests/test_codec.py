@@ -27,7 +27,7 @@ from cwic.errors import (
     TargetError,
 )
 from cwic.image import Mode
-from cwic.picture_file import beside_tiles
+from cwic.picture_file import overhead_of
 from cwic.request import Request
 
 
@@ -114,9 +114,9 @@ def test_a_strict_size_is_never_exceeded(tiny_codec: Codec) -> None:
 def test_a_size_out_of_reach_gives_the_nearest_file_and_a_warning(tiny_codec: Codec) -> None:
     pixels = seeded_picture(5)
     smallest, largest = (tiny_codec.encode(pixels, quality=quality) for quality in (0, 100))
-    with pytest.warns(CodecWarning, match="asked for 10 B"):
+    with pytest.warns(CodecWarning, match="the target is 10 B"):
         assert tiny_codec.encode(pixels, target_bytes=10, lossless="never") == smallest
-    with pytest.warns(CodecWarning, match="asked for 24 bpp"):
+    with pytest.warns(CodecWarning, match="the target is 24 bpp"):
         assert tiny_codec.encode(pixels, bpp=24, lossless="never") == largest
 
 
@@ -155,9 +155,9 @@ def test_what_takes_more_than_half_of_a_size_is_named_and_the_picture_is_not_rui
 ) -> None:
     image = crowded(name)
     small = tiny_codec.encode(image, quality=0, lossless="never")
-    beside_bytes = beside_tiles(small).total_bytes
-    assert beside_bytes > 30_000
-    for target_bytes in (beside_bytes // 2, beside_bytes, beside_bytes * 5 // 4):
+    overhead_bytes = overhead_of(small).total_bytes
+    assert overhead_bytes > 30_000
+    for target_bytes in (overhead_bytes // 2, overhead_bytes, overhead_bytes * 5 // 4):
         with pytest.warns(CodecWarning, match=f"{name} takes [0-9,]+ B") as caught:
             data = tiny_codec.encode(image, target_bytes=target_bytes, lossless="never")
         message = str(caught[0].message)
@@ -165,9 +165,9 @@ def test_what_takes_more_than_half_of_a_size_is_named_and_the_picture_is_not_rui
             name != "transparency"
         )
         assert "model" not in message
-        picture_bytes = len(data) - beside_bytes
-        share = max(target_bytes - beside_bytes, target_bytes / 4)
-        largest = len(tiny_codec.encode(image, quality=100, lossless="never")) - beside_bytes
+        picture_bytes = len(data) - overhead_bytes
+        share = max(target_bytes - overhead_bytes, target_bytes / 4)
+        largest = len(tiny_codec.encode(image, quality=100, lossless="never")) - overhead_bytes
         assert picture_bytes == pytest.approx(min(share, largest), rel=0.05)
     # What is named is no reason to miss a size that can be met.
     assert len(data) == pytest.approx(target_bytes, rel=0.01) or picture_bytes == largest
@@ -198,13 +198,13 @@ def test_what_takes_a_size_is_named_where_the_picture_is_kept_whole(
 
 
 def test_the_header_of_a_tiny_picture_is_named(tiny_codec: Codec) -> None:
-    with pytest.warns(CodecWarning, match="asked for 20 B.*: the header takes"):
+    with pytest.warns(CodecWarning, match="the target is 20 B.*: the header takes"):
         tiny_codec.encode(seeded_picture(5)[:16, :16], target_bytes=20, lossless="never")
 
 
 @pytest.mark.parametrize("bpp", [1e308, 1e-323])
 def test_absurd_rates_give_the_nearest_file(tiny_codec: Codec, bpp: float) -> None:
-    with pytest.warns(CodecWarning, match="asked for"):
+    with pytest.warns(CodecWarning, match="the target is"):
         assert tiny_codec.encode(seeded_picture(5)[:1, :1], bpp=bpp, lossless="never")
 
 
@@ -337,7 +337,7 @@ def test_the_psnr_of_a_grey_picture_is_that_of_what_is_shown(tiny_flagship_codec
         encoded = tiny_flagship_codec.encode_request(pixels, Request(psnr_db=asked_db))
         found_db = measured_db(tiny_flagship_codec, encoded.data, pixels)
         assert found_db == pytest.approx(asked_db, abs=0.05)
-        assert encoded.psnr_db == pytest.approx(found_db, abs=1e-9)
+        assert encoded.reached == pytest.approx(found_db, abs=1e-9)
 
 
 def test_a_request_is_answered_with_the_file_and_its_header(tiny_flagship_codec: Codec) -> None:
@@ -345,7 +345,7 @@ def test_a_request_is_answered_with_the_file_and_its_header(tiny_flagship_codec:
     encoded = tiny_flagship_codec.encode_request(pixels, Request(quality=30))
     assert encoded.data == tiny_flagship_codec.encode(pixels, quality=30)
     assert encoded.header == bitstream.read_header(encoded.data)
-    assert encoded.psnr_db is None  # nobody asked
+    assert encoded.reached is None  # nobody asked
 
 
 @pytest.mark.parametrize("name", ["tiny_codec", "tiny_flagship_codec"])
@@ -530,3 +530,11 @@ def test_a_region_that_is_not_four_whole_numbers_is_a_value_error(
         with pytest.raises(ValueError, match="region: expected x, y, width, height in whole"):
             tiny_codec.decode(data, region=region)
         assert tiny_codec.decode(data, region=np.array([1, 2, 3, 4])).size == (3, 4)
+
+
+@pytest.mark.parametrize("model", [[], {}, 5, b"flagship", True])
+def test_a_model_that_is_no_name_is_a_value_error(model: Any) -> None:
+    with pytest.raises(ValueError, match="model: expected a name or a path, found"):
+        cwic.encode(seeded_picture(2), model=model)
+    with pytest.raises(ValueError, match="model: expected a name or a path, found"):
+        cwic.Codec.load(model)

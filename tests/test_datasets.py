@@ -15,8 +15,6 @@ from PIL import Image
 from cwic.errors import CodecError
 from cwic.evaluation.datasets import DATASETS, Dataset, fetch
 
-pytest.importorskip("pooch")
-
 
 def png(seed: int) -> bytes:
     file = io.BytesIO()

@@ -59,6 +59,13 @@ def test_the_thumbnailer_makes_a_picture(encoded: Path, tmp_path: Path) -> None:
         assert (picture.format, picture.size) == ("PNG", (12, 8))
 
 
+@pytest.mark.parametrize("first", ["cwic.Codec", "import cwic.serve"])
+def test_who_makes_files_can_serve_them(first: str) -> None:
+    script = f"import mimetypes, cwic; {first}; print(*mimetypes.guess_type('photo.cwic'))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == f"{CODEC_MIME_TYPE} None\n"
+
+
 def test_python_knows_the_type_once_the_plugin_is_registered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -30,7 +30,7 @@ from cwic.evaluation.metrics import measure  # noqa: E402
 from cwic.evaluation.perceptual import haarpsi  # noqa: E402
 from cwic.evaluation.quality import METRICS, decibel  # noqa: E402
 from cwic.evaluation.rate_distortion import bd_rate, published_curves  # noqa: E402
-from cwic.evaluation.ssimulacra2 import ssimulacra2  # noqa: E402
+from cwic.ssimulacra2 import ssimulacra2  # noqa: E402
 
 SAMPLES = Path(__file__).parent.parent / "examples" / "samples"
 

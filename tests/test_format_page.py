@@ -16,7 +16,7 @@ from reference_range_coder import ReferenceDecoder
 from test_golden import expected_hashes, hashes
 
 import cwic
-from cwic.bitstream import pack
+from cwic.bitstream import Kind, pack
 from cwic.codec import Codec
 from cwic.image import Mode
 
@@ -195,9 +195,7 @@ def test_metadata_is_what_the_page_says() -> None:
         q=-77,
         tiles=[b"one", b"", b"three"],
         tile_px=128,
-        icc=blocks[ICC],
-        exif=blocks[EXIF],
-        xmp=blocks[XMP],
+        sections={Kind(kind): block for kind, block in blocks.items()},
     )
     file = read(data)
     assert (file.q, file.tile_px, file.of(TILE)) == (-77, 128, [b"one", b"", b"three"])

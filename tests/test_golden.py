@@ -5,20 +5,24 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cwic.codec import Codec
+from cwic.bitstream import read_header
+from cwic.codec import Codec, loaded_for
 from cwic.errors import BitstreamError
 from cwic.families.cvpr2018 import coder as cvpr2018_coder
+from cwic.model_file import bundled_models
 from cwic.whole import WholeReader
 
 FOLDER = Path(__file__).parent / "data" / "golden"
 FILES = sorted(FOLDER.glob("*.cwic"))
 WHOLE = [file for file in FILES if file.name.startswith("whole-")]
+RELEASED = sorted((FOLDER.parent / "released").glob("*.cwic"))
 
 # What numpy and OpenBLAS can be told to do without, or to pretend to be.
 MACHINES = {
@@ -35,6 +39,8 @@ NEEDS = {"Haswell": "avx2", "SkylakeX": "avx512f"}
 def codec_of(file: Path) -> Codec | WholeReader:
     if file in WHOLE:
         return WholeReader()
+    if file in RELEASED:  # by the identity in the file, as a person's files are read
+        return loaded_for(file.read_bytes(), threads=1)
     return Codec.load(FOLDER / f"{file.name.partition('-')[0]}.cwicmodel", threads=1)
 
 
@@ -49,23 +55,58 @@ def expected_hashes(file: Path) -> list[str]:
 
 
 def test_there_are_golden_files_and_they_are_small() -> None:
-    assert len(FILES) >= 18
+    assert len(FILES) >= 24
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 450_000
+    assert sum(file.stat().st_size for file in RELEASED) < 20_000
     assert all(path.stat().st_size < 150_000 for path in FOLDER.iterdir())
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*FILES, *RELEASED], ids=lambda file: file.stem)
 def test_a_golden_file_decodes_to_its_symbols(file: Path) -> None:
     assert hashes(file) == expected_hashes(file)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*FILES, *RELEASED], ids=lambda file: file.stem)
 def test_a_golden_file_decodes_to_its_picture_within_one(file: Path) -> None:
     decoded = codec_of(file).decode(file.read_bytes())
     with Image.open(file.with_suffix(".png")) as expected:
         assert decoded.mode == expected.mode
         difference = np.abs(np.asarray(decoded).astype(int) - np.asarray(expected))
     assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["flagship", "cvpr2018", "whole"])
+def test_a_golden_file_gives_its_metadata_to_the_byte(kind: str) -> None:
+    file = FOLDER / f"{kind}-metadata.cwic"
+    expected = json.loads(file.with_suffix(".json").read_text())["metadata"]
+    assert expected.keys() == {"icc_profile", "exif", "xmp"}
+    decoded = codec_of(file).decode(file.read_bytes())
+    found = {kind: hashlib.sha256(decoded.info[kind]).hexdigest() for kind in expected}
+    assert found == expected
+
+
+def test_every_bundled_model_has_golden_files_of_its_release() -> None:
+    """Before a release, `scripts/golden_files tests/data/released released` makes them."""
+    found = {read_header(file.read_bytes()).identity for file in RELEASED}
+    assert {model.identity for model in bundled_models()} <= found
+
+
+@pytest.mark.parametrize("family", ["flagship", "cvpr2018"])
+def test_the_half_of_a_model_that_decodes_reads_its_files(family: str, tmp_path: Path) -> None:
+    """What stays available of a model that a release replaces, see CONTRIBUTING.md."""
+    half = tmp_path / "half.cwicmodel"
+    with (
+        zipfile.ZipFile(FOLDER / f"{family}.cwicmodel") as whole,
+        zipfile.ZipFile(half, "w", zipfile.ZIP_DEFLATED) as kept,
+    ):
+        for name in whole.namelist():
+            if name not in ("analysis.onnx", "hyper_analysis.onnx"):
+                kept.writestr(name, whole.read(name))
+    assert half.stat().st_size < (FOLDER / f"{family}.cwicmodel").stat().st_size
+    for file in (FOLDER / f"{family}-high.cwic", FOLDER / f"{family}-alpha.cwic"):
+        codec = loaded_for(file.read_bytes(), str(half), threads=1)
+        decoded = np.asarray(codec.decode(file.read_bytes()))
+        assert np.array_equal(decoded, codec_of(file).decode(file.read_bytes()))
 
 
 def test_a_golden_file_of_a_picture_kept_whole_is_exactly_its_picture() -> None:

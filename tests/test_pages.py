@@ -1,10 +1,13 @@
 """What README and docs say is true: numbers are those of the bundled models, commands run."""
 
+import importlib
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +19,15 @@ from cwic.cli.main import main
 from cwic.model_file import bundled_models
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+DOCS = ROOT / "docs"
+MEASUREMENTS = DOCS / "measurements"
+INDEX = MEASUREMENTS / "README.md"
+MEASURED = sorted(set(MEASUREMENTS.glob("*.md")) - {INDEX})
+PAGES = (
+    ROOT / "README.md",
+    *(DOCS / f"{name}.md" for name in ("results", "gallery", "models")),
+    *MEASURED,
+)
 EXERCISE = ROOT / "examples" / "autoencoder" / "README.md"
 BLOCK = re.compile(r"<!-- results: (.*?) -->\n\n    (.*?)\n\n(.*?)\n\n<!-- end -->", re.DOTALL)
 IDENTITY = re.compile(r"\b[0-9a-f]{16}\b")
@@ -24,7 +35,7 @@ IDENTITY = re.compile(r"\b[0-9a-f]{16}\b")
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_numbers_are_those_of_the_bundled_models(page: Path) -> None:
-    """`make results KODAK=FOLDER` measures them again; a page says which are earlier."""
+    """`make results` measures them again; a page may say for a time which are earlier."""
     text = page.read_text()
     blocks = BLOCK.findall(text)
     assert len(blocks) == text.count("<!-- results:") == text.count("<!-- end -->") > 0
@@ -39,13 +50,26 @@ def test_numbers_are_those_of_the_bundled_models(page: Path) -> None:
     assert set(IDENTITY.findall(text)) <= {identity for _, identity in known}
 
 
-@pytest.mark.parametrize("page", [*PAGES, EXERCISE], ids=lambda page: page.parent.name + page.name)
-def test_every_picture_and_page_that_a_page_leads_to_is_there(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
-    inside = [link for link in links if "://" not in link]
-    assert inside
-    for link in inside:
-        assert (page.parent / link).exists(), link
+def anchors_of(text: str) -> set[str]:
+    """What links to the headings of a page end with."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*sorted({*PAGES, *DOCS.glob("*.md")}), INDEX, ROOT / "CONTRIBUTING.md", EXERCISE],
+    ids=lambda page: f"{page.parent.name}-{page.name}",
+)
+def test_every_picture_page_and_heading_that_a_page_leads_to_is_there(page: Path) -> None:
+    text = page.read_text()
+    for link, _, heading in re.findall(r"\]\(([^)#\s]*)(#([^)\s]*))?\)", text):
+        if "://" in link:
+            continue
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        if heading:
+            assert heading in anchors_of(target.read_text()), f"{link}#{heading}"
 
 
 @pytest.fixture
@@ -87,6 +111,8 @@ def test_results_of_one_folder_leave_those_of_another_as_they_are(
         f"python -c 'import sys; print(sys.argv[1])' {word}" for word in ("KODAK", "EVERYDAY")
     ]
     page.write_text("".join(f"<!-- results: {c} -->\nas it was\n<!-- end -->\n" for c in commands))
+    (tmp_path / "pages.toml").write_text("page = []\n")
+    monkeypatch.setitem(results.__dict__, "MEASUREMENTS", tmp_path)
     monkeypatch.setitem(results.__dict__, "PAGES", (page,))
     monkeypatch.setattr(sys, "argv", ["results", "", "--everyday", str(tmp_path)])
     results.__dict__["main"]()
@@ -97,9 +123,93 @@ def test_results_of_one_folder_leave_those_of_another_as_they_are(
         results.__dict__["main"]()
 
 
+def test_pages_of_measurements_hold_nothing_that_was_written_by_hand(results: ModuleType) -> None:
+    listed = results.__dict__["measurements"]()
+    assert [page.path for page in listed] != []
+    assert {page.path for page in listed} == set(MEASURED)
+    texts = {page.name: page.path.read_text() for page in listed}
+    for page in listed:
+        assert texts[page.name] == page.text(results.__dict__["blocks_of"](texts[page.name]))
+        for output in re.findall(r"<!-- results: .*?<!-- end -->", texts[page.name], re.DOTALL):
+            assert len(results.__dict__["DATE"].findall(output)) == 1, page.name
+    assert INDEX.read_text() == results.__dict__["index"](listed, texts)
+
+
+def test_a_page_of_measurements_says_when_and_leads_to_pictures_above_it(
+    tmp_path: Path, results: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = "python -c 'print(\"![a](plots/a.png) [b](https://c.d)\")'"
+    words = {"title": "A page", "question": "How many?", "about": "Counted."}
+    page = words | {"name": "a", "commands": [command]}
+    listed = "\n".join(f"{key} = {json.dumps(value)}" for key, value in page.items())
+    (tmp_path / "pages.toml").write_text(f"[[page]]\n{listed}\n")
+    monkeypatch.setitem(results.__dict__, "MEASUREMENTS", tmp_path)
+    monkeypatch.setitem(results.__dict__, "PAGES", ())
+    monkeypatch.setattr(sys, "argv", ["results", "--write"])
+    results.__dict__["main"]()
+    assert "Not measured yet." in (tmp_path / "a.md").read_text()
+    assert "| How many? | [A page](a.md) |  | not yet |" in (tmp_path / "README.md").read_text()
+    monkeypatch.setattr(sys, "argv", ["results", "", "--everyday", str(tmp_path)])
+    results.__dict__["main"]()
+    text = (tmp_path / "a.md").read_text()
+    assert re.search(r"\n\nMeasured on \d{4}-\d\d-\d\d\.\n\n!\[a\]\(../plots/a.png\)", text)
+    assert "[b](https://c.d)" in text
+    assert "not yet" not in (tmp_path / "README.md").read_text()
+
+
+SHORT = sorted(
+    {
+        (command, numbers)
+        for page in (ROOT / "README.md", DOCS / "results.md", DOCS / "models.md")
+        for command, _, numbers in BLOCK.findall(page.read_text())
+        if "equal_size" not in command  # has a test of its own
+    }
+)
+
+
+@pytest.mark.parametrize(("command", "numbers"), SHORT, ids=[command for command, _ in SHORT])
+def test_a_short_table_says_what_its_command_prints(
+    command: str,
+    numbers: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script, *words = shlex.split(command)[1:]
+    if "model_card" in script:
+        pytest.importorskip("onnx")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    module = importlib.import_module(Path(script).stem)
+    module.__dict__["main"]()
+    assert capsys.readouterr().out.strip() == numbers
+
+
+def test_every_experiment_has_a_row_in_the_table_on_top() -> None:
+    text = (DOCS / "experiments.md").read_text()
+    sections = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    rows = re.findall(r"^\| (.+\?) \| (.+) \| \[(.*)\]\(#.*\) \|$", text, re.MULTILINE)
+    assert [section for _, _, section in rows] == sections
+
+
 def test_every_bundled_model_has_numbers() -> None:
-    text = (ROOT / "docs" / "results.md").read_text()
-    assert {info.identity.hex() for info in bundled_models()} <= set(IDENTITY.findall(text))
+    identities = {info.identity.hex() for info in bundled_models()}
+    assert identities <= set(IDENTITY.findall(INDEX.read_text()))
+
+
+def test_what_the_readme_says_to_make_and_to_install_is_there() -> None:
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^ {4}make (\w+)", text, re.MULTILINE))
+    assert targets >= {"demo", "test", "results", "gallery"}
+    assert targets <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    extras = {
+        extra
+        for named in re.findall(r"pip install '\.\[([\w,]+)\]'", text)
+        for extra in named.split(",")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert extras
+    assert extras <= set(project["optional-dependencies"])
 
 
 def readme_commands() -> list[list[str]]:

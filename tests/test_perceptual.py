@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from cwic.errors import NotBuiltError  # noqa: E402
-from cwic.evaluation.perceptual import HaarDistance, haarpsi, load_distance  # noqa: E402
+from cwic.evaluation.perceptual import haar_distance, haarpsi, load_distance  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -42,7 +42,7 @@ def test_two_black_pictures_are_alike() -> None:
 
 
 def test_equal_pictures_have_no_distance_and_worse_ones_more() -> None:
-    distance = HaarDistance()
+    distance = haar_distance
     x, y = noisy((2, 3, 64, 64), 1)
     worse = (x + 3 * (y - x)).clamp(0, 255)
     near, far = distance(x, y), distance(x, worse)
@@ -53,7 +53,7 @@ def test_equal_pictures_have_no_distance_and_worse_ones_more() -> None:
 
 
 def test_a_step_down_the_gradient_brings_a_picture_nearer() -> None:
-    distance = HaarDistance()
+    distance = haar_distance
     x, y = noisy((1, 3, 64, 64), 2)
     y.requires_grad_()
     before = distance(x, y).sum()
@@ -68,11 +68,11 @@ def test_a_step_down_the_gradient_brings_a_picture_nearer() -> None:
 def test_the_gradient_is_that_of_finite_differences() -> None:
     x, y = (t.double() for t in noisy((1, 3, 16, 16), 3))
     y.requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: HaarDistance()(x, z), (y,), eps=1e-4, atol=1e-5)
+    assert torch.autograd.gradcheck(lambda z: haar_distance(x, z), (y,), eps=1e-4, atol=1e-5)
 
 
 def test_an_even_weight_is_none_and_a_place_of_weight_0_does_not_count() -> None:
-    distance = HaarDistance()
+    distance = haar_distance
     x, y = noisy((2, 3, 128, 128), 4)
     plain = distance(x, y)
     assert torch.allclose(distance(x, y, torch.full((2, 1, 8, 8), 0.3)), plain, rtol=1e-3)

@@ -39,10 +39,10 @@ def saved(photo: Image.Image, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(data: bytes, **options: object) -> Image.Image:
+    def loaded_for(data: bytes, **options: object) -> codec.Codec:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(cwic, "decode", decode)
+    monkeypatch.setattr("cwic.codec.loaded_for", loaded_for)
 
 
 def saved_bytes(image: Image.Image, **options: object) -> bytes:

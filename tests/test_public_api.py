@@ -25,9 +25,12 @@ def test_the_public_names_are_these() -> None:
         assert hasattr(cwic, name)
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_the_version_stands_in_one_line() -> None:
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert table["project"]["version"] == cwic.__version__
+    assert "version" not in table["project"]
+    source = ROOT / table["tool"]["hatch"]["version"]["path"]
+    assert source == Path(cwic.__file__)
+    assert source.read_text().splitlines().count(f'__version__ = "{cwic.__version__}"') == 1
 
 
 def loaded_after(code: str) -> set[str]:
@@ -63,5 +66,16 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not loaded_after("import cwic") & {"numpy", "PIL", "onnxruntime", "constriction"}
 
 
-def test_reading_a_header_loads_no_network() -> None:
-    assert "onnxruntime" not in loaded_after("import cwic.bitstream")
+def test_reading_a_header_or_the_list_of_models_loads_nothing_heavy() -> None:
+    script = "import cwic.bitstream, cwic.model_file; cwic.model_file.bundled_models()"
+    assert not loaded_after(script) & {"numpy", "PIL", "onnxruntime", "constriction"}
+
+
+def test_a_picture_kept_whole_is_decoded_without_the_runtime_of_networks() -> None:
+    script = (
+        "import cwic, cwic.whole, cwic.image\n"
+        "from PIL import Image\n"
+        "data = cwic.whole.pack_whole(cwic.image.read_picture(Image.new('RGB', (9, 5), 'red')))\n"
+        "assert cwic.decode(data).getpixel((8, 4)) == (255, 0, 0)"
+    )
+    assert "onnxruntime" not in loaded_after(script)

@@ -71,7 +71,11 @@ def _is_ordinary(path: Path) -> bool:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 image.load()
-                # Floats have no largest value; only those from 0 to 1 are pictures to us.
+                # Floats have no largest value; only those from 0 to 1 are pictures to us, and of
+                # integers those from 0 to 65535.
+                low, high = image.getextrema() if image.mode == "I" else (0, 0)
+                if low < 0 or high > 65535:
+                    return False
                 return image.mode != "F" and 0 < image.width * image.height <= MAX_PIXELS
     except Exception:
         return False

@@ -1,4 +1,4 @@
-"""What was asked for of a picture is checked in one place, whoever asks."""
+"""How a picture is to be encoded is checked in one place, whoever encodes it."""
 
 import math
 
@@ -19,6 +19,11 @@ from cwic.request import Request
         ({"bpp": math.nan}, "bpp: expected a number above 0"),
         ({"target_bytes": -5}, "target_bytes: expected a number above 0, found -5"),
         ({"psnr_db": math.inf}, "psnr_db: expected a number above 0, found inf"),
+        ({"ssimulacra2": 0}, "ssimulacra2: expected a number above 0, at most 100, found 0"),
+        ({"ssimulacra2": 100.5}, "ssimulacra2: expected a number above 0, at most 100, found 100"),
+        ({"ssimulacra2": math.nan}, "ssimulacra2: expected a number above 0, at most 100"),
+        ({"ssimulacra2": "70"}, "ssimulacra2: expected a number above 0, .*, found '70'"),
+        ({"psnr_db": 30, "ssimulacra2": 70}, "expected at most one of .*, found psnr_db, ssimul"),
         ({"quality": 50, "bpp": 0.5}, "expected at most one of .*, found quality, bpp"),
         ({"roi_strength": 4.5}, "roi_strength: expected 0 to 4"),
         ({"roi_strength": math.nan}, "roi_strength: expected 0 to 4"),
@@ -65,4 +70,4 @@ def test_a_size_is_asked_for_in_bytes_or_in_bits_a_pixel() -> None:
 
 def test_a_request_says_what_was_asked_for_in_its_unit() -> None:
     requests = (Request(target_bytes=2500), Request(bpp=0.25), Request(psnr_db=31.5), Request())
-    assert [request.asked for request in requests] == ["2,500 B", "0.25 bpp", "31.5 dB", ""]
+    assert [request.target for request in requests] == ["2,500 B", "0.25 bpp", "31.5 dB", ""]

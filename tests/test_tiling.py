@@ -17,6 +17,7 @@ from cwic.errors import BitstreamError, TargetError
 from cwic.families.flagship import family as flagship
 from cwic.families.flagship.coder import CodedLatents
 from cwic.families.flagship.family import Flagship, FlagshipAnalysis, FlagshipCoded
+from cwic.families.flagship.tiles import in_pipeline
 from cwic.families.protocol import TileStream
 from cwic.families.tiling import Rectangle, Tiling
 
@@ -45,7 +46,7 @@ def test_tiles_partition_the_picture(height: int, width: int, tile_px: int | Non
     count = np.zeros((height, width), int)
     for tile in tiling.tiles:
         count[tile.slices(tiling.picture)] += 1
-        assert tile.meets(tiling.picture)
+        assert tile.height > 0 < tile.width
         window = tiling.around(tile, 100)
         assert window.cut(tiling.around(tiling.picture)) == window
         assert not any(side % 64 for side in window)
@@ -177,10 +178,8 @@ def test_regions_keep_the_alpha_of_their_pixels(tiled: Codec) -> None:
     np.testing.assert_array_equal(part[..., 3], picture[100:120, 40:90, 3])
 
 
-def test_rectangles_meet_only_where_they_share_a_pixel() -> None:
+def test_rectangles_are_cut_to_the_pixels_that_they_share() -> None:
     one = Rectangle(0, 0, 4, 4)
-    assert one.meets(Rectangle(3, 3, 9, 9))
-    assert not one.meets(Rectangle(4, 0, 9, 9))
     assert one.cut(Rectangle(2, 1, 9, 9)) == Rectangle(2, 1, 4, 4)
 
 
@@ -234,8 +233,64 @@ def test_the_tiles_that_meet_a_part_are_found_without_asking_each(
     tiling = Tiling(height, width, tile_px, 64)
     top, left = min(corner[0], height - 1), min(corner[1], width - 1)
     part = Rectangle(top, left, min(top + size[0], height), min(left + size[1], width))
-    asked = [number for number, tile in enumerate(tiling.tiles) if tile.meets(part)]
-    assert tiling.meeting(part) == asked
+    shared = [tile.cut(part) for tile in tiling.tiles]
+    expected = [number for number, cut in enumerate(shared) if cut.height > 0 and cut.width > 0]
+    assert tiling.meeting(part) == expected
+
+
+@given(
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 5),
+    threads=st.integers(1, 6),
+    some=st.data(),
+)
+@settings(deadline=None)
+def test_tiles_are_shown_once_when_their_neighbours_are_decoded_and_soon_forgotten(
+    rows: int, columns: int, threads: int, some: st.DataObject
+) -> None:
+    tiling = Tiling(64 * rows, 64 * columns, 64, 64)
+    wanted = some.draw(st.sets(st.integers(0, rows * columns - 1), min_size=1))
+    needs = {
+        number: frozenset(tiling.meeting(tiling.around(tiling.tiles[number], 16)))
+        for number in sorted(wanted)
+    }
+    decoded: set[int] = set()
+    kept: set[int] = set()
+    shown: list[int] = []
+    most = 0
+
+    def decode(number: int) -> None:
+        nonlocal most
+        assert number not in decoded
+        decoded.add(number)
+        kept.add(number)
+        most = max(most, len(kept))
+
+    def show(number: int) -> None:
+        assert needs[number] <= kept
+        shown.append(number)
+
+    in_pipeline(needs, decode, show, kept.remove, threads)
+    assert sorted(shown) == sorted(wanted)
+    assert decoded == set().union(*needs.values())
+    assert not kept
+    if threads == 1:
+        assert most <= 2 * columns + 3
+
+
+def test_what_goes_wrong_in_a_tile_ends_the_pipeline() -> None:
+    needs = {number: {number} for number in range(50)}
+    calls = []
+
+    def show(number: int) -> None:
+        calls.append(number)
+        raise BitstreamError("damaged")
+
+    for threads in (1, 3):
+        calls.clear()
+        with pytest.raises(BitstreamError, match="damaged"):
+            in_pipeline(needs, lambda _: None, show, lambda _: None, threads)
+        assert len(calls) <= threads
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)

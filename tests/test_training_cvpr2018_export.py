@@ -61,7 +61,7 @@ def torch_pixels(network: "Cvpr2018Network", code: np.ndarray) -> np.ndarray:
     import torch
 
     with torch.no_grad():
-        x = network.synthesize(torch.tensor(code)[None].float())[0].permute(1, 2, 0)
+        x = network.synthesis(torch.tensor(code)[None].float())[0].permute(1, 2, 0)
     return (x * 127.5 + 127.5).clamp(0, 255).round().numpy()
 
 
@@ -240,20 +240,30 @@ def test_another_process_exports_the_same_model_from_a_checkpoint(
     config = config_from_table(table | {"network": {"width": 1 / 16}}, "test", FAMILIES)
     weights = {name: p.detach() for name, p in tiny_network.named_parameters()}
     save_checkpoint(tmp_path / "trained.safetensors", config, Progress(), {"average": weights})
-    words = "export", "trained.safetensors", "-o", "tiny.cwicmodel"
-    result = subprocess.run(
-        [sys.executable, "-m", "cwic", *words],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    assert f"identity {tiny_model.identity.hex()}" in result.stdout
+
+    def export(output: str) -> tuple[bytes, str]:
+        result = subprocess.run(
+            [sys.executable, "-m", "cwic", "export", "trained.safetensors", "-o", output],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7"},
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout, result.stderr.decode()
+
+    said, warned = export("tiny.cwicmodel")
+    assert warned == ""
+    assert f"identity {tiny_model.identity.hex()}" in said.decode()
     assert (tmp_path / "tiny.cwicmodel").read_bytes() == tiny_model_path.read_bytes()
+    # On the standard output the model is alone.
+    for output in ("-", "/dev/stdout"):
+        data, said_elsewhere = export(output)
+        assert f"identity {tiny_model.identity.hex()}" in said_elsewhere
+        (tmp_path / "piped").write_bytes(data)
+        model = model_file.load(tmp_path / "piped")
+        assert (model.name, model.identity) == ("trained", tiny_model.identity)
 
 
 @pytest.mark.parametrize("switch", ["binarizer", "importance_map"])
@@ -273,8 +283,7 @@ def test_a_network_whose_code_cannot_be_coded_is_not_exported(switch: str, tmp_p
     weights = dict(FAMILIES["cvpr2018"].build(config).named_parameters())
     save_checkpoint(path, config, Progress(), {"average": weights})
     with pytest.raises(TrainingError, match=r"plain\.safetensors: expected a network with"):
-        export_checkpoint(path, tmp_path / "model")
-    assert not (tmp_path / "model").exists()
+        export_checkpoint(path, "model")
 
 
 def test_the_fixture_codes_a_picture_and_decodes_its_size(

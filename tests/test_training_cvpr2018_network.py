@@ -148,7 +148,7 @@ def test_codes_and_maps_are_the_same_under_autocast() -> None:
         code, logits = network.analyze(x)
         with torch.autocast("cpu", torch.bfloat16):
             code_there, logits_there = network.analyze(x)
-            picture = network.synthesize((code_there > 0.5).float())
+            picture = network.synthesis((code_there > 0.5).float())
     assert logits is not None
     assert logits_there is not None
     assert torch.equal(code, code_there)

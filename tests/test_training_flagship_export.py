@@ -12,11 +12,9 @@ from cwic import model_file
 from cwic.errors import TrainingError
 from cwic.training.config import load_config
 from cwic.training.cvpr2018 import export as export_cvpr2018
-from cwic.training.cvpr2018 import restore as restore_cvpr2018
 from cwic.training.cvpr2018.network import Cvpr2018Network
 from cwic.training.families import FAMILIES
 from cwic.training.flagship import export as export_flagship
-from cwic.training.flagship import restore as restore_flagship
 from cwic.training.flagship.network import FlagshipConfig, FlagshipNetwork
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -27,9 +25,8 @@ Network = TypeVar("Network", Cvpr2018Network, FlagshipNetwork)
 
 
 def restored_weights(path: Path, network: Network) -> dict[str, torch.Tensor]:
-    if isinstance(network, FlagshipNetwork):
-        return restore_flagship.restored_weights(path, network)
-    return restore_cvpr2018.restored_weights(path, network)
+    family = FAMILIES["flagship" if isinstance(network, FlagshipNetwork) else "cvpr2018"]
+    return family.restored(path, network)
 
 
 def restored(path: Path, network: Network) -> Network:

@@ -1,5 +1,6 @@
 """The flagship's network: exact scales, probabilities, centred maps, sizes."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ torch = pytest.importorskip("torch")
 
 from flagship_training import TINY  # noqa: E402
 
+from cwic import model_file  # noqa: E402
 from cwic.coding.exact_arithmetic import check_exact  # noqa: E402
 from cwic.coding.symbol_tables import FREQUENCY_BITS  # noqa: E402
 from cwic.families.flagship.coder import ESCAPE  # noqa: E402
@@ -541,6 +543,26 @@ def test_macs_are_those_counted_by_hand() -> None:
     for part, value in macs._asdict().items():
         assert 1000 * value == pytest.approx(by_hand[part]), part
     assert macs.transforms == macs.analysis + macs.synthesis
+
+
+def test_macs_counted_from_a_model_file_are_those_of_its_network(
+    tiny_flagship_network: FlagshipNetwork,
+    tiny_flagship_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(CONFIGS.parent / "benchmarks"))
+    found = importlib.import_module("macs").kmacs_per_pixel(model_file.load(tiny_flagship_path))
+    expected = kmacs_per_pixel(tiny_flagship_network.config)
+    assert found == pytest.approx(
+        {
+            "analysis": expected.analysis + expected.importance,
+            "hyper_analysis": expected.hyper_analysis,
+            "coder": expected.mean + expected.scale,
+            "synthesis": expected.synthesis,
+            "fast": expected.fast,
+            "preview": expected.preview,
+        }
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cwic.training.family import Drawn, Place, StepLoss  # noqa: E402
 from cwic.training.flagship.network import FlagshipNetwork  # noqa: E402
 from cwic.training.flagship.objective import FlagshipStage  # noqa: E402
 from cwic.training.optimizer import Muon, is_matrix  # noqa: E402
-from cwic.training.step import Step  # noqa: E402
+from cwic.training.step import State, Step  # noqa: E402
 
 # Two of each family: pictures, and the entropy coder alone.
 STAGES: dict[str, tuple[StageConfig, ...]] = {
@@ -85,7 +85,12 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
 
     optimizer = Muon(network.parameters(), lr=0.1)
     bad_steps = torch.zeros((), dtype=torch.int64)
-    step = Step(objective, network, average, optimizer, bad_steps, clip_norm=1.0, captured=False)
+    step = Step(
+        objective,
+        State(network, average, optimizer, bad_steps),
+        clip_norm=1.0,
+        captured=False,
+    )
     x = torch.ones(1, 3)
     step([Drawn((x, torch.tensor(1.0)))], 0.1, 0.5)  # there is momentum now
     before, before_average = copied(network), {k: v.clone() for k, v in average.items()}
@@ -142,7 +147,8 @@ def test_a_batch_in_parts_is_the_same_step_as_in_one() -> None:
 
         bad_steps = torch.zeros((), dtype=torch.int64)
         optimizer = torch.optim.Adam(network.parameters())
-        step = Step(objective, network, copied(network), optimizer, bad_steps, 1.0, captured=False)
+        state = State(network, copied(network), optimizer, bad_steps)
+        step = Step(objective, state, clip_norm=1.0, captured=False)
         result = step([Drawn((part,)) for part in x.split(size)], 0.1, 0.5)
         found.append((result, copied(network)))
     (whole, after), (parts, after_parts) = found
@@ -177,7 +183,8 @@ def test_a_captured_step_does_what_a_plain_one_does(config: TrainConfig) -> None
         average = copied(network)
         optimizer = Muon(network.parameters(), lr=0.0)
         bad_steps = torch.zeros((), dtype=torch.int64, device="cuda")
-        step = Step(compiled, network, average, optimizer, bad_steps, 1.0, captured)
+        state = State(network, average, optimizer, bad_steps)
+        step = Step(compiled, state, clip_norm=1.0, captured=captured)
         pixels = torch.zeros((2, 192, 192, 3), dtype=torch.uint8, device="cuda")
         for number in range(8):
             pixels = pixels + 17 * (number + 1)

@@ -487,7 +487,7 @@ def readers(
     return [
         lambda: load_checkpoint(checkpoint),
         lambda: load_weights(checkpoint),
-        lambda: export_checkpoint(checkpoint, checkpoint.with_name("model")),
+        lambda: export_checkpoint(checkpoint, "model"),
         lambda: run(write_config(), picture_folder, checkpoint.parent),
     ]
 

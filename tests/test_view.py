@@ -20,7 +20,7 @@ def test_the_bits_of_all_cells_are_those_of_the_file(
     codec: Codec = request.getfixturevalue(name)
     pixels = seeded_picture(12)
     data = codec.encode(pixels, quality=70)
-    found = codec.allocation(data)
+    found = codec.inspect(data).allocation
     rows, columns = (-(-side // found.cell_px) for side in pixels.shape[:2])
     assert found.bits.shape == found.importance.shape == (rows, columns)
     assert found.bits.min() >= 0
@@ -31,8 +31,8 @@ def test_a_mask_shows_in_the_map_and_in_the_bits(tiny_flagship_codec: Codec) -> 
     pixels = seeded_picture(13)
     mask = np.zeros(pixels.shape[:2], bool)
     mask[:, :48] = True
-    plain = tiny_flagship_codec.allocation(tiny_flagship_codec.encode(pixels))
-    masked = tiny_flagship_codec.allocation(tiny_flagship_codec.encode(pixels, roi=mask))
+    plain = tiny_flagship_codec.inspect(tiny_flagship_codec.encode(pixels)).allocation
+    masked = tiny_flagship_codec.inspect(tiny_flagship_codec.encode(pixels, roi=mask)).allocation
     assert masked.importance[:, :3].mean() > plain.importance[:, :3].mean() + 1
     assert masked.bits[:, :3].sum() / masked.bits.sum() > plain.bits[:, :3].sum() / plain.bits.sum()
 
@@ -55,7 +55,7 @@ def test_the_sheet_has_the_profile_of_the_picture(run: Run, photo: Path, tmp_pat
 
 @pytest.mark.parametrize("name", ["tiny_codec", "tiny_flagship_codec"])
 @pytest.mark.parametrize("lossless", ["never", "always"])
-def test_a_file_looked_into_shows_what_decoding_and_allocation_say(
+def test_a_file_looked_into_shows_what_decoding_does(
     name: str, lossless: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec: Codec = request.getfixturevalue(name)
@@ -65,10 +65,8 @@ def test_a_file_looked_into_shows_what_decoding_and_allocation_say(
     data = codec.encode(pixels, lossless=lossless)
     picture, found = codec.inspect(data)
     assert picture == codec.decode(data)
-    expected = codec.allocation(data)
-    np.testing.assert_array_equal(found.importance, expected.importance)
-    np.testing.assert_array_equal(found.bits, expected.bits)
-    assert found.cell_px == expected.cell_px
+    cells = tuple(-(-side // found.cell_px) for side in pixels.shape[:2])
+    assert found.importance.shape == found.bits.shape == cells
 
 
 @pytest.mark.parametrize(("width", "height", "cell_px"), [(96, 64, 16), (1, 1, 8), (37, 500, 8)])

@@ -35,11 +35,11 @@ def entries(path: Path) -> set[str]:
 
 def test_a_model_without_a_light_synthesis_is_one_part(tmp_path: Path) -> None:
     part, index = write_web_models([MODEL], tmp_path)
-    listed = json.loads(index.path.read_text())["models"]
+    listed = json.loads(index.read_text())["models"]
     identity = model_file.read_info(MODEL).identity.hex()
     assert listed[identity]["first"] == {
-        "file": part.path.name,
-        "bytes": part.path.stat().st_size,
+        "file": part.name,
+        "bytes": part.stat().st_size,
         "graphs": ["synthesis"],
     }
     assert "full" not in listed[identity]
@@ -49,17 +49,17 @@ def test_the_light_synthesis_comes_first_and_the_full_one_apart(
     with_fast: Path, tmp_path: Path
 ) -> None:
     first, full, _ = write_web_models([with_fast], tmp_path / "web")
-    assert {"manifest.json", "fast.onnx", "symbol_tables.npy"} <= entries(first.path)
-    assert not {"synthesis.onnx", "analysis.onnx", "hyper_analysis.onnx"} & entries(first.path)
-    assert entries(full.path) == {"manifest.json", "synthesis.onnx"}
+    assert {"manifest.json", "fast.onnx", "symbol_tables.npy"} <= entries(first)
+    assert not {"synthesis.onnx", "analysis.onnx", "hyper_analysis.onnx"} & entries(first)
+    assert entries(full) == {"manifest.json", "synthesis.onnx"}
 
 
 def test_a_part_is_named_by_identity_and_bytes_and_is_the_same_again(tmp_path: Path) -> None:
     part, _ = write_web_models([MODEL], tmp_path / "a")
     again, _ = write_web_models([MODEL], tmp_path / "b")
-    digest = hashlib.sha256(part.path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()
     identity = model_file.read_info(MODEL).identity.hex()
-    assert part.path.name == again.path.name == f"{identity}-first-{digest[:16]}.cwicmodel"
+    assert part.name == again.name == f"{identity}-first-{digest[:16]}.cwicmodel"
 
 
 def test_models_that_a_folder_has_stay_in_its_index(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_models_that_a_folder_has_stay_in_its_index(tmp_path: Path) -> None:
     model_file.save(other, tmp_path / "other.cwicmodel")
     write_web_models([MODEL], tmp_path)
     *_, index = write_web_models([tmp_path / "other.cwicmodel"], tmp_path)
-    assert len(json.loads(index.path.read_text())["models"]) == 2
+    assert len(json.loads(index.read_text())["models"]) == 2
 
 
 def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_a_codec_reads_such_a_file_like_any_other(tiny_flagship_codec: cwic.Code
     tiles = tiny_flagship_codec.symbols(data)
     assert [tile.size for tile in tiles] == [3 * 64 * 64, 3 * 26 * 64, 3 * 64 * 6, 3 * 26 * 6]
     np.testing.assert_array_equal(tiles[3].reshape(6, 26, 3), pixels[64:, 64:])
-    found = tiny_flagship_codec.allocation(data)
+    found = tiny_flagship_codec.inspect(data).allocation
     assert found.bits.shape == found.importance.shape == (5, 6)
     assert not found.importance.any()
     sizes = [section.length for section in read_header(data).tiles]
@@ -308,7 +308,7 @@ def test_what_loses_or_moves_is_not_smuggled_in() -> None:
 
 def test_a_stream_with_alpha_where_there_is_none_is_refused() -> None:
     stream = stream_of(drawing(24, 32, 4))
-    for fields in ({"mode": Mode.RGB}, {"mode": Mode.RGBA, "alpha": b"\4\xff"}):
+    for fields in ({"mode": Mode.RGB}, {"mode": Mode.RGBA, "sections": {Kind.ALPHA: b"\4\xff"}}):
         with pytest.raises(BitstreamError, match="stream with alpha, expected one without"):
             READER.decode(file_of(stream, **fields))
     assert READER.decode(file_of(stream, mode=Mode.RGBA)).getchannel("A").getextrema() == (0, 255)

@@ -38,6 +38,7 @@ def encode(
     bpp: float | None = None,
     target_bytes: int | None = None,
     psnr_db: float | None = None,
+    ssimulacra2: float | None = None,
     roi: "Source | None" = None,
     roi_strength: float = 1.0,
     saliency: "bool | Source | Detector | None" = None,
@@ -53,15 +54,16 @@ def encode(
 
     Args:
         image: path, PIL image, or uint8 array (H, W), (H, W, 1..4).
-        quality: in [0, 100]; 50 if nothing else is asked for.
+        quality: in [0, 100]; 50 where there is no target.
         bpp: bits of the whole file per picture pixel.
         target_bytes: size of the whole file.
         psnr_db: peak signal-to-noise ratio of the decoded picture in dB.
+        ssimulacra2: of the decoded picture, above 0 to 100; needs the extra `evaluate`.
         roi: picture or array, white where it matters: bits move there, the size stays.
         roi_strength: of the region of interest, 0 to 4.
         saliency: True, a mask, or a function of the pixels that gives one, or its ONNX file.
         model: name of a bundled model or path of a model file; None is the default.
-        strict: a file never larger (or a picture never worse) than asked, or TargetError.
+        strict: a file never larger (or a picture never worse) than the target, or TargetError.
         effort: 0 to 9, how much longer to look for a smaller file of the same quality.
         lossless: "auto" keeps a picture whole, with nothing lost, where that is cheap; "never" and
             "always" are the others.
@@ -81,6 +83,7 @@ def encode(
         bpp=bpp,
         target_bytes=target_bytes,
         psnr_db=psnr_db,
+        ssimulacra2=ssimulacra2,
         roi=roi,
         roi_strength=roi_strength,
         saliency=saliency,
@@ -99,21 +102,25 @@ def decode(
     *,
     region: tuple[int, int, int, int] | None = None,
     reduce: int = 1,
+    fast: bool = False,
     limits: "Limits | None" = None,
 ) -> "Image.Image":
     """The picture of a `.cwic` file, whichever bundled model wrote it, or none.
 
     Args:
         data: the whole file, or its path.
-        region: (x, y, width, height) in pixels of the part that is wanted; None is all.
+        region: (x, y, width, height) in pixels of the part to decode; None is all.
         reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
             the bottom one more. 8 is a preview that decodes a small part of the file.
+        fast: nearly the same picture in less time, by the light synthesis of the model. Previews
+            and pictures kept whole need none, and are the same with and without.
         limits: what the file may ask for; the defaults of `Limits` where None.
 
     Raises:
         BitstreamError: the file is damaged (or UnknownModelError, made by a model not here).
         ImageError: the path cannot be read.
-        TargetError: the region is not within the picture.
+        TargetError: the region is not within the picture; `fast`, and the model has no light
+            synthesis.
         ValueError: an argument out of range.
     """
     from cwic.codec import loaded_for
@@ -121,15 +128,13 @@ def decode(
 
     data = content_of(data)
     codec = loaded_for(data, limits=limits)
-    return codec.decode(data, region=region, reduce=reduce, limits=limits)
+    return codec.decode(data, region=region, reduce=reduce, fast=fast, limits=limits)
 
 
 def read_header(data: bytes, limits: "Limits | None" = None) -> "Header":
-    """The header of a `.cwic` file; no network is loaded.
+    """The header of a `.cwic` file, or of as much of its beginning as the header takes.
 
-    Args:
-        data: the file, or as much of its beginning as the header takes.
-        limits: what the file may ask for; the defaults of `Limits` where None.
+    No network is loaded. `limits`: what the file may ask for; the defaults of `Limits` where None.
 
     Raises:
         BitstreamError: this is not the beginning of a `.cwic` file.

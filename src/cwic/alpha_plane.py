@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from cwic.errors import BitstreamError
 
-__all__ = ["pack_alpha", "unpack_alpha"]
-
 # Bits of the first byte: which neighbours were subtracted; or the whole plane is one value.
 _LEFT = 1
 _UP = 2
@@ -20,16 +18,10 @@ _CONSTANT = 4
 
 
 def pack_alpha(alpha: NDArray[np.uint8]) -> bytes:
-    """Codes an alpha plane without loss; `unpack_alpha` is the inverse.
+    """The body of an alpha section, without loss, of (H, W) uint8; `unpack_alpha` is the inverse.
 
     A plane of one value takes two bytes. Any other is deflated after a prediction of each sample
     from its left neighbour, its upper one, both or neither, whichever is smallest.
-
-    Args:
-        alpha: (H, W) uint8.
-
-    Returns:
-        The body of an alpha section.
     """
     if (alpha == alpha.flat[0]).all():
         return bytes([_CONSTANT, alpha.flat[0]])
@@ -47,15 +39,7 @@ def pack_alpha(alpha: NDArray[np.uint8]) -> bytes:
 
 
 def unpack_alpha(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
-    """The inverse of `pack_alpha`.
-
-    Args:
-        data: the body of an alpha section.
-        width: of the picture in pixels, already checked against a limit.
-        height: likewise.
-
-    Returns:
-        (height, width) uint8.
+    """The inverse of `pack_alpha`, (height, width) uint8; both are checked against a limit already.
 
     Raises:
         BitstreamError: the data is damaged. It never inflates to more than the plane.

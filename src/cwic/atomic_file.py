@@ -4,10 +4,7 @@ Owns that one guarantee. A file is replaced by a rename, so that a reader finds 
 the new, never a part of either. Where a rename would take away the owner or the identity of a file,
 or is impossible, the file is written in place while a copy of its old content lies beside it. An
 output that is open already (a pipe, a device, a descriptor) is simply written to.
-
-It stands on a layer of its own between `errors` and the modules that make the bytes (`image`,
-`bitstream`), because those may not import one another. What the bytes mean and whether an existing
-file may be replaced is left to the caller.
+What the bytes mean and whether an existing file may be replaced is left to the caller.
 """
 
 import contextlib
@@ -21,8 +18,6 @@ import time
 from pathlib import Path
 
 from cwic.errors import CodecError, reason
-
-__all__ = ["descriptor_at", "remove_leftovers", "write_file"]
 
 # Nobody takes this long to write what is in memory already.
 _LEFTOVER_AGE_S = 600
@@ -62,7 +57,9 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
                 stream.write(data)
             return
         target = Path(os.path.realpath(path))
-        status = _existing(target)
+        status = None
+        with contextlib.suppress(FileNotFoundError):
+            status = target.stat()
         if status is not None and stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(0, "it is a folder")
         if status is not None and not stat.S_ISREG(status.st_mode):
@@ -107,21 +104,10 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
                 path.unlink()
 
 
-def _existing(target: Path) -> os.stat_result | None:
-    """What the system knows of the file at `target`; None where nothing is."""
-    try:
-        return target.stat()
-    except FileNotFoundError:
-        return None
-
-
 def _replaced(target: Path, data: bytes, status: os.stat_result | None) -> bool:
     """Writes a new file and gives it the name of the old; False: that is impossible for this one.
 
-    Args:
-        target: the name.
-        data: the content.
-        status: of the old file; None if there is none.
+    `status` is of the old file; None if there is none.
     """
     # In the same folder, because a rename is only atomic within one file system. The name does not
     # contain the target's: that may already be as long as the file system allows.

@@ -1,14 +1,14 @@
 """Folders of pictures to folders of `.cwic` files and back, on many processes or many machines.
 
 Owns the plan (which file becomes which, and which are left alone), the workers, and the report:
-progress, summary and table.
-What is done to one file is left to `Codec`, where files lie to :mod:`cwic.folder`.
+progress, summary and table. What is done to one file is left to `Codec`, where files lie to
+:mod:`cwic.folder`.
 
 A batch can be stopped at any time, in any way, and run again: it skips results that exist, and no
 result is ever half written. So the folder and the table end up the same as without the stop, and
 two batches into one folder do not harm each other. The table keeps the names of results: a file
-that comes later takes none away. Every worker computes on one thread: the number
-of workers changes the time and not a byte.
+that comes later takes none away. Every worker computes on one thread: the number of workers changes
+the time and not a byte.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from cwic.defaults import CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, UNREAD_PICTURES
 from cwic.errors import BitstreamError, CodecError, CodecWarning, ModelError, NotBuiltError, reason
@@ -41,20 +41,6 @@ from cwic.request import Request
 
 if TYPE_CHECKING:
     from cwic.bitstream import Header
-
-__all__ = [
-    "TABLE_NAME",
-    "Decoding",
-    "Encoding",
-    "LeftAlone",
-    "Outcome",
-    "Summary",
-    "Workers",
-    "nothing_found",
-    "plan",
-    "result_names",
-    "run",
-]
 
 TABLE_NAME = "batch.csv"
 # Where a file of somebody else's has that name.
@@ -75,15 +61,10 @@ _LOCAL_TRIES = 5
 
 @dataclass(frozen=True)
 class Encoding:
-    """Turns pictures into `.cwic` files.
+    """Turns pictures into `.cwic` files."""
 
-    Attributes:
-        request: how to encode each picture.
-        model: name of a bundled model or path of a model file; None is the default.
-    """
-
-    request: Request = field(default_factory=Request)
-    model: str | None = None
+    request: Request = field(default_factory=Request)  # how to encode each picture
+    model: str | None = None  # name of a bundled model or path of a model file; None: the default
 
     source_suffixes: ClassVar = PICTURE_SUFFIXES
     result_suffix: ClassVar = CODEC_SUFFIX
@@ -98,15 +79,11 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Turns `.cwic` files into pictures.
+    """Turns `.cwic` files into pictures."""
 
-    Attributes:
-        file_format: extension of the pictures, without a dot.
-        model: name or path, needed only for files of a model that is not part of the package.
-    """
-
-    file_format: str = PICTURE_FORMATS[0]
-    model: str | None = None
+    file_format: str = PICTURE_FORMATS[0]  # extension of the pictures, without a dot
+    model: str | None = None  # needed only for files of a model that is not part of the package
+    fast: bool = False  # as of `Codec.decode`
 
     source_suffixes: ClassVar = frozenset({CODEC_SUFFIX})
 
@@ -121,84 +98,52 @@ class Decoding:
         from cwic.image import encode_image
 
         codec = loaded_for(data, self.model, threads=1)
-        return encode_image(codec.decode(data), self.file_format)
+        return encode_image(codec.decode(data, fast=self.fast), self.file_format)
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work.
+    """Who does the work."""
 
-    Attributes:
-        jobs: number of workers; None: one for each processor, of this machine or of the cluster.
-        ray_address: None works in processes of this machine, "local" in a Ray that is started
-            here, anything else on the Ray cluster at this address.
-    """
-
-    jobs: int | None = None
+    jobs: int | None = None  # None: one for each processor, of this machine or of the cluster
+    # None works in processes of this machine, "local" in a Ray that is started here, anything else
+    # on the Ray cluster at this address.
     ray_address: str | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one file, or why there is none.
+    """The result of one file, or why there is none; numbers are None if there is an error."""
 
-    Attributes:
-        source: name of the file in the folder it comes from.
-        result: name of the result in the folder of results.
-        width_px: width of the picture; like all numbers None if there is an error.
-        height_px: height of the picture.
-        input_bytes: size of the source.
-        output_bytes: size of the result.
-        rate_bpp: bits of the `.cwic` file per pixel.
-        kept_whole: whether nothing was lost in it.
-        was_there: whether the result existed before, so that nothing was done.
-        error: why there is no result, in one line.
-        stops_all: whether the error would be the same for every other file.
-        note: warnings, in one line.
-    """
-
-    source: str
-    result: str = ""
+    source: str  # name of the file in the folder it comes from
+    result: str = ""  # name of the result in the folder of results
     width_px: int | None = None
     height_px: int | None = None
     input_bytes: int | None = None
     output_bytes: int | None = None
-    rate_bpp: float | None = None
-    kept_whole: bool | None = None
-    was_there: bool = False
-    error: str = ""
-    stops_all: bool = False
-    note: str = ""
+    rate_bpp: float | None = None  # bits of the `.cwic` file per pixel
+    kept_whole: bool | None = None  # whether nothing was lost in it
+    was_there: bool = False  # whether the result existed before, so that nothing was done
+    error: str = ""  # why there is no result, in one line
+    stops_all: bool = False  # whether the error would be the same for every other file
+    note: str = ""  # warnings, in one line
 
 
-@dataclass(frozen=True)
-class LeftAlone:
-    """A file that a batch did not take.
+class LeftAlone(NamedTuple):
+    """A file that a batch did not take."""
 
-    Attributes:
-        source: name of the file, or of a hidden folder with a `/` at its end.
-        why: in a few words.
-    """
-
-    source: str
-    why: str
+    source: str  # name of the file, or of a hidden folder with a `/` at its end
+    why: str  # in a few words
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The outcomes of a batch.
+    """The outcomes of a batch."""
 
-    Attributes:
-        outcomes: one for each file that was taken, in the order of their names.
-        seconds: how long the batch took.
-        table: path or URL of the table of outcomes.
-        left_alone: all other files, in the order of their names.
-    """
-
-    outcomes: tuple[Outcome, ...]
-    seconds: float
-    table: str
-    left_alone: tuple[LeftAlone, ...] = ()
+    outcomes: tuple[Outcome, ...]  # one for each file that was taken, in the order of their names
+    seconds: float  # how long the batch took
+    table: str  # path or URL of the table of outcomes
+    left_alone: tuple[LeftAlone, ...] = ()  # all other files, in the order of their names
 
     @property
     def failed(self) -> list[Outcome]:
@@ -214,6 +159,15 @@ class Summary:
     def num_whole(self) -> int:
         """How many results hold a picture that is kept whole."""
         return sum(bool(outcome.kept_whole) for outcome in self.outcomes)
+
+    @property
+    def num_larger(self) -> int:
+        """How many results are larger than their sources, as pictures always are."""
+        return sum(
+            outcome.output_bytes > outcome.input_bytes
+            for outcome in self.outcomes
+            if outcome.output_bytes is not None and outcome.input_bytes is not None
+        )
 
     @property
     def num_done(self) -> int:
@@ -242,15 +196,9 @@ def run(
 ) -> Summary:
     """Does a task to every fitting file of a folder and of the folders in it.
 
-    Args:
-        source: path or URL of the folder with the files.
-        target: path or URL of the folder for the results, which keep their place in the tree, and
-            for their table `batch.csv`, or `cwic-batch.csv` if that is a file of somebody else's.
-            May be `source`.
-        task: what to do to each file.
-        workers: who does it; None: processes of this machine, one for each processor.
-        force: whether existing results are made again.
-        show_progress: whether to show a bar on the standard error, if that is a terminal.
+    Folders are paths or URLs. Results keep their place in the tree; beside them goes their table
+    `batch.csv`, or `cwic-batch.csv` if that is a file of somebody else's. Existing results are made
+    again with `force`. A progress bar is shown on the standard error if that is a terminal.
 
     Raises:
         CodecError: there is nothing to do, or to continue is of no use: no such model, a full
@@ -271,12 +219,9 @@ def run(
     pairs = plan(names, task.source_suffixes, task.result_suffix, recorded)
     left_alone = _left_alone(job, names, pairs)
     if not pairs and not outcomes:
-        has_coded = any(name.endswith(CODEC_SUFFIX) for name in names)
-        hint = "; it has .cwic files, which --to png turns into pictures" if has_coded else ""
-        counts = Counter(file.why for file in left_alone)
-        if counts and not hint:
-            listed = ", ".join(f"{number} x {why}" for why, number in sorted(counts.items()))
-            hint = f"; left alone: {listed}"
+        hint = f"; left alone: {counted(left_alone)}" if left_alone else ""
+        if any(name.endswith(CODEC_SUFFIX) for name in names):
+            hint = "; it has .cwic files, which --to png turns into pictures"
         raise nothing_found(job.source, task.source_suffixes, hint)
     job.target.remove_leftovers()
     if any(recorded.get(name) != result for name, result in pairs):
@@ -325,11 +270,7 @@ def plan(
 ) -> list[tuple[str, str]]:
     """Which files are taken, and the names of their results; hidden ones are not.
 
-    Args:
-        names: names of all files of a folder.
-        suffixes: suffixes of the files to take, in lower case, with their dots.
-        result_suffix: suffix of the results.
-        recorded: names of results of earlier runs, by the names of their files.
+    `suffixes` are in lower case, with their dots; `recorded` as of `result_names`.
     """
     fitting = [
         name
@@ -348,12 +289,8 @@ def _left_alone(
     job: "_Job", names: Sequence[str], pairs: Sequence[tuple[str, str]]
 ) -> list[LeftAlone]:
     """The files of the source that are not taken, without those that the batch itself makes."""
-    done = {name for name, _ in pairs}
-    done |= {
-        name
-        for name in (TABLE_NAME, _OTHER_TABLE_NAME)
-        if name in names and _is_table(job.source, name)
-    }
+    tables = {TABLE_NAME, _OTHER_TABLE_NAME} & set(names)
+    done = {name for name, _ in pairs} | {name for name in tables if _is_table(job.source, name)}
     target = place_within(job.source, job.target)
     if target == "":
         done |= {result for _, result in pairs}
@@ -384,6 +321,12 @@ def _why_left_alone(name: str, task: "Encoding | Decoding") -> str:
     return "no extension of a picture" if suffix else "no extension"
 
 
+def counted(left_alone: Sequence[LeftAlone]) -> str:
+    """How many files were left alone for each reason, in words."""
+    counts = Counter(file.why for file in left_alone)
+    return ", ".join(f"{number} x {why}" for why, number in sorted(counts.items()))
+
+
 def nothing_found(folder: Folder, suffixes: frozenset[str], hint: str = "") -> CodecError:
     """The error for a folder without any file to take; `hint` stands at its end."""
     expected = "a .cwic file" if suffixes == {CODEC_SUFFIX} else "a picture"
@@ -397,17 +340,12 @@ def result_names(
 ) -> list[str]:
     """The names of results: a.cwic for a.png, but a.png.cwic if there is an a.jpg too.
 
-    Args:
-        names: names of the files, each once.
-        suffix: suffix of the results.
-        recorded: names of results of earlier runs, by the names of their files: these stay, and no
-            other file gets one of them.
-
-    Returns:
-        As many names, no two the same, not even for a file system that ignores case.
+    No two are the same, not even for a file system that ignores case. `recorded` are names of
+    results of earlier runs, by the names of their files: these stay, and no other file gets one of
+    them.
     """
     stems = {name: name.removesuffix(PurePosixPath(name).suffix) for name in names}
-    wanted = Counter(text.casefold() for text in (*stems.values(), *names))
+    uses = Counter(text.casefold() for text in (*stems.values(), *names))
     recorded = recorded or {}
     results: dict[str, str] = {}
     taken = {result.casefold() for name, result in recorded.items() if name not in stems}
@@ -422,7 +360,7 @@ def result_names(
     for name, stem in stems.items():
         if name in results:
             continue
-        is_short = wanted[stem.casefold()] == 1 and (stem + suffix).casefold() not in taken
+        is_short = uses[stem.casefold()] == 1 and (stem + suffix).casefold() not in taken
         result = (stem if is_short else name) + suffix
         for number in itertools.count(2):
             if result.casefold() not in taken:
@@ -507,34 +445,24 @@ class _Job:
 
     def _do(self, name: str, result: str) -> Outcome:
         was_there = not self.force and self.target.exists(result)
-        if isinstance(self.task, Encoding):
-            if was_there:
-                coded = self.target.read(result)
-                input_bytes = self.source.size_bytes(name)
-            else:
-                picture = self.source.read(name)
-                coded = self.task(picture)
-                input_bytes = len(picture)
-                self.target.write(result, coded)
-            output_bytes = len(coded)
-        else:
-            coded = self.source.read(name)
-            input_bytes = len(coded)
-            if was_there:
-                output_bytes = self.target.size_bytes(result)
-            else:
-                decoded = self.task(coded)
-                output_bytes = len(decoded)
-                self.target.write(result, decoded)
-
+        encodes = isinstance(self.task, Encoding)
+        # Of a result that exists only the `.cwic` file is read.
+        found = None if was_there and encodes else self.source.read(name)
+        made = self.target.read(result) if was_there and encodes else None
+        if not was_there:
+            assert found is not None
+            made = self.task(found)
+            self.target.write(result, made)
+        coded = made if encodes else found
+        assert coded is not None
         header = self._checked_header(coded, result, was_there)
         return Outcome(
             name,
             result,
             header.width,
             header.height,
-            input_bytes,
-            output_bytes,
+            self.source.size_bytes(name) if found is None else len(found),
+            self.target.size_bytes(result) if made is None else len(made),
             round(8 * len(coded) / header.pixels, 6),
             header.is_whole,
             was_there,
@@ -560,10 +488,8 @@ class _Job:
 def _concerns_all_files(error: BaseException) -> bool:
     """Whether every other file would fail for the same reason."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    causes = (error, error.__cause__)
-    return isinstance(error, ModelError) or any(
-        isinstance(cause, OSError) and cause.errno in full for cause in causes
-    )
+    numbers = (getattr(cause, "errno", None) for cause in (error, error.__cause__))
+    return isinstance(error, ModelError) or any(number in full for number in numbers)
 
 
 def _without_placeholder(text: str) -> str:
@@ -658,12 +584,7 @@ def _work_on_ray(
 
 
 def _started_ray(address: str, where: dict[str, Any]) -> Any:
-    """The module `ray` after it has started a Ray, or connected to one.
-
-    Args:
-        address: as in `Workers`.
-        where: arguments of `ray.init`.
-    """
+    """The module `ray` after it has started a Ray with these arguments, or connected to one."""
     # What runs where is nobody else's business, unless the user says so.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:

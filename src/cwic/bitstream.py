@@ -2,8 +2,8 @@
 
 Owns every offset, length, checksum and range check of format version 1, which `docs/format.md`
 describes byte by byte. Owns no meaning beyond that: tile payloads are left to the families, those
-of a picture kept whole to `whole`, the alpha section and the colour mode to `image`, and whether
-the model of a file is here to `model_file`.
+of a picture kept whole to `whole`, the alpha section to `image`, the colour mode to `colour_mode`,
+and whether the model of a file is here to `model_file`.
 
 Reading trusts nothing. A damaged or hostile file raises `BitstreamError`; no allocation is larger
 than the data that is there or, where something is inflated, than `Limits` allows. Packing checks
@@ -13,35 +13,13 @@ the same ranges and raises `ValueError`, because there they are the caller's mis
 import binascii
 import mmap
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from cwic.colour_mode import Mode
 from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
 from cwic.errors import BitstreamError
-
-__all__ = [
-    "ANY_SIZE",
-    "IDENTITY_BYTES",
-    "MAGIC",
-    "MAX_Q",
-    "MAX_SIDE_PX",
-    "NO_MODEL",
-    "TILE_SIDES_PX",
-    "VERSION",
-    "Bitstream",
-    "Header",
-    "Kind",
-    "Limits",
-    "Section",
-    "check_length",
-    "pack",
-    "read_header",
-    "read_metadata",
-    "read_section",
-    "read_tiles",
-    "unpack",
-]
 
 Data = bytes | bytearray | memoryview | mmap.mmap
 
@@ -56,8 +34,8 @@ MAX_SIDE_PX = 2**31 - 1
 MAX_Q = 4096
 TILE_SIDES_PX = tuple(2 ** (exponent + 5) for exponent in range(1, 11))
 
-_NUM_MODES = 6
-_MODES_WITH_ALPHA = (2, 3, 5)
+_NUM_MODES = len(Mode)
+_MODES_WITH_ALPHA = tuple(int(mode) for mode in Mode if mode.has_alpha)
 _HEADER_CRC_BYTES = 2
 BODY_CRC_BYTES = 4
 # Lengths are checked against the file; this only keeps a hostile one from becoming a huge integer.
@@ -77,23 +55,19 @@ class Kind(IntEnum):
     RESERVED_7 = 7
 
 
-_METADATA_KINDS = (Kind.ICC, Kind.EXIF, Kind.XMP)
+METADATA_KINDS = (Kind.ICC, Kind.EXIF, Kind.XMP)
+_BESIDE_TILES = (Kind.ALPHA, *METADATA_KINDS, Kind.THUMBNAIL)  # in the order of a file
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may ask for before it is refused.
+    """What a file may ask for before it is refused."""
 
-    Attributes:
-        max_pixels: width times height. The default is the size at which Pillow's own protection
-            against decompression bombs refuses a picture, twice its `MAX_IMAGE_PIXELS`.
-        max_metadata_bytes: of one inflated ICC, EXIF or XMP section.
-        max_sections: entries of the section table, tiles included.
-    """
-
+    # Width times height. The default is the size at which Pillow's own protection against
+    # decompression bombs refuses a picture, twice its `MAX_IMAGE_PIXELS`.
     max_pixels: int = MAX_PIXELS
-    max_metadata_bytes: int = MAX_METADATA_BYTES
-    max_sections: int = 2**17
+    max_metadata_bytes: int = MAX_METADATA_BYTES  # of one inflated ICC, EXIF or XMP section
+    max_sections: int = 2**17  # entries of the section table, tiles included
 
 
 # For a reader of headers who allocates no pixels, or leaves their number to another to judge.
@@ -102,45 +76,26 @@ ANY_SIZE = Limits(max_pixels=MAX_SIDE_PX**2)
 
 @dataclass(frozen=True)
 class Section:
-    """Where the body of a section stands.
+    """Where the body of a section stands."""
 
-    Attributes:
-        kind: what it holds.
-        offset: of the body's first byte, in bytes from the start of the file.
-        length: of the body in bytes, without the CRC-32 that follows it.
-    """
-
-    kind: Kind
-    offset: int
-    length: int
+    kind: Kind  # what it holds
+    offset: int  # of the body's first byte, in bytes from the start of the file
+    length: int  # of the body in bytes, without the CRC-32 that follows it
 
 
 @dataclass(frozen=True)
 class Header:
-    """Everything before the bodies, checked.
+    """Everything before the bodies, checked."""
 
-    Attributes:
-        version: of the format.
-        identity: 8 bytes that name the model; `NO_MODEL` where the picture is kept whole.
-        width: in pixels.
-        height: in pixels.
-        mode: 0 RGB, 1 L, 2 RGBA, 3 LA, 4 and 5 RGB and RGBA with equal channels; the meaning is
-            `image.Mode`'s.
-        tile_px: side of a tile in pixels; None where one tile holds the whole picture.
-        q: what the model is coded at, in 1/64 units, in [-4096, 4096]; 0 where there is none.
-        sections: in the order in which they stand in the file; the tiles are last, in raster order.
-        size_bytes: length of the header with its CRC.
-    """
-
-    version: int
-    identity: bytes
-    width: int
-    height: int
-    mode: int
-    tile_px: int | None
-    q: int
-    sections: tuple[Section, ...]
-    size_bytes: int
+    version: int  # of the format
+    identity: bytes  # 8 bytes that name the model; `NO_MODEL` where the picture is kept whole
+    width: int  # in pixels
+    height: int  # in pixels
+    mode: int  # a value of `image.Mode`
+    tile_px: int | None  # side of a tile in pixels; None where one tile holds the whole picture
+    q: int  # what the model is coded at, in 1/64 units, in [-4096, 4096]; 0 where there is none
+    sections: tuple[Section, ...]  # in the order of the file; the tiles are last, in raster order
+    size_bytes: int  # length of the header with its CRC
 
     @property
     def is_whole(self) -> bool:
@@ -175,26 +130,13 @@ class Header:
 
 @dataclass(frozen=True)
 class Bitstream:
-    """A whole file, every checksum verified.
-
-    Attributes:
-        header: the checked header.
-        tiles: payload of each tile, in raster order.
-        alpha: opaque bytes; present exactly if the mode has an alpha channel, but of a picture kept
-            whole perhaps not even then: its tiles may hold the channel.
-        icc: inflated ICC profile.
-        exif: inflated EXIF block.
-        xmp: inflated XMP packet.
-        thumbnail: opaque bytes.
-    """
+    """A whole file, every checksum verified."""
 
     header: Header
-    tiles: tuple[bytes, ...]
-    alpha: bytes | None
-    icc: bytes | None
-    exif: bytes | None
-    xmp: bytes | None
-    thumbnail: bytes | None
+    tiles: tuple[bytes, ...]  # payload of each tile, in raster order
+    # The other bodies, metadata inflated. Alpha is there exactly if the mode has an alpha channel,
+    # but of a picture kept whole perhaps not even then: its tiles may hold the channel.
+    sections: Mapping[Kind, bytes]
 
 
 def pack(
@@ -206,11 +148,7 @@ def pack(
     q: int,
     tiles: Sequence[bytes],
     tile_px: int | None = None,
-    alpha: bytes | None = None,
-    icc: bytes | None = None,
-    exif: bytes | None = None,
-    xmp: bytes | None = None,
-    thumbnail: bytes | None = None,
+    sections: Mapping[Kind, bytes] | None = None,
 ) -> bytes:
     """Makes the bytes of a file; `unpack` is its inverse.
 
@@ -226,52 +164,25 @@ def pack(
         q: in 1/64 units, in [-4096, 4096]; 0 without a model.
         tiles: payload of each tile, in raster order.
         tile_px: side of a tile in pixels, a power of two in [64, 32768]; None for one tile.
-        alpha: opaque bytes; given exactly if the mode has an alpha channel, without a model at most
+        sections: what else the file holds, ALPHA, ICC, EXIF, XMP or THUMBNAIL; metadata is deflated
+            here. ALPHA is given exactly if the mode has an alpha channel, without a model at most
             then.
-        icc: ICC profile; deflated here, as are the next two.
-        exif: EXIF block.
-        xmp: XMP packet.
-        thumbnail: opaque bytes.
-
-    Returns:
-        The file.
 
     Raises:
         ValueError: an argument is out of its range.
     """
+    sections = sections or {}
     _require(len(identity) == IDENTITY_BYTES, f"identity of {len(identity)} bytes", "8 bytes")
-    _require(1 <= width <= MAX_SIDE_PX, f"width {width} px", f"1 to {MAX_SIDE_PX}")
-    _require(1 <= height <= MAX_SIDE_PX, f"height {height} px", f"1 to {MAX_SIDE_PX}")
     _require(0 <= mode < _NUM_MODES, f"mode {mode}", f"0 to {_NUM_MODES - 1}")
-    _require(abs(q) <= MAX_Q, f"q {q}", f"-{MAX_Q} to {MAX_Q}")
-    is_whole = identity == NO_MODEL
-    _require(not is_whole or q == 0, f"q {q} without a model", "0")
-    _require(
-        tile_px is None or tile_px in TILE_SIDES_PX, f"tiles of {tile_px} px", f"{TILE_SIDES_PX}"
-    )
+    _check_ranges(identity, width, height, q)
+    _require(tile_px in (None, *TILE_SIDES_PX), f"tiles of {tile_px} px", f"{TILE_SIDES_PX}")
     num_tiles = _num_tiles(width, height, tile_px)
     _require(
         num_tiles <= Limits.max_sections, f"{num_tiles} tiles", f"at most {Limits.max_sections}"
     )
     _require(len(tiles) == num_tiles, f"{len(tiles)} tiles", f"{num_tiles}")
-    _require(
-        _alpha_fits(mode, alpha is not None, is_whole),
-        f"mode {mode} {'without' if alpha is None else 'with'} an alpha section",
-        f"one exactly for the modes {_MODES_WITH_ALPHA}",
-    )
-    bodies: list[tuple[Kind, bytes]] = []
-    if alpha is not None:
-        bodies.append((Kind.ALPHA, alpha))
-    for kind, metadata in zip(_METADATA_KINDS, (icc, exif, xmp), strict=True):
-        if metadata is not None:
-            limit = Limits.max_metadata_bytes
-            _require(
-                len(metadata) <= limit, f"{kind.name} of {len(metadata)} bytes", f"up to {limit}"
-            )
-            bodies.append((kind, zlib.compress(metadata, 9)))
-    if thumbnail is not None:
-        bodies.append((Kind.THUMBNAIL, thumbnail))
-    bodies += [(_kind_of_tiles(identity), tile) for tile in tiles]
+    _check_alpha(mode, Kind.ALPHA in sections, identity)
+    bodies = [*_stored(sections), *((_kind_of_tiles(identity), tile) for tile in tiles)]
 
     tile_exponent = 0 if tile_px is None else tile_px.bit_length() - 6
     parts = [
@@ -290,15 +201,24 @@ def pack(
     return b"".join(parts)
 
 
+def _stored(sections: Mapping[Kind, bytes]) -> Iterator[tuple[Kind, bytes]]:
+    """The bodies beside the tiles, in the order of a file; metadata is deflated."""
+    assert sections.keys() <= set(_BESIDE_TILES), sections.keys()
+    for kind in _BESIDE_TILES:
+        body = sections.get(kind)
+        if body is not None and kind in METADATA_KINDS:
+            limit = Limits.max_metadata_bytes
+            _require(len(body) <= limit, f"{kind.name} of {len(body)} bytes", f"up to {limit}")
+            body = zlib.compress(body, 9)
+        if body is not None:
+            yield kind, body
+
+
 def read_header(data: Data, limits: Limits | None = None) -> Header:
     """Reads and checks the header, and nothing after it.
 
-    Args:
-        data: the file, or any first part of it that holds the whole header.
-        limits: what the file may ask for; the defaults of `Limits` where None.
-
-    Returns:
-        The header. Its sections lie behind it without gap or overlap, but may reach beyond `data`.
+    `data` is the file, or any first part of it that holds the whole header. Sections lie behind it
+    without gap or overlap, but may reach beyond `data`.
 
     Raises:
         BitstreamError: this is no .cwic file of version 1, it is damaged, or it is over a limit.
@@ -306,35 +226,23 @@ def read_header(data: Data, limits: Limits | None = None) -> Header:
     limits = limits or Limits()
     with memoryview(data) as view:
         reader = _Reader(view)
-        _check_magic(bytes(view[: len(MAGIC)]))
-        reader.position = len(MAGIC)
+        reader.magic()
         version = reader.byte("format version")
         if version != VERSION:
             raise BitstreamError(
                 f"found format version {version}, this program reads version {VERSION}"
             )
         identity = reader.take(IDENTITY_BYTES, "model identity")
-        width = reader.side("width")
-        height = reader.side("height")
+        width, height = reader.varint("width"), reader.varint("height")
+        mode, tile_px = reader.layout()
+        zigzag = reader.varint("q")
+        q = zigzag >> 1 if zigzag % 2 == 0 else -(zigzag + 1 >> 1)
+        _check_ranges(identity, width, height, q, BitstreamError)
         if width * height > limits.max_pixels:
             raise BitstreamError(
                 f"found a picture of {width}x{height} = {width * height} pixels, "
                 f"expected at most {limits.max_pixels}"
             )
-        layout = reader.byte("layout")
-        mode, tile_exponent = layout & 15, layout >> 4
-        if mode >= _NUM_MODES or tile_exponent > len(TILE_SIDES_PX):
-            raise BitstreamError(
-                f"found layout byte {layout:#04x}, expected a mode 0 to {_NUM_MODES - 1} in its "
-                f"low half and a tile exponent 0 to {len(TILE_SIDES_PX)} in its high half"
-            )
-        tile_px = TILE_SIDES_PX[tile_exponent - 1] if tile_exponent else None
-        zigzag = reader.varint("q")
-        q = zigzag >> 1 if zigzag % 2 == 0 else -(zigzag + 1 >> 1)
-        if abs(q) > MAX_Q:
-            raise BitstreamError(f"found q {q}, expected -{MAX_Q} to {MAX_Q}")
-        if identity == NO_MODEL and q:
-            raise BitstreamError(f"found q {q} in a file without a model, expected 0")
         num_tiles = _num_tiles(width, height, tile_px)
         table = reader.table(num_tiles, _kind_of_tiles(identity), limits.max_sections)
         crc = _header_crc(view[: reader.position])
@@ -342,12 +250,7 @@ def read_header(data: Data, limits: Limits | None = None) -> Header:
             raise BitstreamError("damaged header: its checksum does not match")
         size_bytes = reader.position
 
-    has_alpha = any(kind == Kind.ALPHA for kind, _ in table)
-    if not _alpha_fits(mode, has_alpha, identity == NO_MODEL):
-        raise BitstreamError(
-            f"found mode {mode} with{'' if has_alpha else 'out'} an alpha section, "
-            f"expected one exactly for the modes {_MODES_WITH_ALPHA}"
-        )
+    _check_alpha(mode, any(kind == Kind.ALPHA for kind, _ in table), identity, BitstreamError)
     sections = []
     offset = size_bytes
     for kind, length in table:
@@ -357,14 +260,9 @@ def read_header(data: Data, limits: Limits | None = None) -> Header:
 
 
 def read_section(data: Data, section: Section) -> bytes:
-    """The body of one section as it is stored, its checksum verified.
+    """The body of an entry of the header as it is stored, without its checksum, which is verified.
 
-    Args:
-        data: the file from its first byte; it need not reach beyond this section.
-        section: an entry of the file's header.
-
-    Returns:
-        The body, without the checksum; metadata is still deflated.
+    `data` is the file from its first byte; it need not reach beyond this section.
 
     Raises:
         BitstreamError: the file ends too early, or the section is damaged.
@@ -387,17 +285,12 @@ def read_section(data: Data, section: Section) -> bytes:
 
 
 def read_metadata(data: Data, section: Section, limits: Limits | None = None) -> bytes:
-    """The ICC profile, EXIF block or XMP packet of a section, inflated.
-
-    Args:
-        data: the file from its first byte; it need not reach beyond this section.
-        section: an entry of the file's header: ICC, EXIF or XMP.
-        limits: what the file may ask for; the defaults of `Limits` where None.
+    """The ICC profile, EXIF block or XMP packet of a section, inflated; see `read_section`.
 
     Raises:
         BitstreamError: the file ends too early, the section is damaged, or it is over the limit.
     """
-    assert section.kind in _METADATA_KINDS, section.kind
+    assert section.kind in METADATA_KINDS, section.kind
     limits = limits or Limits()
     return _inflate(read_section(data, section), section.kind, limits.max_metadata_bytes)
 
@@ -405,13 +298,7 @@ def read_metadata(data: Data, section: Section, limits: Limits | None = None) ->
 def read_tiles(data: Data, header: Header, indices: Iterable[int]) -> tuple[bytes, ...]:
     """The payloads of chosen tiles, without touching the rest of the file.
 
-    Args:
-        data: the file from its first byte.
-        header: what `read_header` returned for it.
-        indices: which tiles, in raster order, each in [0, header.num_tiles).
-
-    Returns:
-        One payload for each index.
+    `data` is the file from its first byte, `indices` count tiles in raster order.
 
     Raises:
         BitstreamError: the file ends too early, or a tile is damaged.
@@ -426,14 +313,7 @@ def read_tiles(data: Data, header: Header, indices: Iterable[int]) -> tuple[byte
 
 
 def unpack(data: Data, limits: Limits | None = None) -> Bitstream:
-    """Reads a whole file and verifies every checksum; the inverse of `pack`.
-
-    Args:
-        data: exactly one file.
-        limits: what the file may ask for; the defaults of `Limits` where None.
-
-    Returns:
-        Header and bodies; metadata is inflated.
+    """Reads exactly one file and verifies every checksum; the inverse of `pack`.
 
     Raises:
         BitstreamError: the file is damaged, incomplete, followed by something, or over a limit.
@@ -443,19 +323,11 @@ def unpack(data: Data, limits: Limits | None = None) -> Bitstream:
     check_length(header, len(data))
     bodies: dict[Kind, bytes] = {}
     for section in header.sections[: len(header.sections) - header.num_tiles]:
-        if section.kind in _METADATA_KINDS:
+        if section.kind in METADATA_KINDS:
             bodies[section.kind] = read_metadata(data, section, limits)
         else:
             bodies[section.kind] = read_section(data, section)
-    return Bitstream(
-        header=header,
-        tiles=read_tiles(data, header, range(header.num_tiles)),
-        alpha=bodies.get(Kind.ALPHA),
-        icc=bodies.get(Kind.ICC),
-        exif=bodies.get(Kind.EXIF),
-        xmp=bodies.get(Kind.XMP),
-        thumbnail=bodies.get(Kind.THUMBNAIL),
-    )
+    return Bitstream(header, read_tiles(data, header, range(header.num_tiles)), bodies)
 
 
 def check_length(header: Header, num_bytes: int) -> None:
@@ -502,11 +374,32 @@ class _Reader:
             f"damaged header: {what} has more than the expected {_MAX_VARINT_BYTES} bytes"
         )
 
-    def side(self, what: str) -> int:
-        side = self.varint(what)
-        if not 1 <= side <= MAX_SIDE_PX:
-            raise BitstreamError(f"found {what} {side} px, expected 1 to {MAX_SIDE_PX}")
-        return side
+    def magic(self) -> None:
+        found = bytes(self.view[: len(MAGIC)])
+        self.position = len(MAGIC)
+        if found == MAGIC:
+            return
+        if MAGIC.startswith(found):
+            raise BitstreamError(
+                f"truncated header: found {len(found)} bytes, expected a .cwic file"
+            )
+        if found.startswith(MAGIC[:4]) or found[1:4] == MAGIC[1:4]:
+            raise BitstreamError(
+                f"damaged, as by a transfer in text mode: the file begins with {found!r}, "
+                f"expected {MAGIC!r}"
+            )
+        raise BitstreamError(f"not a .cwic file: it begins with {found!r}, expected {MAGIC!r}")
+
+    def layout(self) -> tuple[int, int | None]:
+        """Mode, and side of a tile in pixels."""
+        layout = self.byte("layout")
+        mode, tile_exponent = layout & 15, layout >> 4
+        if mode >= _NUM_MODES or tile_exponent > len(TILE_SIDES_PX):
+            raise BitstreamError(
+                f"found layout byte {layout:#04x}, expected a mode 0 to {_NUM_MODES - 1} in its "
+                f"low half and a tile exponent 0 to {len(TILE_SIDES_PX)} in its high half"
+            )
+        return mode, TILE_SIDES_PX[tile_exponent - 1] if tile_exponent else None
 
     def table(
         self, num_tiles: int, kind_of_tiles: Kind, max_sections: int
@@ -540,28 +433,31 @@ class _Reader:
         return entries
 
 
-def _check_magic(found: bytes) -> None:
-    if found == MAGIC:
-        return
-    if len(found) < len(MAGIC) and MAGIC.startswith(found):
-        raise BitstreamError(f"truncated header: found {len(found)} bytes, expected a .cwic file")
-    if found.startswith(MAGIC[:4]) or found[1:4] == MAGIC[1:4]:
-        raise BitstreamError(
-            f"damaged, as by a transfer in text mode: the file begins with {found!r}, "
-            f"expected {MAGIC!r}"
-        )
-    raise BitstreamError(f"not a .cwic file: it begins with {found!r}, expected {MAGIC!r}")
-
-
 def _kind_of_tiles(identity: bytes) -> Kind:
     return Kind.WHOLE if identity == NO_MODEL else Kind.TILE
 
 
-def _alpha_fits(mode: int, has_section: bool, is_whole: bool) -> bool:
-    """Whether a mode may come with, or without, an alpha section."""
-    if has_section:
-        return mode in _MODES_WITH_ALPHA
-    return is_whole or mode not in _MODES_WITH_ALPHA
+def _check_ranges(
+    identity: bytes, width: int, height: int, q: int, error: type[Exception] = ValueError
+) -> None:
+    """Checks what stands in a header as a number, for both directions."""
+    for name, side in (("width", width), ("height", height)):
+        _require(1 <= side <= MAX_SIDE_PX, f"{name} {side} px", f"1 to {MAX_SIDE_PX}", error)
+    _require(abs(q) <= MAX_Q, f"q {q}", f"-{MAX_Q} to {MAX_Q}", error)
+    _require(q == 0 or identity != NO_MODEL, f"q {q} in a file without a model", "0", error)
+
+
+def _check_alpha(
+    mode: int, has_section: bool, identity: bytes, error: type[Exception] = ValueError
+) -> None:
+    """Checks that a mode with alpha has its section; without a model tiles may hold the channel."""
+    has_alpha = mode in _MODES_WITH_ALPHA
+    _require(
+        has_section == has_alpha or (has_alpha and identity == NO_MODEL),
+        f"mode {mode} with{'' if has_section else 'out'} an alpha section",
+        f"one exactly for the modes {_MODES_WITH_ALPHA}",
+        error,
+    )
 
 
 def _num_tiles(width: int, height: int, tile_px: int | None) -> int:
@@ -602,6 +498,8 @@ def _inflate(body: bytes, kind: Kind, max_bytes: int) -> bytes:
     return inflated
 
 
-def _require(condition: bool, found: str, expected: str) -> None:
+def _require(
+    condition: bool, found: str, expected: str, error: type[Exception] = ValueError
+) -> None:
     if not condition:
-        raise ValueError(f"found {found}, expected {expected}")
+        raise error(f"found {found}, expected {expected}")

@@ -6,6 +6,7 @@ pictures (:mod:`cwic.image`), masks (:mod:`cwic.saliency`), pixels and payloads 
 better kept whole (:mod:`cwic.choice`), bytes (:mod:`cwic.bitstream`).
 """
 
+import mimetypes
 import os
 import warnings
 from collections.abc import Callable
@@ -21,28 +22,26 @@ from cwic import bitstream, model_file
 from cwic.alpha_plane import pack_alpha
 from cwic.bitstream import Bitstream, Header, Limits
 from cwic.choice import choose
-from cwic.defaults import DEFAULT_QUALITY, MAX_PIXELS
+from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PIXELS
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
-from cwic.families.protocol import Allocation, Emphasis, Family, TileStream
+from cwic.families.protocol import Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
 from cwic.image import Picture, Source, read_picture, without_hidden_colours
 from cwic.picture_file import (
     EncodedSource,
     Inspected,
     alpha_of,
-    beside_tiles,
     content_of,
+    overhead_of,
     pack_picture,
     shown,
 )
-from cwic.rate_control import Answer, Candidate, at_psnr, at_same_size, at_size
+from cwic.rate_control import Answer, Candidate, at_measure, at_same_size, at_size
 from cwic.request import Request
 from cwic.saliency import Detector, emphasis_of
 from cwic.whole import WholeReader
-
-__all__ = ["Codec", "Encoded", "loaded", "loaded_for"]
 
 # Families by name; a model file names its own.
 _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
@@ -50,7 +49,10 @@ _FAMILIES: dict[str, Callable[[model_file.ModelFile, int | None], Family]] = {
     flagship.FAMILY: flagship.Flagship,
 }
 
-# A header's q may differ from what was asked for by what an importance map adds.
+# Who makes files may serve them: web frameworks ask for their type there.
+mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
+
+# A header's q differs from that of the request by what an importance map adds.
 _MAX_RATE_Q = bitstream.MAX_Q - 1024
 
 # About what a refinement saves at one q; where a search that refines begins.
@@ -64,19 +66,18 @@ class Encoded(NamedTuple):
 
     data: bytes  # the file
     header: Header  # what it says
-    psnr_db: float | None  # of what a decoder shows, where a search for it was made; None: exact
+    # PSNR or SSIMULACRA2 of what a decoder shows, where it was searched for; None: exact.
+    reached: float | None
 
 
 class Codec:
-    """One model, ready to encode and decode; safe to share among threads."""
+    """One model, ready to encode and decode; safe to share among threads.
+
+    A damaged file is a BitstreamError, one of another model an UnknownModelError.
+    """
 
     def __init__(self, model: model_file.ModelFile, *, threads: int | None = None):
-        """Use :meth:`load`; this is for models built in memory.
-
-        Args:
-            model: loaded and checked.
-            threads: processor threads of one call; None: all cores.
-        """
+        """Use :meth:`load`; this is for models built in memory. `threads` as there."""
         if model.family not in _FAMILIES:
             raise ModelError(
                 f"model {model.name}: expected family {' or '.join(_FAMILIES)}, "
@@ -103,6 +104,8 @@ class Codec:
     ) -> "Codec":
         """Load a bundled model by name or any model file by path; None is the default model.
 
+        `threads`: processor threads of one call; None: all cores.
+
         Raises:
             ModelError: there is no such model, or its file is damaged.
         """
@@ -117,6 +120,7 @@ class Codec:
         bpp: float | None = None,
         target_bytes: int | None = None,
         psnr_db: float | None = None,
+        ssimulacra2: float | None = None,
         roi: Source | None = None,
         roi_strength: float = 1.0,
         saliency: "bool | Source | Detector | None" = None,
@@ -134,7 +138,8 @@ class Codec:
 
         Raises:
             ImageError: the picture cannot be read.
-            TargetError: `strict` and the target cannot be met.
+            TargetError: `strict` and the target cannot be met, or a picture too small for
+                SSIMULACRA2.
             ValueError: an argument of another type or out of range, or more than one target.
         """
         request = Request(
@@ -142,6 +147,7 @@ class Codec:
             bpp=bpp,
             target_bytes=target_bytes,
             psnr_db=psnr_db,
+            ssimulacra2=ssimulacra2,
             roi=roi,
             roi_strength=roi_strength,
             saliency=saliency,
@@ -170,8 +176,8 @@ class Codec:
 
         Raises:
             ImageError: the picture cannot be read.
-            TargetError: `strict` and the target cannot be met, or an effort of a model whose
-                family knows none.
+            TargetError: `strict` and the target cannot be met, a picture too small for
+                SSIMULACRA2, or an effort of a model whose family knows none.
         """
         max_pixels = request.max_pixels or MAX_PIXELS
         picture = read_picture(
@@ -195,7 +201,7 @@ class Codec:
         if answer.complaint:
             warnings.warn(answer.complaint, CodecWarning, stacklevel=3)
         header = bitstream.read_header(answer.data, bitstream.ANY_SIZE)
-        return Encoded(answer.data, header, answer.psnr_db)
+        return Encoded(answer.data, header, answer.reached)
 
     def _code(
         self,
@@ -230,25 +236,29 @@ class Codec:
             if not request.effort or plain.is_missed or plain.is_out_of_reach:
                 return plain
             smaller = round(_REFINED_SAVING / family.log_size_per_q)
-            start = plain.q + (smaller if request.psnr_db is None else 0)
+            start = plain.q + (smaller if size_bytes is not None else 0)
             refined = meet(refine, start=start)
             return plain if refined.is_missed or refined.is_out_of_reach else refined
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:
-            beside = beside_tiles(pack(0, [b""] * len(analyzed.tiling.tiles)))
+            overhead = overhead_of(pack(0, [b""] * len(analyzed.tiling.tiles)))
             return searched(
                 partial(
-                    at_size, family=family, request=request, size_bytes=size_bytes, beside=beside
-                )
-            )
-        if request.psnr_db is not None:
-            return searched(
-                partial(
-                    at_psnr,
+                    at_size,
                     family=family,
                     request=request,
-                    target_db=request.psnr_db,
+                    size_bytes=size_bytes,
+                    overhead=overhead,
+                )
+            )
+        if request.measured_target is not None:
+            return searched(
+                partial(
+                    at_measure,
+                    family=family,
+                    request=request,
+                    target=request.measured_target,
                     picture=picture,
                 )
             )
@@ -269,65 +279,40 @@ class Codec:
         *,
         region: tuple[int, int, int, int] | None = None,
         reduce: int = 1,
+        fast: bool = False,
         limits: Limits | None = None,
     ) -> Image.Image:
         """The picture of a `.cwic` file that this model wrote, or that was kept whole.
 
-        Args:
-            data: the whole file, or its path.
-            region: (x, y, width, height) in pixels, the part of the picture that is wanted; no
-                more tiles are decoded than it takes.
-            reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
-                the bottom one more. 8 is a preview that decodes a small part of the file.
-            limits: what the file may ask for; the defaults of `Limits` where None.
-
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
-            ImageError: the path cannot be read.
-            TargetError: the region is not within the picture.
-            ValueError: an argument out of range.
+        Arguments and errors are those of :func:`cwic.decode`. Of a region no more tiles are decoded
+        than it takes.
         """
         data = content_of(data)
         if bitstream.read_header(data, limits).is_whole:
-            return _WHOLE.decode(data, region=region, reduce=reduce, limits=limits)
+            return _WHOLE.decode(data, region=region, reduce=reduce, fast=fast, limits=limits)
         file, stream = self._read(data, limits)
         part = part_of(region, stream.tiling.picture, reduce)
-        pixels = self._family.decode(stream, part, reduce)
+        pixels = self._family.decode(stream, part, reduce, fast=fast)
         return shown(file, pixels, alpha_of(file, part, reduce))
 
-    def inspect(self, data: bytes) -> Inspected:
+    def inspect(self, data: bytes, *, fast: bool = False) -> Inspected:
         """The picture of a file, and where its bits went; what is coded is decoded once.
 
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
+        `fast` is that of `decode`. Of a picture kept whole the importance map is 0 and the bits lie
+        evenly.
         """
         if bitstream.read_header(data).is_whole:
-            return _WHOLE.inspect(data)
+            return _WHOLE.inspect(data, fast=fast)
         file, stream = self._read(data)
-        pixels, allocation = self._family.decode_with_allocation(stream)
+        pixels, allocation = self._family.decode_with_allocation(stream, fast=fast)
         alpha = alpha_of(file, stream.tiling.picture, 1)
         return Inspected(shown(file, pixels, alpha), allocation)
-
-    def allocation(self, data: bytes) -> Allocation:
-        """Where the bits of a `.cwic` file that this model wrote went, and its importance map.
-
-        Of a picture kept whole the map is 0 and the bits lie evenly.
-
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
-        """
-        if bitstream.read_header(data).is_whole:
-            return _WHOLE.allocation(data)
-        return self._family.allocation(self._read(data)[1])
 
     def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
         """All integers that a `.cwic` file of this model stands for, flat, for each tile.
 
         They are the same on every machine; pixels may differ by rounding. Of a picture kept whole
         they are its samples.
-
-        Raises:
-            BitstreamError: the file is damaged, or of another model (UnknownModelError).
         """
         if bitstream.read_header(data).is_whole:
             return _WHOLE.symbols(data)
@@ -346,18 +331,22 @@ class Codec:
         return file, TileStream(file.tiles, header.q, tiling)
 
 
-@cache
 def loaded(
     model: str | None = None, threads: int | None = None, *, for_decoding: bool = False
 ) -> Codec:
     """What `Codec.load` gives, kept: the second call for a model is quick.
 
-    Args:
-        model: name or path; None is the default model.
-        threads: as of `Codec`.
-        for_decoding: what only an encoder needs is loaded when it is needed.
+    With `for_decoding`, what only an encoder needs is loaded when it is needed.
+
+    Raises:
+        ModelError: as of `Codec.load`.
+        ValueError: the model is neither text nor a path.
     """
-    path = model_file.find(model)
+    return _loaded(model_file.find(model), threads, for_decoding)
+
+
+@cache
+def _loaded(path: Path, threads: int | None, for_decoding: bool) -> Codec:
     return Codec(model_file.load(path, for_decoding=for_decoding), threads=threads)
 
 
@@ -386,11 +375,7 @@ def _name_or_path(path: Path) -> str:
 
 
 def _loaded_again(name_or_path: str, identity: bytes, threads: int | None) -> Codec:
-    """What a pickled codec was.
-
-    Raises:
-        ModelError: the model is not here, or is another one by now.
-    """
+    """What a pickled codec was; ModelError if that model is not here, or is another one by now."""
     codec = loaded(name_or_path, threads)
     if codec.identity != identity:
         raise ModelError(

@@ -3,25 +3,6 @@
 Imports nothing, so that `cwic --help` is there at once and no number stands in two places.
 """
 
-__all__ = [
-    "CODEC_FORMAT",
-    "CODEC_MIME_TYPE",
-    "CODEC_SUFFIX",
-    "DATASET_NAMES",
-    "DEFAULT_QUALITY",
-    "LOSSLESS",
-    "MAX_EFFORT",
-    "MAX_METADATA_BYTES",
-    "MAX_PIXELS",
-    "MAX_ROI_STRENGTH",
-    "MAX_UPLOAD_BYTES",
-    "PICTURE_FORMATS",
-    "PICTURE_SUFFIXES",
-    "PORT",
-    "REDUCTIONS",
-    "UNREAD_PICTURES",
-]
-
 # Width times height beyond which a picture or a file is refused. Pillow's own protection refuses a
 # picture of this size: it is twice its MAX_IMAGE_PIXELS.
 MAX_PIXELS = 2 * 89_478_485
@@ -71,7 +52,9 @@ UNREAD_PICTURES = {
 # Formats of decoded pictures, the default first; each is a file extension without its dot.
 PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff", "ppm", "bmp")
 
-# Of the page of `cwic serve`.
+# Of the page of `cwic serve`, and the names by which a machine reaches itself.
+HOST = "127.0.0.1"
+LOOPBACK_HOSTS = frozenset((HOST, "localhost", "::1"))
 PORT = 7860
 MAX_UPLOAD_BYTES = 100 * 10**6
 

@@ -4,8 +4,9 @@ Nothing computed here reaches the arithmetic coder other than through a decision
 takes once; so floats may differ between machines and a file still decodes. Which graphs there are,
 and what goes in and out, belongs to the families.
 
-This is the only module that imports ONNX Runtime, so that two promises stand in one place: it tells
-nobody that it runs, and a forked process neither runs nor ends the sessions of its parent.
+This is the only module that imports ONNX Runtime, so that three promises stand in one place: it
+tells nobody that it runs, a forked process neither runs nor ends the sessions of its parent, and
+what runs no network, a picture kept whole for one, does not load it.
 """
 
 import contextlib
@@ -13,22 +14,13 @@ import ctypes
 import os
 import threading
 import weakref
+from functools import cache
 from typing import Any
 
 import numpy.typing as npt
 
 from cwic.errors import CodecError, ModelError, reason
 from cwic.model_file import ModelFile
-
-# On import it writes an identity of this machine into the home folder and begins to report events;
-# its function that stops this comes too late.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-import onnxruntime
-
-# A command's standard error belongs to the command.
-onnxruntime.set_default_logger_severity(3)
-onnxruntime.disable_telemetry_events()
 
 # What a forked process must begin anew: it has the memory of its parent and none of its threads.
 _inherited: "weakref.WeakSet[Session | Engine]" = weakref.WeakSet()
@@ -109,6 +101,7 @@ class Engine:
     def prepare(self, graph: str) -> None:
         """Begin with the session of a graph that is going to be run, and go on meanwhile."""
         if graph not in self._sessions:
+            _runtime()  # not in the thread: who forks meanwhile would inherit half an import
             threading.Thread(target=self._prepare, args=(graph,)).start()
 
     def begin_anew(self) -> None:
@@ -132,7 +125,22 @@ class Engine:
             return self._sessions[graph]
 
 
+@cache
+def _runtime() -> Any:
+    """ONNX Runtime, silenced."""
+    # On import it writes an identity of this machine into the home folder and begins to report
+    # events; its function that stops this comes too late.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    # A command's standard error belongs to the command.
+    onnxruntime.set_default_logger_severity(3)
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
 def _new_session(graph: bytes, threads: int | None, is_large: bool) -> Any:
+    onnxruntime = _runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -1,32 +1,8 @@
-"""Every exception and warning that this package raises on purpose.
+"""Every exception and warning that this package raises on purpose, and one line for any exception.
 
-    CodecError                      anything a caller may want to catch in one clause
-    ├── ImageError                  a picture that cannot be read, or is of an unsupported kind
-    ├── BitstreamError              a .cwic file that is damaged, hostile or not one at all
-    │   └── UnknownModelError       a sound file made by a model that is not here
-    ├── ModelError                  a model name or model file that is missing or invalid
-    ├── TargetError                 an impossible strict target or region
-    ├── TrainingError               a configuration, data set or checkpoint that cannot be used
-    └── NotBuiltError               a feature that is not installed here or not written yet
-
-    CodecWarning (a UserWarning)    the result is usable, but is not exactly the requested one
-
-A message names what was found and what was expected; `reason` makes a line of any exception. Where
-and when each one is raised is left to the modules that raise it.
+A message names what was found and what was expected. Where and when each one is raised is left to
+the modules that raise it.
 """
-
-__all__ = [
-    "BitstreamError",
-    "CodecError",
-    "CodecWarning",
-    "ImageError",
-    "ModelError",
-    "NotBuiltError",
-    "TargetError",
-    "TrainingError",
-    "UnknownModelError",
-    "reason",
-]
 
 
 class CodecError(Exception):
@@ -50,7 +26,7 @@ class ModelError(CodecError):
 
 
 class TargetError(CodecError):
-    """A strict target cannot be met, or a region lies outside the picture."""
+    """A strict target, a region or a fast decode cannot be had of this picture or model."""
 
 
 class TrainingError(CodecError):
@@ -69,11 +45,10 @@ class CodecWarning(UserWarning):
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, as one line that stands at the end of a message.
+    """Why something failed, as one line, perhaps a long one, that stands at the end of a message.
 
     Errors of the system are in the system's words, without number and file name: the message names
-    the file. An exception without text is named by its class. The line may be long: libraries put
-    whole paragraphs into their exceptions.
+    the file. An exception without text is named by its class.
     """
     if isinstance(error, MemoryError):
         return "not enough memory"

@@ -22,8 +22,6 @@ from urllib.request import url2pathname
 from cwic.atomic_file import remove_leftovers, write_file
 from cwic.errors import CodecError, NotBuiltError, reason
 
-__all__ = ["Folder", "LocalFolder", "UrlFolder", "folder_at", "place_within"]
-
 # Stores that show an object only when all of it has arrived: no temporary name, no second copy.
 _WHOLE_OBJECTS = frozenset("s3 s3a gs gcs az abfs abfss memory".split())
 
@@ -44,6 +42,10 @@ class LocalFolder:
             found = "a file" if self.path.exists() else "nothing"
             raise CodecError(f"{self.path}: expected a folder, found {found}")
 
+    def own_files(self) -> list[str]:
+        """Names of the regular files that lie in the folder itself, in order."""
+        return sorted(path.name for path in self.path.iterdir() if path.is_file())
+
     def files(self, on_error: Callable[[str, OSError], None]) -> Iterator[str]:
         """Names of all files below, in order.
 
@@ -52,35 +54,25 @@ class LocalFolder:
         Args:
             on_error: called with the name of each folder that cannot be read, and the error.
         """
-        return self._files(self.path, frozenset(), on_error)
 
-    def own_files(self) -> list[str]:
-        """Names of the regular files that lie in the folder itself, in order."""
-        return sorted(path.name for path in self.path.iterdir() if path.is_file())
+        def name_of(path: str | Path) -> str:
+            return Path(path).relative_to(self.path).as_posix()
 
-    def _files(
-        self,
-        folder: Path,
-        above: frozenset[tuple[int, int]],
-        on_error: Callable[[str, OSError], None],
-    ) -> Iterator[str]:
-        try:
-            status = folder.stat()
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            on_error(self._name(folder), error)
-            return
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            return
-        for entry in entries:
-            if _is_folder(entry):
-                yield from self._files(Path(entry.path), above | {identity}, on_error)
-            else:
-                yield self._name(Path(entry.path))
+        def below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+            try:
+                status = folder.stat()
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError as error:
+                on_error(name_of(folder), error)
+                return
+            identity = (status.st_dev, status.st_ino)
+            for entry in entries if identity not in above else ():
+                if _is_folder(entry):
+                    yield from below(Path(entry.path), above | {identity})
+                else:
+                    yield name_of(entry.path)
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.path).as_posix()
+        return below(self.path, frozenset())
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder of this name exists."""
@@ -133,27 +125,22 @@ class UrlFolder:
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder of this name exists."""
-        system, root = _file_system(self.url)
-        with _codec_errors(self.shown(name)):
-            return bool(system.exists(f"{root}/{name}"))
+        with self._file(name) as (system, path):
+            return bool(system.exists(path))
 
     def size_bytes(self, name: str) -> int:
         """Size of a file."""
-        system, root = _file_system(self.url)
-        with _codec_errors(self.shown(name)):
-            return int(system.size(f"{root}/{name}"))
+        with self._file(name) as (system, path):
+            return int(system.size(path))
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        system, root = _file_system(self.url)
-        with _codec_errors(self.shown(name)):
-            return bytes(system.cat_file(f"{root}/{name}"))
+        with self._file(name) as (system, path):
+            return bytes(system.cat_file(path))
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file in one step, and creates the folders it needs."""
-        system, root = _file_system(self.url)
-        path = f"{root}/{name}"
-        with _codec_errors(self.shown(name)):
+        with self._file(name) as (system, path):
             if self.url.partition("://")[0] in _WHOLE_OBJECTS:
                 system.pipe_file(path, data)
                 return
@@ -167,6 +154,13 @@ class UrlFolder:
                 with contextlib.suppress(Exception):
                     system.rm_file(temporary)
                 raise
+
+    @contextlib.contextmanager
+    def _file(self, name: str) -> Iterator[tuple[Any, str]]:
+        """The file system and a path in it; whatever is raised inside becomes a `CodecError`."""
+        system, root = _file_system(self.url)
+        with _codec_errors(self.shown(name)):
+            yield system, f"{root}/{name}"
 
     def remove_leftovers(self) -> None:
         """Does nothing: the clock of another machine does not show the age of a file."""

@@ -8,8 +8,6 @@ do.
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["entropy_bpp"]
-
 # One row of each of so many equal bands. Its place in the band goes by the square of their number,
 # lest lines of text keep in step with the rows.
 _ROWS = 32
@@ -28,13 +26,8 @@ def entropy_bpp(pixels: npt.NDArray[np.uint8]) -> float:
     The lesser of two entropies of order 0: of the colours (where they are few, a share of it), and
     of what is left of each channel after a prediction from the neighbours to the left and above,
     less what is left of green. A WebP lossless stream takes 0.7 to 0.9 of it on photographs and
-    down to a fifth on text.
-
-    Args:
-        pixels: (H, W, 3).
-
-    Returns:
-        0 for an even picture, 1 to 2 for a page of text, 3 to 14 for a photograph, at most 24.
+    down to a fifth on text. Of (H, W, 3): 0 for an even picture, 1 to 2 for a page of text, 3 to 14
+    for a photograph, at most 24.
     """
     height, width = pixels.shape[:2]
     rows = _sampled(height)

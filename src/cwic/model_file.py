@@ -3,31 +3,30 @@
 A model file is a zip archive of a manifest (JSON), ONNX graphs (the float transforms) and arrays
 (`.npy`, pickle refused): integers for everything that reaches the arithmetic coder, half or single
 precision for what else a decoder computes. It is the seam between training, which writes it, and
-the runtime, which reads it. What they mean belongs to the families, :mod:`cwic.families`.
+the runtime, which reads it. What they mean belongs to the families, :mod:`cwic.families`. Which
+models there are is known before anything heavy is imported.
 """
 
-import hashlib
 import io
 import json
 import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from cwic.atomic_file import write_file
 from cwic.errors import ModelError, UnknownModelError, reason
 from cwic.onnx_check import check_graph
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
+
+    import numpy.typing as npt
 
 EXTENSION = ".cwicmodel"
 DEFAULT_MODEL = "cwic-visual"
@@ -43,7 +42,7 @@ _BUNDLED = Path(__file__).parent / "models"
 # Of all entries together, unpacked: a model from a stranger must not exhaust the memory.
 _MAX_BYTES = 256 * 1024 * 1024
 
-Array = npt.NDArray[Any]
+Array: TypeAlias = "npt.NDArray[Any]"
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class ModelInfo:
     path: Path
     size_bytes: int
     is_default: bool
+    graphs: frozenset[str]  # names
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,15 @@ def build(
 
 def save(model: ModelFile, path: Path) -> None:
     """Write a model file, atomically; the same model gives the same bytes."""
+    from cwic.atomic_file import write_file
+
     write_file(path, packed(model))
 
 
 def packed(model: ModelFile) -> bytes:
     """A model file in memory; the same model gives the same bytes."""
+    import numpy as np
+
     manifest = {
         "format": _FORMAT,
         "name": model.name,
@@ -133,30 +137,30 @@ def packed(model: ModelFile) -> bytes:
 def load(path: Path, *, for_decoding: bool = False) -> ModelFile:
     """Read a model file and check it against its identity.
 
-    Args:
-        path: of the file.
-        for_decoding: graphs that do not belong to the identity are unpacked and checked only when
-            they are asked for, with the same error.
+    With `for_decoding`, graphs that do not belong to the identity are unpacked and checked only
+    when they are needed, with the same error.
 
     Raises:
         ModelError: the file is missing, damaged, or no model file of this program.
     """
     content = _content(path)
-    with _opened(path, content) as file:
+    with _opened(path, content) as file, ThreadPoolExecutor(1) as beside:
         manifest = _read_manifest(file, path)
-        graphs: Mapping[str, bytes] = _Graphs(file, content, path)
-        if not for_decoding:
-            graphs = dict(graphs)
+        graphs = _Graphs(file, content, path)
+        # Graphs and arrays take about as long to unpack.
+        needed = (_SYNTHESIS,) if for_decoding else tuple(graphs)
+        unpacking = beside.submit(lambda: {name: graphs[name] for name in needed})
         arrays = {
             name: _read_array(_read_entry(file, name + _ARRAY, path), name + _ARRAY, path)
             for name in _names(file, _ARRAY)
         }
+        unpacked = unpacking.result()
     model = build(
         manifest["name"],
         manifest["family"],
         decoding=manifest["decoding"],
         encoding=manifest["encoding"],
-        graphs=graphs,
+        graphs=graphs if for_decoding else unpacked,
         arrays=arrays,
     )
     if model.identity.hex() != manifest["identity"]:
@@ -176,6 +180,7 @@ def read_info(path: Path) -> ModelInfo:
     content = _content(path) if _is_packed(path) else None
     with _opened(path, content) as file:
         manifest = _read_manifest(file, path)
+        graphs = frozenset(_names(file, _GRAPH))
         size_bytes = path.stat().st_size if content is None else len(content)
     return ModelInfo(
         name=manifest["name"],
@@ -184,6 +189,7 @@ def read_info(path: Path) -> ModelInfo:
         path=path,
         size_bytes=size_bytes,
         is_default=path == _BUNDLED / (DEFAULT_MODEL + EXTENSION),
+        graphs=graphs,
     )
 
 
@@ -232,11 +238,10 @@ def find_identity(identity: bytes) -> Path:
 
 
 def _identity(
-    family: str,
-    decoding: Mapping[str, Any],
-    synthesis: bytes,
-    arrays: Mapping[str, Array],
+    family: str, decoding: Mapping[str, Any], synthesis: bytes, arrays: Mapping[str, Array]
 ) -> bytes:
+    import hashlib
+
     digest = hashlib.sha256()
 
     def add(data: bytes) -> None:
@@ -254,7 +259,7 @@ def _identity(
 
 
 class _Graphs(Mapping[str, bytes]):
-    """The graphs of a model file, each unpacked and checked when it is first asked for."""
+    """The graphs of a model file, each unpacked and checked when it is first needed."""
 
     def __init__(self, file: zipfile.ZipFile, content: bytes, path: Path):
         self._content, self._path = content, path
@@ -268,7 +273,11 @@ class _Graphs(Mapping[str, bytes]):
             entry = name + _GRAPH
             with _opened(self._path, self._content) as file:
                 data = _read_entry(file, entry, self._path)
-            self._read[name] = _read_graph(data, entry, self._path)
+            try:
+                check_graph(data)
+            except ValueError as error:
+                raise ModelError(f"{self._path}: {entry}: {error}") from error
+            self._read[name] = data
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -299,27 +308,26 @@ def _packed_models() -> "Traversable":
     return files("cwic") / "models"
 
 
-def _open(path: Path) -> IO[bytes]:
-    if _is_packed(path):
-        return (_packed_models() / path.name).open("rb")
-    return open(path, "rb")
-
-
 def _content(path: Path) -> bytes:
     """A file as it is now, whatever becomes of it."""
     try:
-        with _open(path) as file:
-            content = bytearray()
-            # A read of `_MAX_BYTES` would ask for as much memory, however small the file.
-            while len(content) <= _MAX_BYTES and (chunk := file.read(2**20)):
-                content += chunk
+        with (_packed_models() / path.name if _is_packed(path) else path).open("rb") as file:
+            # In one piece: a read of `_MAX_BYTES` would ask for as much memory, however small the
+            # file, and pieces that are put together take ten times as long.
+            size_bytes = 0 if _is_packed(path) else os.fstat(file.fileno()).st_size
+            pieces: list[bytes] = []
+            while sum(map(len, pieces)) <= _MAX_BYTES and (
+                piece := file.read(max(2**20, min(size_bytes, _MAX_BYTES) + 1))
+            ):
+                pieces.append(piece)
+            content = b"".join(pieces)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such model file") from error
     except OSError as error:
         raise ModelError(f"{path}: expected a model file, found {reason(error)}") from error
     if len(content) > _MAX_BYTES:
         raise ModelError(f"{path}: expected at most {_MAX_BYTES} B, found more")
-    return bytes(content)
+    return content
 
 
 @contextmanager
@@ -363,13 +371,8 @@ def _read_manifest(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         raise ModelError(f"{path}: expected a model of format {_FORMAT}, found {found!r}")
-    for key, kind in (
-        ("name", str),
-        ("family", str),
-        ("identity", str),
-        ("decoding", dict),
-        ("encoding", dict),
-    ):
+    kinds = dict.fromkeys(("name", "family", "identity"), str)
+    for key, kind in {**kinds, "decoding": dict, "encoding": dict}.items():
         if not isinstance(manifest.get(key), kind):
             raise ModelError(
                 f"{path}: manifest: expected {key} to be a {kind.__name__}, "
@@ -387,16 +390,10 @@ def _read_manifest(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_graph(data: bytes, name: str, path: Path) -> bytes:
-    try:
-        check_graph(data)
-    except ValueError as error:
-        raise ModelError(f"{path}: {name}: {error}") from error
-    return data
-
-
 def _read_array(data: bytes, name: str, path: Path) -> Array:
     """Of an entry in numpy's format; the array cannot be written to."""
+    import numpy as np
+
     buffer = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(buffer)

@@ -7,8 +7,6 @@ module reads just enough of the protocol buffer to refuse all of that before the
 
 from collections.abc import Iterator, Set
 
-__all__ = ["DETECTOR_OPERATORS", "OPERATORS", "check_graph", "content_of", "fields"]
-
 # Of the standard ONNX domain. None of them reads files, keeps state, loops, or draws at random.
 OPERATORS = frozenset(
     "Add Cast Clip Concat Constant Conv ConvTranspose DepthToSpace Div Expand Floor Gather "
@@ -39,11 +37,7 @@ _MAX_KEY_BITS = 32
 
 
 def check_graph(data: bytes, operators: Set[str] = OPERATORS) -> None:
-    """Accept an ONNX model, or say what is wrong with it.
-
-    Args:
-        data: a serialized `ModelProto`.
-        operators: that it may use.
+    """Accept a serialized `ModelProto` of certain operators, or say what is wrong with it.
 
     Raises:
         ValueError: it is damaged, or asks for what no graph of ours needs.

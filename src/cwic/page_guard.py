@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["PageGuard"]
+from cwic.defaults import LOOPBACK_HOSTS
 
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
-_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 _EVERY_ADDRESS = frozenset(("", "0.0.0.0", "::"))
 
 # What may have the path of a file in it; pictures, scripts and styles pass as they are.
@@ -28,19 +27,16 @@ _WORD = "uploads"
 
 
 class PageGuard:
-    """An ASGI application around another one.
+    """An ASGI application around another one, a page that listens on `host`.
 
-    Args:
-        app: the page.
-        host: the address that it listens on.
-        folder: where uploads and results lie, an absolute path.
+    Uploads and results lie in `folder`, an absolute path.
     """
 
     def __init__(self, app: _App, *, host: str, folder: str):
         self._app = app
         self._takes_addresses = host in _EVERY_ADDRESS
-        self._names = _LOOPBACK
-        if host not in _LOOPBACK:
+        self._names = LOOPBACK_HOSTS
+        if host not in LOOPBACK_HOSTS:
             own = (host, socket.gethostname(), socket.getfqdn())
             self._names |= {name.lower() for name in own if name}
         self._folder = folder.encode()
@@ -92,8 +88,11 @@ class PageGuard:
             return False
         if name in self._names:
             return True
-        # An address cannot be made to point here.
-        return self._takes_addresses and _is_address(name)
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self._takes_addresses  # an address cannot be made to point here
 
     def _inwards(self, data: bytes) -> bytes:
         return data.replace(self._word, self._folder)
@@ -143,11 +142,3 @@ class PageGuard:
 def _values(message: _Message, name: bytes) -> list[str]:
     """The values of a header."""
     return [value.decode("latin-1") for key, value in message["headers"] if key.lower() == name]
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

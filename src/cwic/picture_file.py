@@ -20,17 +20,6 @@ from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle
 from cwic.image import Metadata, Mode, Picture, to_pil
 
-__all__ = [
-    "Beside",
-    "EncodedSource",
-    "Inspected",
-    "alpha_of",
-    "beside_tiles",
-    "content_of",
-    "pack_picture",
-    "shown",
-]
-
 # Where a `.cwic` file comes from: its path, or all of its bytes.
 EncodedSource: TypeAlias = str | os.PathLike[str] | bytes
 
@@ -42,7 +31,7 @@ class Inspected(NamedTuple):
     allocation: Allocation
 
 
-class Beside(NamedTuple):
+class Overhead(NamedTuple):
     """What a file takes beside its tiles, in bytes with lengths and checksums."""
 
     header_bytes: int  # and the checksums of tiles
@@ -60,15 +49,15 @@ class Beside(NamedTuple):
         return self.header_bytes + self.chosen_bytes
 
 
-def beside_tiles(data: bytes) -> Beside:
+def overhead_of(data: bytes) -> Overhead:
     """What a sound file takes beside its tiles."""
     header = bitstream.read_header(data, bitstream.ANY_SIZE)
     tiles_bytes = sum(tile.length for tile in header.tiles)
     sizes = {section.kind: section.length + bitstream.BODY_CRC_BYTES for section in header.sections}
-    metadata = {kind.name: sizes[kind] for kind in (Kind.ICC, Kind.EXIF, Kind.XMP) if kind in sizes}
+    metadata = {kind.name: sizes[kind] for kind in bitstream.METADATA_KINDS if kind in sizes}
     alpha_bytes = sizes.get(Kind.ALPHA, 0)
     rest_bytes = header.file_bytes - tiles_bytes - alpha_bytes - sum(metadata.values())
-    return Beside(rest_bytes, alpha_bytes, metadata)
+    return Overhead(rest_bytes, alpha_bytes, metadata)
 
 
 def content_of(file: EncodedSource) -> bytes:
@@ -104,6 +93,10 @@ def pack_picture(
     alpha: bytes | None = None,
 ) -> bytes:
     """The file of a picture; its pixels are in the tiles, the other arguments as of `pack`."""
+    metadata = picture.metadata
+    found = {
+        Kind.ALPHA: alpha, Kind.ICC: metadata.icc, Kind.EXIF: metadata.exif, Kind.XMP: metadata.xmp
+    }  # fmt: skip
     return bitstream.pack(
         identity=identity,
         width=picture.width,
@@ -112,10 +105,7 @@ def pack_picture(
         q=q,
         tiles=tiles,
         tile_px=tile_px,
-        alpha=alpha,
-        icc=picture.metadata.icc,
-        exif=picture.metadata.exif,
-        xmp=picture.metadata.xmp,
+        sections={kind: body for kind, body in found.items() if body is not None},
     )
 
 
@@ -125,10 +115,10 @@ def alpha_of(file: Bitstream, part: Rectangle, reduce: int) -> npt.NDArray[np.ui
     Raises:
         BitstreamError: the section is damaged.
     """
-    if file.alpha is None:
+    if Kind.ALPHA not in file.sections:
         return None
     width, height = file.header.width, file.header.height
-    plane = unpack_alpha(file.alpha, width, height)
+    plane = unpack_alpha(file.sections[Kind.ALPHA], width, height)
     return shrunk(plane[part.slices(Rectangle(0, 0, height, width))], reduce)
 
 
@@ -136,6 +126,6 @@ def shown(
     file: Bitstream, pixels: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8] | None
 ) -> Image.Image:
     """The image of decoded pixels (H, W, 3) and alpha (H, W), in the file's mode."""
-    metadata = Metadata(icc=file.icc, exif=file.exif, xmp=file.xmp)
+    metadata = Metadata(*(file.sections.get(kind) for kind in bitstream.METADATA_KINDS))
     mode = Mode(file.header.mode)
     return to_pil(Picture(pixels=pixels, alpha=alpha, mode=mode, metadata=metadata))

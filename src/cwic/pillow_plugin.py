@@ -5,14 +5,13 @@
     Image.open("photo.png").save("photo.cwic", bpp=0.4)
 
 An adapter and nothing more: what a picture or a file means is left to :mod:`cwic.image`,
-:mod:`cwic.bitstream` and `cwic.encode`. Opening reads the header and the metadata, as a program
-that asks for the size of a thousand pictures expects; `load()` decodes, and after `draft()`, which
-`thumbnail()` calls, no more than a small picture takes. The model is found by the identity in the
-file, so files of a model of your own need `Codec.load(...).decode` instead.
+:mod:`cwic.bitstream` and :mod:`cwic.codec`. Opening reads header and metadata alone; `load()`
+decodes, and after `draft()`, which `thumbnail()` calls, no more than a small picture takes. Files
+of a model of your own need `Codec.load(...).decode` instead. `fast` of an opened picture, or of
+:class:`CwicImageFile` for all of them, chooses the light synthesis.
 
 Errors are those that users of Pillow catch: OSError for what is wrong with a file or a picture,
-ValueError for an argument. Pillow's own limit on pixels decides what is too large to open, and
-there is no other: what was opened can be loaded, and what is in memory can be saved.
+ValueError for an argument. Pillow's own limit on pixels is the only one.
 """
 
 import contextlib
@@ -23,21 +22,18 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
-import cwic
 from cwic import bitstream
-from cwic.bitstream import Kind
 from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, REDUCTIONS
 from cwic.errors import BitstreamError, CodecError
 from cwic.image import Metadata, Mode, read_picture
 from cwic.request import Request
 
-__all__ = ["CwicImageFile", "register"]
-
 _FORMAT = "CWIC"
 
 # Options of `Image.save` that are fields of a request.
 _REQUEST_OPTIONS = frozenset(
-    "quality bpp target_bytes psnr_db roi roi_strength saliency strict effort lossless".split()
+    "quality bpp target_bytes psnr_db ssimulacra2 roi roi_strength saliency strict effort"
+    " lossless".split()
 )
 _METADATA_OPTIONS = ("exif", "icc_profile", "xmp", "dpi")
 
@@ -60,10 +56,15 @@ class CwicImageFile(ImageFile.ImageFile):
     """A `.cwic` file that was opened; `info` has its metadata, `load()` decodes it.
 
     `draft()`, and so `thumbnail()`, makes `load()` decode a smaller picture, as with JPEG.
+
+    Attributes:
+        fast: whether `load()` makes nearly the same picture in less time, as `cwic.decode(fast=)`;
+            set for one picture before it is loaded, or for this class.
     """
 
     format = _FORMAT
     format_description = "Content-weighted image compression"
+    fast = False
     _reduce = 1
 
     def _open(self) -> None:
@@ -80,11 +81,7 @@ class CwicImageFile(ImageFile.ImageFile):
     def draft(
         self, mode: str | None, size: tuple[int, int] | None
     ) -> tuple[str, tuple[int, int, float, float]] | None:
-        """Chooses the smallest picture that is at least of a size; the mode stays what it is.
-
-        Args:
-            mode: ignored.
-            size: (width, height) in pixels; None asks for nothing.
+        """Chooses the smallest picture that is at least of a size; `mode` stays what it is.
 
         Returns:
             The mode, and the box (0, 0, width, height) that the original takes up in the smaller
@@ -107,10 +104,15 @@ class CwicImageFile(ImageFile.ImageFile):
     def load(self) -> Any:
         """Decodes the picture, the first time it is called."""
         if self.tile:
+            # Not at the top: opening needs no networks.
+            from cwic.codec import loaded_for
+
             assert self.fp is not None
             self.fp.seek(0)
             with _errors_of_pillow():
-                decoded = cwic.decode(self.fp.read(), reduce=self._reduce, limits=self._limits)
+                data, limits = self.fp.read(), self._limits
+                codec = loaded_for(data, limits=limits)
+                decoded = codec.decode(data, reduce=self._reduce, fast=self.fast, limits=limits)
             if self._exclusive_fp:
                 self.fp.close()
             self.fp = io.BytesIO(decoded.tobytes())
@@ -149,7 +151,7 @@ def _read_header(file: IO[bytes]) -> bitstream.Header:
 
 def _read_metadata(file: IO[bytes], header: bitstream.Header) -> Metadata:
     """What travels with the picture, read without the picture."""
-    sections = [header.find(kind) for kind in (Kind.ICC, Kind.EXIF, Kind.XMP)]
+    sections = [header.find(kind) for kind in bitstream.METADATA_KINDS]
     if not any(sections):
         return Metadata()
     file.seek(0)
@@ -161,7 +163,7 @@ def _read_metadata(file: IO[bytes], header: bitstream.Header) -> Metadata:
 
 
 def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
-    """Writes what `cwic.encode` makes of an image; options of other formats are ignored.
+    """Writes what the codec makes of an image; options of other formats are ignored.
 
     Metadata is that of the image, unless `exif`, `icc_profile`, `xmp` or `dpi` say otherwise: an
     empty one leaves it out. Truncated files are Pillow's matter:
@@ -169,10 +171,9 @@ def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
     """
     options: dict[str, Any] = image.encoderinfo
     metadata = {name: options[name] for name in _METADATA_OPTIONS if name in options}
-    asked = {name: options[name] for name in _REQUEST_OPTIONS & options.keys()}
+    given = {name: options[name] for name in _REQUEST_OPTIONS & options.keys()}
     max_pixels = max(image.width * image.height, 1)
-    request = Request(max_pixels=max_pixels, **asked)
-    # Not at the top: opening needs no networks.
+    request = Request(max_pixels=max_pixels, **given)
     from cwic.codec import loaded
 
     with _errors_of_pillow():

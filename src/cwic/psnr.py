@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["psnr_db"]
-
 _PEAK = 255.0
 # Differences take 8 bytes a sample; so many rows' worth of samples are in memory at a time.
 _BAND_SAMPLES = 2**18
@@ -16,11 +14,7 @@ _BAND_SAMPLES = 2**18
 def psnr_db(original: npt.NDArray[Any], shown: npt.NDArray[Any]) -> float:
     """PSNR in dB over all samples together; infinite for equal pictures.
 
-    Exact for integer samples up to the rounding of the result.
-
-    Args:
-        original: (H, W) or (H, W, 3), samples in [0, 255].
-        shown: same shape.
+    Both are (H, W) or (H, W, 3) in [0, 255]. Exact for integers up to the rounding of the result.
 
     Raises:
         ValueError: the shapes differ.

@@ -1,4 +1,4 @@
-"""A target (a size, a rate, a PSNR) to the coding that comes nearest to it.
+"""A target (a size, a rate, a PSNR, an SSIMULACRA2) to the coding that comes nearest to it.
 
 Owns the search and what to say about a target out of reach. :func:`search` is a pure function of
 functions and knows of no picture; what q means and how a coding is made is left to the families.
@@ -8,39 +8,28 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy.typing as npt
 
 from cwic.families.protocol import Coded, Family
 from cwic.image import Picture, as_shown
-from cwic.picture_file import Beside
+from cwic.picture_file import Overhead
 from cwic.psnr import psnr_db
 from cwic.request import Request
-
-__all__ = [
-    "Answer",
-    "Candidate",
-    "Found",
-    "Goal",
-    "at_psnr",
-    "at_same_size",
-    "at_size",
-    "blame",
-    "is_within_size",
-    "search",
-]
+from cwic.ssimulacra2 import check_measurable, ssimulacra2_in_parts
 
 Coding = TypeVar("Coding")
+Samples = npt.NDArray[Any]
 
-# How close a size or a PSNR must come to count as what was asked for.
+# How close a size must come to count as the target.
 _SIZE_TOLERANCE = 0.005
-_PSNR_TOLERANCE_DB = 0.05
 
-# What a mask may change the size by where only a quality was asked for.
+# What a mask may change the size by where the target is a quality.
 _SAME_SIZE_TOLERANCE = 0.003
 
 # Nearest results this far off are worth a warning.
 _SIZE_WARNING = 0.05
-_PSNR_WARNING_DB = 0.25
 
 # Where what comes with the picture takes more than half of a size, the picture still gets this
 # share of it: better a file that is larger, and says why, than a picture that nobody can use.
@@ -61,15 +50,15 @@ class Answer(NamedTuple):
     """A file for a request, and how well it does."""
 
     data: bytes
-    psnr_db: float | None = None  # of what a decoder shows; None: not known, or exact
-    complaint: str = ""  # why it is not quite what was asked for
+    reached: float | None = None  # of the measure of the target; None: not known, or exact
+    complaint: str = ""  # why it misses the target
     is_out_of_reach: bool = False  # so that "strict" refuses it
     is_missed: bool = False  # what the model cannot do, nothing lost perhaps can
     q: int = 0  # that the family was asked for
 
 
 class Candidate:
-    """A picture coded at one q, and its file, which is made once and only if it is asked for."""
+    """A picture coded at one q, and its file, which is made once and only if it is needed."""
 
     def __init__(self, q: int, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes]):
         """`q` that was asked for; `pack` makes a file of the header's q and the payloads."""
@@ -95,7 +84,7 @@ class Candidate:
 
 
 def is_within_size(num_bytes: float, target_bytes: float, *, strict: bool) -> bool:
-    """Whether a file is as small as was asked for: as near as coded files come, or no larger."""
+    """Whether a file is as small as its target: as near as coded files come, or no larger."""
     return num_bytes <= target_bytes * (1 if strict else 1 + _SIZE_TOLERANCE)
 
 
@@ -104,31 +93,27 @@ def at_size(
     family: Family,
     request: Request,
     size_bytes: float,
-    beside: Beside,
+    overhead: Overhead,
     start: int | None = None,
 ) -> Answer:
     """The file that comes nearest to a size.
 
-    Args:
-        code: the picture at a q.
-        family: of the model.
-        request: says whether the size is a promise, and how it was asked for.
-        size_bytes: of the whole file.
-        beside: what the file takes whatever the search does.
-        start: the first q to try; None: the middle.
+    `code` makes the picture at a q. The request has the unit of the size in messages, and whether
+    it is a promise. `overhead` is what the file takes whatever the search does. `start` is the
+    first q to try; None: the middle.
     """
-    why, asked_bytes = blame(beside, size_bytes), size_bytes
+    why, target_bytes = blame(overhead, size_bytes), size_bytes
     # A promise is one about the file.
-    is_crowded = bool(why) and beside.chosen_bytes > _NAMED_SHARE * size_bytes
+    is_crowded = bool(why) and overhead.chosen_bytes > _NAMED_SHARE * size_bytes
     if is_crowded and not request.strict:
-        size_bytes = max(size_bytes, beside.total_bytes + _LEAST_SHARE * size_bytes)
+        size_bytes = max(size_bytes, overhead.total_bytes + _LEAST_SHARE * size_bytes)
     size_bytes = min(max(size_bytes, _SIZES_BYTES[0]), _SIZES_BYTES[1])
 
     def true_bytes(candidate: Candidate) -> float:
         return float(len(candidate.data))
 
     def estimated_bytes(candidate: Candidate) -> float:
-        return beside.total_bytes + candidate.coded.size_bytes()
+        return overhead.total_bytes + candidate.coded.size_bytes()
 
     # A promise needs true sizes; anything else is met to within a few bytes by the estimate.
     found = search(
@@ -152,46 +137,41 @@ def at_size(
         complaint = ""
         if is_above:
             smallest = f"the smallest file of this picture has {len(data):,} B"
-            complaint = _because(f"asked for at most {request.asked}, {smallest}", why)
+            complaint = _because(f"the target is at most {request.target}, but {smallest}", why)
         elif is_crowded:
-            complaint = _because(f"more than half of {request.asked} is not the picture", why)
+            complaint = _because(f"more than half of {request.target} is not the picture", why)
         # What is smaller than it may be is done, unless something better is as small.
         return Answer(data, None, complaint, is_above, is_missed=is_above or is_far, q=q)
-    if is_crowded and size_bytes > asked_bytes:
-        num_bytes = len(data) - beside.total_bytes
+    if is_crowded and size_bytes > target_bytes:
+        num_bytes = len(data) - overhead.total_bytes
         complaint = _because(
-            f"asked for {request.asked}, this file has {len(data):,} B, {num_bytes:,} B of them "
-            "for the picture",
+            f"the target is {request.target}, but this file has {len(data):,} B, "
+            f"{num_bytes:,} B of them for the picture",
             why,
         )
     elif is_far:
-        complaint = _because(_nearest(request.asked, f"{len(data):,} B"), why)
+        complaint = _because(_nearest(request.target, f"{len(data):,} B"), why)
     elif is_crowded:
-        complaint = _because(f"more than half of {request.asked} is not the picture", why)
+        complaint = _because(f"more than half of {request.target} is not the picture", why)
     else:
         complaint = ""
-    return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * asked_bytes, q=q)
+    return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * target_bytes, q=q)
 
 
-def blame(beside: Beside, size_bytes: float) -> str:
-    """What takes more than half of a size and is not the picture, and what helps; or nothing.
-
-    Args:
-        beside: what a file takes beside its tiles.
-        size_bytes: that was asked for.
-    """
-    if beside.total_bytes <= _NAMED_SHARE * size_bytes:
+def blame(overhead: Overhead, size_bytes: float) -> str:
+    """What takes more than half of a target size and is not the picture, and what helps; or ""."""
+    if overhead.total_bytes <= _NAMED_SHARE * size_bytes:
         return ""
-    metadata_bytes = sum(beside.metadata_bytes.values())
-    names = " and ".join(beside.metadata_bytes)
-    take, them = ("take", "them") if len(beside.metadata_bytes) > 1 else ("takes", "it")
+    metadata_bytes = sum(overhead.metadata_bytes.values())
+    names = " and ".join(overhead.metadata_bytes)
+    take, them = ("take", "them") if len(overhead.metadata_bytes) > 1 else ("takes", "it")
     parts = {
         f"{names} {take} {metadata_bytes:,} B, --strip (keep_metadata=False) leaves {them} out": (
             metadata_bytes
         ),
-        f"transparency takes {beside.alpha_bytes:,} B, since it is kept exactly, and only a "
-        "larger size or a picture without it helps": beside.alpha_bytes,
-        f"the header takes {beside.header_bytes:,} B": beside.header_bytes,
+        f"transparency takes {overhead.alpha_bytes:,} B, since it is kept exactly, and only a "
+        "larger size or a picture without it helps": overhead.alpha_bytes,
+        f"the header takes {overhead.header_bytes:,} B": overhead.header_bytes,
     }
     largest_bytes = max(parts.values())
     return "; ".join(text for text, num in parts.items() if num > largest_bytes / 4)
@@ -201,50 +181,111 @@ def _because(what: str, why: str) -> str:
     return f"{what}: {why}" if why else what
 
 
-def at_psnr(
+@dataclass(frozen=True, kw_only=True)
+class _Measure:
+    """How near a decoded picture is to its original, and how a search sees that.
+
+    Attributes:
+        of: the measure, of (H, W, 3) original and decoded samples; the higher the better.
+        exact: the highest value that counts; no less than an exact copy has.
+        origin: the loss that is searched for is this less the value.
+        scale: makes the loss roughly linear in q.
+        slope_per_db: expected change of the scaled loss with each dB that PSNR falls.
+        tolerance: how close a value must come to count as the target.
+        warning: nearest values this far off are worth a warning.
+    """
+
+    of: Callable[[Samples, Samples], float]
+    exact: float
+    origin: float
+    scale: Callable[[float], float]
+    slope_per_db: float
+    tolerance: float
+    warning: float
+
+    def scaled_tolerance(self, target: float) -> float:
+        """The tolerance as the search sees it, at a target."""
+        loss = self.origin - target
+        return abs(self.scale(loss + self.tolerance) - self.scale(loss))
+
+
+_PSNR = _Measure(
+    of=psnr_db,
+    exact=_EXACT_DB,
+    origin=0.0,
+    scale=float,
+    slope_per_db=1.0,
+    tolerance=0.05,
+    warning=0.25,
+)
+# What is missing to 100 falls by about the same factor with each dB, from 10 to 90.
+_SSIMULACRA2 = _Measure(
+    of=ssimulacra2_in_parts,
+    exact=100 - 1e-3,
+    origin=100.0,
+    scale=math.log,
+    slope_per_db=0.14,
+    tolerance=0.2,
+    warning=1.0,
+)
+
+
+def at_measure(
     code: Callable[[int], Candidate],
     family: Family,
     request: Request,
-    target_db: float,
+    target: float,
     picture: Picture,
     start: int | None = None,
 ) -> Answer:
-    """The file whose decoded picture comes nearest to a PSNR; arguments as of :func:`at_size`."""
+    """The file whose decoded picture comes nearest to a PSNR or an SSIMULACRA2.
+
+    Arguments as of :func:`at_size`.
+
+    Raises:
+        NotBuiltError: the target is an SSIMULACRA2, and it is not installed.
+        TargetError: the target is an SSIMULACRA2, and a side is too short for it.
+    """
+    measure = _PSNR if request.ssimulacra2 is None else _SSIMULACRA2
+    if measure is _SSIMULACRA2:
+        check_measurable(picture.height, picture.width)
 
     # Searched downwards from the best, so that "strict" is the same promise as for sizes.
-    def loss_db(candidate: Candidate) -> float:
+    def loss(candidate: Candidate) -> float:
         shown = as_shown(candidate.coded.pixels(), picture.mode)
-        return -min(psnr_db(picture.pixels, shown), _EXACT_DB)
+        return measure.origin - min(measure.of(picture.pixels, shown), measure.exact)
 
+    aim = min(target, measure.exact)
     found = search(
         lambda negative_q: code(-negative_q),
-        loss_db,
+        loss,
         Goal(
-            -target_db,
+            measure.origin - aim,
             low=-family.rates.max_q,
             high=-family.rates.min_q,
-            tolerance=_PSNR_TOLERANCE_DB,
-            scale=float,
+            tolerance=measure.scaled_tolerance(aim),
+            scale=measure.scale,
             start=None if start is None else -start,
-            slope=family.psnr_db_per_q,
+            slope=measure.slope_per_db * family.psnr_db_per_q,
             not_above=request.strict,
         ),
         Candidate.shelve,
     )
-    reached_db = -found.value
+    reached = measure.origin - found.value
+    in_words = request.with_unit(f"{reached:.2f}")
     complaint, is_out_of_reach = "", False
-    if request.strict and reached_db < target_db:
-        complaint = f"asked for at least {request.asked}, the best of "
-        complaint += f"this picture is {reached_db:.2f} dB"
+    if request.strict and reached < aim:
+        complaint = f"the target is at least {request.target}, but the best of "
+        complaint += f"this picture is {in_words}"
         is_out_of_reach = True
-    elif not request.strict and abs(reached_db - target_db) > _PSNR_WARNING_DB:
-        complaint = _nearest(request.asked, f"{reached_db:.2f} dB")
+    elif not request.strict and abs(reached - aim) > measure.warning:
+        complaint = _nearest(request.target, in_words)
     return Answer(
         found.coding.data,
-        reached_db if reached_db < _EXACT_DB else None,
+        reached if reached < measure.exact else None,
         complaint,
         is_out_of_reach,
-        is_missed=bool(complaint) and reached_db < target_db,
+        is_missed=bool(complaint) and reached < aim,
         q=found.coding.q,
     )
 
@@ -254,11 +295,8 @@ def at_same_size(
 ) -> Candidate:
     """The coding with which a mask only moves bits from one place to another.
 
-    Args:
-        code: the picture at a q, with the mask.
-        family: of the model.
-        q: of the picture without the mask.
-        payload_bytes: of that, as `Coded.size_bytes` says it.
+    `code` makes the picture at a q with the mask. `q` and `payload_bytes`, the latter as of
+    `Coded.size_bytes`, are those of the picture without.
     """
     return search(
         code,
@@ -275,8 +313,10 @@ def at_same_size(
     ).coding
 
 
-def _nearest(asked: str, found: str) -> str:
-    return f"asked for {asked}, this picture can only have {found} with this model"
+def _nearest(target: str, found: str) -> str:
+    return (
+        f"the target is {target}, but the nearest that this model makes of this picture is {found}"
+    )
 
 
 # --- the search -----------------------------------------------------------------------------------
@@ -284,30 +324,22 @@ def _nearest(asked: str, found: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a search is for.
+    """What a search is for."""
 
-    Attributes:
-        target: of the value.
-        low: the smallest setting, included.
-        high: the largest setting, included; at least `low`.
-        tolerance: how far from the target the scaled value may be; with `math.log`, 0.01 is 1 %.
-        scale: makes the value roughly linear in the setting: `math.log` for sizes, `float` for
-            decibels. Values that are not positive count as minus infinity.
-        not_above: accept only values that are not above the target: the result is within
-            `tolerance` below it, or the largest such setting. If the value at `low` is above the
-            target, there is none, and the result is `low`.
-        start: the first setting to try; the middle of the range if not given.
-        slope: expected change of the scaled value per setting, above 0; it makes the second
-            evaluation a good one. Without it, the second is at an end of the range.
-    """
-
-    target: float = field(kw_only=False)
-    low: int
-    high: int
+    target: float = field(kw_only=False)  # of the value
+    low: int  # the smallest setting, included
+    high: int  # the largest setting, included; at least `low`
+    # How far from the target the scaled value may be; with `math.log`, 0.01 is 1 %.
     tolerance: float
+    # Makes the value roughly linear in the setting: `math.log` for sizes, `float` for decibels.
+    # Values that are not positive count as minus infinity.
     scale: Callable[[float], float] = math.log
+    # Accept only values that are not above the target: the result is within `tolerance` below it,
+    # or the largest such setting. If the value at `low` is above the target, it is `low`.
     not_above: bool = False
-    start: int | None = None
+    start: int | None = None  # the first setting to try; None: the middle of the range
+    # Expected change of the scaled value per setting, above 0; it makes the second evaluation a
+    # good one. Without it, the second is at an end of the range.
     slope: float | None = None
 
     def __post_init__(self) -> None:
@@ -334,22 +366,13 @@ class Goal:
 
 
 class Found(NamedTuple, Generic[Coding]):
-    """Where a search ended.
+    """Where a search ended."""
 
-    Attributes:
-        setting: the chosen one, among those that were tried.
-        coding: what the setting gave.
-        value: of the coding.
-        evaluations: how many settings were tried.
-        reached: whether `value` is within the tolerance of the target, and not above it if the
-            search was asked to stay below.
-    """
-
-    setting: int
-    coding: Coding
-    value: float
-    evaluations: int
-    reached: bool
+    setting: int  # the chosen one, among those that were tried
+    coding: Coding  # what the setting gave
+    value: float  # of the coding
+    evaluations: int  # how many settings were tried
+    reached: bool  # whether the goal is reached
 
 
 class _Point(NamedTuple):
@@ -370,17 +393,14 @@ def search(
     falls the search ends either within the tolerance, or at the best setting of all, or at the
     nearest end of the range, after at most `5 + 4 * ceil(log2(high - low + 1))` evaluations; sizes
     of a real picture take two to four. A function that falls here and there still gets the best of
-    what was evaluated. No more than two codings are held at a time: the best so far, and the one
-    that is judged.
+    what was evaluated; of two that are equally close, it is the one of the smaller value. No more
+    than two codings are held at a time: the best so far, and the one that is judged.
 
     Args:
         code: what a setting gives; never called twice with the same one.
         value_of: size or quality of that; must not give NaN.
         goal: target, range and tolerance.
         shelve: is called with the best coding so far before another is made beside it.
-
-    Returns:
-        The best that was evaluated. Of two that are equally close, the one of the smaller value.
     """
     tried: list[_Point] = []
     best: tuple[_Point, Coding] | None = None
@@ -402,7 +422,7 @@ def search(
 
 
 def _settings(goal: Goal, tried: list[_Point]) -> Iterator[int]:
-    """The order of a search: settings to try, each of them in `tried` before the next is asked for.
+    """The order of a search: settings to try, each of them in `tried` before the next is taken.
 
     A secant on the scaled value, kept inside a bracket, with a bisection whenever two secants in a
     row failed to halve the bracket.

@@ -1,7 +1,7 @@
-"""What was asked for of one picture: the only place where that is checked.
+"""How one picture is to be encoded: the only place where that is checked.
 
-Imports nothing heavy. What a request means is left to `rate_control` (size and PSNR), the families
-(quality), `saliency` (masks) and `choice` (lossless).
+Imports nothing heavy. What a request means is left to `rate_control` (size, PSNR, SSIMULACRA2),
+the families (quality), `saliency` (masks) and `choice` (lossless).
 """
 
 import math
@@ -15,27 +15,37 @@ if TYPE_CHECKING:
     from cwic.image import Source
     from cwic.saliency import Detector
 
-__all__ = ["Request"]
+# Targets, of which one may be given, and what is expected of each.
+_ABOVE_0 = "a number above 0"
+_EXPECTED = {
+    "quality": "0 to 100",
+    "bpp": _ABOVE_0,
+    "target_bytes": _ABOVE_0,
+    "psnr_db": _ABOVE_0,
+    "ssimulacra2": "a number above 0, at most 100",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for of one picture, checked when it is made.
+    """How one picture is to be encoded, checked when it is made.
 
-    At most one of `quality`, `bpp`, `target_bytes` and `psnr_db` may be given. A target that
-    cannot be met gives the nearest file there is, with a `CodecWarning`; metadata and transparency
-    leave the picture at least a quarter of a size.
+    At most one of `quality`, `bpp`, `target_bytes`, `psnr_db` and `ssimulacra2` may be given. A
+    target that cannot be met gives the nearest file there is, with a `CodecWarning`; metadata and
+    transparency leave the picture at least a quarter of a size.
 
-    Pictures that are cheap without loss (screens, text, charts) are kept whole: where a size is
-    asked for and they fit in; where a quality is, and they are at most a quarter larger than
-    the coded file; where a PSNR is, and they are no larger.
+    Pictures that are cheap without loss (screens, text, charts) are kept whole: for a target size,
+    if they fit in; for a quality, if they are at most a quarter larger than the coded file; for a
+    PSNR or SSIMULACRA2, if they are no larger.
 
     Attributes:
-        quality: in [0, 100]; 50 if nothing else is asked for. Busy pictures, which hide errors,
+        quality: in [0, 100]; 50 where there is no target. Busy pictures, which hide errors,
             get coarser steps at one quality than calm ones.
         bpp: bits of the whole file per picture pixel, above 0.
         target_bytes: size of the whole file, above 0.
         psnr_db: peak signal-to-noise ratio of the decoded picture in dB, above 0.
+        ssimulacra2: of the decoded picture, above 0 to 100; needs the extra `evaluate`. Samples
+            are taken as sRGB; of more than 4 million pixels it is the mean of equal parts.
         roi: region of interest: a picture, white where it matters, or an array (H, W) of bool,
             uint8 or floats in [0, 1]; of any size with the picture's ratio of sides. The file
             has the size that it would have without; only where the bits go changes.
@@ -43,11 +53,11 @@ class Request:
         saliency: True for the built-in detector (extra `saliency`), a mask as of `roi`, a
             function of the (H, W, 3) uint8 pixels that returns one, or the path of such a
             function as an ONNX file (.onnx; what it must be is at `saliency.load_detector`).
-        strict: a file never larger (or a picture never worse) than asked, or none. A smaller
+        strict: a file never larger (or a picture never worse) than the target, or none. A smaller
             file (or a better picture) is done, where the picture takes no more.
         effort: 0 to 9, how much longer to look for a smaller file of the same quality, or for a
             better picture of the same size: see docs/command.md. The decoder's work stays.
-        lossless: "auto" as above, "never", or "always": kept whole whatever else is asked for.
+        lossless: "auto" as above, "never", or "always": kept whole whatever the target.
         keep_metadata: ICC, EXIF and XMP go into the file.
         max_pixels: width times height beyond which a picture is refused; None: 179 million.
             Picture files are under Pillow's own limit as well
@@ -63,6 +73,7 @@ class Request:
     bpp: float | None = None
     target_bytes: int | None = None
     psnr_db: float | None = None
+    ssimulacra2: float | None = None
     roi: "Source | None" = None
     roi_strength: float = 1.0
     saliency: "bool | Source | Detector | None" = None
@@ -79,21 +90,19 @@ class Request:
             raise ValueError(
                 f"roi_strength: expected 0 to {MAX_ROI_STRENGTH}, found {self.roi_strength}"
             )
-        targets = {
-            name: getattr(self, name) for name in ("quality", "bpp", "target_bytes", "psnr_db")
-        }
+        targets = {name: getattr(self, name) for name in _EXPECTED}
         given = {name: value for name, value in targets.items() if value is not None}
         if len(given) > 1:
             raise ValueError(
                 f"expected at most one of {', '.join(targets)}, found {', '.join(given)}"
             )
         for name, value in given.items():
-            expected = "0 to 100" if name == "quality" else "a number above 0"
+            expected = _EXPECTED[name]
             _check_number(name, value, expected)
-            if name == "quality" and not 0 <= value <= 100:
-                raise ValueError(f"quality: expected 0 to 100, found {value}")
-            if not math.isfinite(value) or (name != "quality" and value <= 0):
-                raise ValueError(f"{name}: expected a number above 0, found {value}")
+            largest = math.inf if expected == _ABOVE_0 else 100
+            is_above = value >= 0 if name == "quality" else value > 0
+            if not (math.isfinite(value) and is_above and value <= largest):
+                raise ValueError(f"{name}: expected {expected}, found {value}")
         if not _is_whole(self.effort) or not 0 <= self.effort <= MAX_EFFORT:
             raise ValueError(
                 f"effort: expected a whole number, 0 to {MAX_EFFORT}, found {self.effort!r}"
@@ -105,21 +114,31 @@ class Request:
             # By name, so that numpy's are known without numpy.
             if type(value).__name__ not in ("bool", "bool_"):
                 raise ValueError(f"{name}: expected True or False, found {value!r}")
-        largest = self.max_pixels
-        if largest is not None and not (_is_whole(largest) and largest >= 1):
-            raise ValueError(f"max_pixels: expected a whole number above 0, found {largest!r}")
+        most = self.max_pixels
+        if most is not None and not (_is_whole(most) and most >= 1):
+            raise ValueError(f"max_pixels: expected a whole number above 0, found {most!r}")
 
     @property
-    def asked(self) -> str:
-        """The size or PSNR that was asked for, with its unit; empty where a quality was."""
+    def target(self) -> str:
+        """The target with its unit; empty for a quality."""
         if self.target_bytes is not None:
             return f"{self.target_bytes:,} B"
         if self.bpp is not None:
             return f"{self.bpp:g} bpp"
-        return "" if self.psnr_db is None else f"{self.psnr_db:g} dB"
+        measured = self.measured_target
+        return "" if measured is None else self.with_unit(f"{measured:g}")
+
+    @property
+    def measured_target(self) -> float | None:
+        """The target PSNR or SSIMULACRA2: what a decoded picture is measured for."""
+        return self.psnr_db if self.ssimulacra2 is None else self.ssimulacra2
+
+    def with_unit(self, number: str) -> str:
+        """A value of the measure of the target, in words."""
+        return f"{number} dB" if self.ssimulacra2 is None else f"SSIMULACRA2 {number}"
 
     def size_bytes(self, num_pixels: int) -> float | None:
-        """The size of the whole file that was asked for, of a picture of so many pixels."""
+        """The target size of the whole file, of a picture of so many pixels."""
         return self.target_bytes if self.bpp is None else self.bpp * num_pixels / 8
 
 

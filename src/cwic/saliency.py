@@ -21,16 +21,6 @@ from cwic.families.protocol import Emphasis
 from cwic.image import Source, pad_to_multiple, read_picture
 from cwic.onnx_check import DETECTOR_OPERATORS, check_graph
 
-__all__ = [
-    "Detector",
-    "Mask",
-    "detect",
-    "emphasis_of",
-    "emphasis_of_cells",
-    "load_detector",
-    "read_mask",
-]
-
 Mask = npt.NDArray[np.float32]  # (H, W) in [0, 1], the larger the more it matters
 
 # (H, W, 3) uint8 -> (h, w) in [0, 1] of any size with the picture's shape.
@@ -56,12 +46,8 @@ def emphasis_of(
 ) -> Emphasis | None:
     """What masks add to the importance map of a picture; None if there are none, or they are even.
 
-    Args:
-        pixels: (H, W, 3).
-        cell_px: side of a cell of the importance map.
-        roi: as of `Request`, like the next two.
-        roi_strength: of `roi` alone.
-        saliency: its mask is added to that of `roi`.
+    `pixels` (H, W, 3), `cell_px` is the side of a cell of the map; the others are as of `Request`.
+    The masks of `roi`, times its strength, and of `saliency` are added up.
 
     Raises:
         ImageError: a mask cannot be read, or is none for this picture.
@@ -77,7 +63,7 @@ def emphasis_of(
             found = detect(pixels)
         elif callable(saliency):
             found = detect(pixels, saliency)
-        elif isinstance(saliency, str | os.PathLike) and is_detector(saliency):
+        elif isinstance(saliency, str | os.PathLike) and Path(saliency).suffix.lower() == ".onnx":
             found = detect(pixels, load_detector(saliency))
         else:
             found = read_mask(saliency, width, height)
@@ -89,13 +75,7 @@ def emphasis_of(
 
 
 def read_mask(source: Source, width: int, height: int) -> Mask:
-    """A mask at the size of a picture.
-
-    Args:
-        source: a picture (white is 1), or an array (H, W) of bool, uint8 or floats in [0, 1]; of
-            any size with the picture's ratio of sides.
-        width: of the picture.
-        height: of the picture.
+    """A mask at the size of a picture; `source` is a mask as of `Request.roi`.
 
     Raises:
         ImageError: it cannot be read, is of another shape, or holds numbers outside [0, 1].
@@ -122,11 +102,9 @@ def read_mask(source: Source, width: int, height: int) -> Mask:
 
 
 def detect(pixels: npt.NDArray[np.uint8], detector: Detector | None = None) -> Mask:
-    """The saliency of a picture.
+    """The saliency of a picture (H, W, 3) by a detector.
 
-    Args:
-        pixels: (H, W, 3).
-        detector: None is the built-in one, OpenCV's fine-grained static saliency made smooth.
+    None is the built-in one, OpenCV's fine-grained static saliency made smooth.
 
     Raises:
         ImageError: the detector's map is none.
@@ -137,11 +115,6 @@ def detect(pixels: npt.NDArray[np.uint8], detector: Detector | None = None) -> M
     if found.ndim != 2:
         raise ImageError(f"found a saliency map of shape {found.shape}, expected (H, W)")
     return read_mask(found, width, height)
-
-
-def is_detector(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is that of a detector and not of a mask."""
-    return Path(path).suffix.lower() == ".onnx"
 
 
 def load_detector(path: str | os.PathLike[str]) -> Detector:
@@ -160,12 +133,11 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
     try:
         graph = Path(path).read_bytes()
         check_graph(graph, DETECTOR_OPERATORS)
+        session = Session(graph)
     except OSError as error:
         raise ModelError(f"{name}: cannot be read: {reason(error)}") from error
     except ValueError as error:
         raise ModelError(f"{name}: {error}") from error
-    try:
-        session = Session(graph)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise ModelError(f"{name}: no graph that can be run: {reason(error)[:200]}") from error
     inputs = session.inputs
@@ -184,8 +156,8 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
     def detector(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         image = Image.fromarray(pixels)
         height, width = (
-            wanted if isinstance(wanted, int) else side
-            for wanted, side in zip(shape[2:], pixels.shape[:2], strict=True)
+            fixed if isinstance(fixed, int) else side
+            for fixed, side in zip(shape[2:], pixels.shape[:2], strict=True)
         )
         resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
         planes = np.ascontiguousarray(resized.transpose(2, 0, 1)[None]) / 255
@@ -205,15 +177,9 @@ def load_detector(path: str | os.PathLike[str]) -> Detector:
 
 
 def emphasis_of_cells(mask: Mask, cell_px: int) -> Emphasis:
-    """What a mask adds to an importance map, for a strength of 1.
+    """What a mask (H, W) adds to an importance map of cells, for a strength of 1.
 
-    Args:
-        mask: (H, W).
-        cell_px: side of a cell of the importance map.
-
-    Returns:
-        (ceil(H / cell_px), ceil(W / cell_px)): the mean of the mask over each cell, less that over
-        all cells.
+    (ceil(H / cell_px), ceil(W / cell_px)): the mean of the mask over each cell, less that over all.
     """
     padded = pad_to_multiple(mask[:, :, None], cell_px)
     rows, columns = padded.shape[0] // cell_px, padded.shape[1] // cell_px

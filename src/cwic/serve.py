@@ -7,7 +7,6 @@ elsewhere.
 """
 
 import io
-import mimetypes
 import os
 import socket
 import tempfile
@@ -23,18 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic import bitstream, model_file
+from cwic import bitstream, defaults, model_file
 from cwic.codec import Codec, loaded, loaded_for
-from cwic.defaults import (
-    CODEC_MIME_TYPE,
-    CODEC_SUFFIX,
-    DEFAULT_QUALITY,
-    LOSSLESS,
-    MAX_EFFORT,
-    MAX_ROI_STRENGTH,
-    MAX_UPLOAD_BYTES,
-    PORT,
-)
 from cwic.errors import CodecError, CodecWarning, NotBuiltError, reason
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed
@@ -44,11 +33,6 @@ from cwic.request import Request
 from cwic.saliency import has_detector
 from cwic.view import overlay
 from cwic.whole import WholeReader
-
-# Gradio asks for the types of uploads and downloads there.
-mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
-
-__all__ = ["Coded", "Controls", "coded", "frame", "opened", "page", "painted", "serve"]
 
 TITLE = "cwic: pictures small, and good where it matters"
 
@@ -81,11 +65,12 @@ class Controls(NamedTuple):
     """What the controls of the page are set to."""
 
     target: str = _QUALITY
-    amount: float = DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
+    amount: float = defaults.DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
     strength: float = 1.0  # how much the painted mask counts
     find_saliency: bool = False
     model: str | None = None
-    lossless: str = LOSSLESS[0]
+    lossless: str = defaults.LOSSLESS[0]
+    fast: bool = False  # whether the page shows what a fast decode makes of the file
     effort: int = 0
 
     def request(self, roi: npt.NDArray[np.bool_] | None) -> Request:
@@ -116,12 +101,7 @@ class Coded(NamedTuple):
 def coded(
     path: str | os.PathLike[str], controls: Controls, mask: npt.NDArray[np.bool_] | None
 ) -> Coded:
-    """Encodes a picture file.
-
-    Args:
-        path: of a picture.
-        controls: how to encode it.
-        mask: (h, w) of any size, True where the person painted; None for nowhere.
+    """Encodes a picture file; `mask` (h, w) of any size is True where the person painted.
 
     Raises:
         CodecError: the picture cannot be read.
@@ -138,9 +118,8 @@ def coded(
         data = codec.encode_request(picture, controls.request(roi)).data
         seconds = time.perf_counter() - start_s
     done = f"{Path(path).name} encoded in {seconds:.2f} s"
-    return _decoded(codec, data, done)._replace(
-        original=picture.convert("RGB"),
-        warnings=tuple(str(warning.message) for warning in caught),
+    return _decoded(codec, data, done, fast=controls.fast)._replace(
+        original=picture.convert("RGB"), warnings=tuple(str(warning.message) for warning in caught)
     )
 
 
@@ -152,20 +131,20 @@ class _Upload(io.BytesIO):
         self.name = Path(path).name
 
 
-def opened(path: str | os.PathLike[str]) -> Coded:
+def opened(path: str | os.PathLike[str], *, fast: bool = False) -> Coded:
     """Opens a `.cwic` file.
 
     Raises:
-        CodecError: it is damaged, or of a model that is not here.
+        CodecError: it is damaged, of a model that is not here, or of one that cannot decode `fast`.
     """
     data = Path(path).read_bytes()
-    return _decoded(loaded_for(data), data, Path(path).name)
+    return _decoded(loaded_for(data), data, Path(path).name, fast=fast)
 
 
-def _decoded(codec: Codec | WholeReader, data: bytes, done: str) -> Coded:
+def _decoded(codec: Codec | WholeReader, data: bytes, done: str, *, fast: bool) -> Coded:
     """Decodes a file; `done` begins the summary."""
     start_s = time.perf_counter()
-    decoded, allocation = codec.inspect(data)
+    decoded, allocation = codec.inspect(data, fast=fast)
     seconds = time.perf_counter() - start_s
     bpp = 8 * len(data) / (decoded.width * decoded.height)
     is_whole = bitstream.read_header(data).is_whole
@@ -189,12 +168,8 @@ def painted(editor: dict[str, Any] | None) -> npt.NDArray[np.bool_] | None:
 def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
     """HTML of a frame with the comparison, or with the picture alone if there is no original.
 
-    It is a frame because the page of a comparison has a script of its own.
-
-    Args:
-        name: title of the comparison, plain text.
-        found: what to show.
-        codecs: names of the other codecs.
+    It is a frame because the page of a comparison has a script of its own. `name` is plain text,
+    `codecs` are the names of the others.
     """
     if found.original is None:
         profile = profile_of_rgb_samples(found.decoded)
@@ -214,11 +189,7 @@ def frame(name: str, found: Coded, codecs: Sequence[str]) -> str:
 
 
 def page(models: Sequence[str]) -> Any:
-    """The page, a Gradio `Blocks`.
-
-    Args:
-        models: names or paths to choose from; the first is selected.
-    """
+    """The page, a Gradio `Blocks`; of the names or paths of models the first is selected."""
     gr = _gradio()
     # The page knows a model by name, and not where it lies.
     named = {Path(model).name: model for model in models}
@@ -234,7 +205,7 @@ def page(models: Sequence[str]) -> Any:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                inputs = _inputs(gr, list(named))
+                inputs = _inputs(gr, named)
                 again = gr.Button("encode", variant="primary")
             with gr.Column(scale=3):
                 outputs = _outputs(gr)
@@ -267,16 +238,18 @@ class _Inputs(NamedTuple):
     find_saliency: Any
     model: Any
     lossless: Any
+    fast: Any
     effort: Any
     codecs: Any
 
 
-def _inputs(gr: Any, models: list[str]) -> _Inputs:
+def _inputs(gr: Any, models: dict[str, str]) -> _Inputs:
     """The left column, from top to bottom."""
+    names = list(models)
     others = [(codec.label, codec.name) for codec in installed()]
     dropped = gr.File(label="a picture, or a .cwic file", elem_id="dropped", height=160)
     target = gr.Radio(list(_TARGETS), value=_QUALITY, label="choose")
-    quality = gr.Slider(0, 100, DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality")
+    quality = gr.Slider(0, 100, defaults.DEFAULT_QUALITY, step=1, label=_QUALITY, elem_id="quality")
     bpp = gr.Slider(0.05, 2, 0.5, step=0.01, label=_BPP, visible=False)
     size_kb = gr.Number(50, label=_SIZE, minimum=0.1, visible=False)
     with gr.Accordion("what matters (the size stays)", open=True):
@@ -290,16 +263,27 @@ def _inputs(gr: Any, models: list[str]) -> _Inputs:
             brush=brush,
             elem_id="editor",
         )
-        strength = gr.Slider(0, MAX_ROI_STRENGTH, 1, step=0.1, label="strength")
+        strength = gr.Slider(0, defaults.MAX_ROI_STRENGTH, 1, step=0.1, label="strength")
         find_saliency = gr.Checkbox(
             label="find it automatically", visible=has_detector(), value=False
         )
-    model = gr.Dropdown(models, value=models[0], label="model")
+    model = gr.Dropdown(names, value=names[0], label="model")
     lossless = gr.Radio(
-        list(LOSSLESS), value=LOSSLESS[0], label="keep the picture whole, without any loss"
+        list(defaults.LOSSLESS),
+        value=defaults.LOSSLESS[0],
+        label="keep the picture whole, without any loss",
+    )
+    fast = gr.Checkbox(
+        label="decode fast, nearly the same picture",
+        visible=any(map(_decodes_fast, models.values())),
+        value=False,
     )
     effort = gr.Slider(
-        0, MAX_EFFORT, 0, step=1, label="effort: seconds for a smaller file of the same quality"
+        0,
+        defaults.MAX_EFFORT,
+        0,
+        step=1,
+        label="effort: seconds for a smaller file of the same quality",
     )
     codecs = gr.CheckboxGroup(
         others,
@@ -308,8 +292,13 @@ def _inputs(gr: Any, models: list[str]) -> _Inputs:
     )
     return _Inputs(
         *(dropped, editor, target, quality, bpp, size_kb),
-        *(strength, find_saliency, model, lossless, effort, codecs),
+        *(strength, find_saliency, model, lossless, fast, effort, codecs),
     )
+
+
+def _decodes_fast(model: str) -> bool:
+    """Whether a model, by name or path, has the light synthesis."""
+    return "fast" in model_file.read_info(model_file.find(model)).graphs
 
 
 def _outputs(gr: Any) -> list[Any]:
@@ -353,12 +342,12 @@ def _results(inputs: _Inputs) -> Iterator[list[Any]]:
     # Gradio copies the file for the download before it asks for the next results.
     with _errors_of_page(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
         if _is_codec_file(inputs.dropped):
-            found = opened(inputs.dropped)
+            found = opened(inputs.dropped, fast=inputs.fast)
             file = Path(folder, name).with_suffix(".png")
             data = encode_image(found.decoded, "PNG")
         else:
             found = coded(inputs.dropped, _controls(inputs), painted(inputs.editor))
-            file, data = Path(folder, name).with_suffix(CODEC_SUFFIX), found.data
+            file, data = Path(folder, name).with_suffix(defaults.CODEC_SUFFIX), found.data
         file.write_bytes(data)
         for warning in found.warnings:
             gr.Warning(warning)
@@ -381,26 +370,23 @@ def _controls(inputs: _Inputs) -> Controls:
         inputs.find_saliency,
         inputs.model,
         inputs.lossless,
+        inputs.fast,
         inputs.effort,
     )
 
 
 def serve(
-    host: str = "127.0.0.1",
-    port: int = PORT,
+    host: str = defaults.HOST,
+    port: int = defaults.PORT,
     *,
-    max_upload_bytes: int = MAX_UPLOAD_BYTES,
+    max_upload_bytes: int = defaults.MAX_UPLOAD_BYTES,
     model: str | None = None,
     announce: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serves the page until it is interrupted.
+    """Serves the page until it is interrupted; anyone who reaches `host` by its names can use it.
 
-    Args:
-        host: address to listen on; anyone who reaches it by its own names can use the page.
-        port: number of the port to listen on.
-        max_upload_bytes: the page refuses larger files.
-        model: name or path of the model that is selected at first; None: the default model.
-        announce: called with the address of the page as soon as it is served.
+    `model` is selected at first; None: the default model. `announce` is called with the address of
+    the page as soon as it is served.
 
     Raises:
         CodecError: the port is not available, or Gradio is not installed.

@@ -7,8 +7,6 @@ from PIL import Image, ImageDraw, ImageFont
 from cwic.families.protocol import Allocation
 from cwic.image import profile_of_rgb_samples
 
-__all__ = ["overlay"]
-
 _BLOCK_PX = 16  # the side of the blocks that bits are counted in
 
 _GAP_PX = 12
@@ -25,12 +23,7 @@ _OPACITY = 0.6
 def overlay(picture: Image.Image, allocation: Allocation) -> Image.Image:
     """Two panels side by side with a scale under each: the map, and bits per 16x16 block.
 
-    Args:
-        picture: decoded or original, its size that of the file.
-        allocation: of the file.
-
-    Returns:
-        RGB, with the profile of the picture.
+    RGB, with the profile of the picture, which is decoded or original, of the file's size.
     """
     grey = np.asarray(picture.convert("L"), np.float64)
     per_block = allocation.bits * (_BLOCK_PX / allocation.cell_px) ** 2

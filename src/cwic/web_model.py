@@ -11,25 +11,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cwic.atomic_file import write_file
 from cwic.errors import CodecError, ModelError, reason
 from cwic.families.flagship.family import FAMILY
 from cwic.model_file import EXTENSION, ModelFile, bundled_models, load, packed
 
-__all__ = ["WrittenPart", "usable_models", "write_web_models"]
-
 INDEX = "index.json"
 _FORMAT = "cwic-web-1"
 _HASH_DIGITS = 16
-
-
-class WrittenPart(NamedTuple):
-    """A file that a page fetches."""
-
-    path: Path
-    size_bytes: int
 
 
 def usable_models() -> list[Path]:
@@ -37,14 +28,10 @@ def usable_models() -> list[Path]:
     return [model.path for model in bundled_models() if model.family == FAMILY]
 
 
-def write_web_models(models: Sequence[Path], folder: Path) -> list[WrittenPart]:
-    """Write the parts of models and the index of all that the folder now has.
+def write_web_models(models: Sequence[Path], folder: Path) -> list[Path]:
+    """Write the parts of models, then the index of all that the folder now has: their paths.
 
-    Models that the index named before stay in it. The index is written last.
-
-    Args:
-        models: model files of the `flagship` family.
-        folder: made if it is not there.
+    Models that the index named before stay in it.
 
     Raises:
         ModelError: a file is damaged or of another family.
@@ -78,12 +65,10 @@ def write_web_models(models: Sequence[Path], folder: Path) -> list[WrittenPart]:
             path = folder / f"{model.identity.hex()}-{part_name}-{digest}{EXTENSION}"
             write_file(path, data)
             parts[part_name] = {"file": path.name, "bytes": len(data), "graphs": graphs}
-            written.append(WrittenPart(path, len(data)))
+            written.append(path)
         index["models"][model.identity.hex()] = {"name": model.name, **parts}
-    data = (json.dumps(index, indent=1, sort_keys=True) + "\n").encode()
-    write_file(folder / INDEX, data)
-    written.append(WrittenPart(folder / INDEX, len(data)))
-    return written
+    write_file(folder / INDEX, (json.dumps(index, indent=1, sort_keys=True) + "\n").encode())
+    return [*written, folder / INDEX]
 
 
 def _parts(model: ModelFile) -> dict[str, list[str]]:
@@ -97,15 +82,12 @@ def _parts(model: ModelFile) -> dict[str, list[str]]:
 def _read_index(path: Path) -> dict[str, Any]:
     """What a folder has so far."""
     try:
-        found = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         return {"format": _FORMAT, "models": {}}
     except (OSError, ValueError) as error:
         raise CodecError(f"{path}: expected an index of models, found {error}") from error
-    if (
-        not isinstance(found, dict)
-        or found.get("format") != _FORMAT
-        or not isinstance(found.get("models"), dict)
-    ):
+    fits = isinstance(found, dict) and found.get("format") == _FORMAT
+    if not fits or not isinstance(found.get("models"), dict):
         raise CodecError(f"{path}: expected an index of models of the format {_FORMAT}")
     return found

@@ -10,18 +10,15 @@ import io
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, features
-from PIL.WebPImagePlugin import WebPImageFile
 
 from cwic import bitstream
 from cwic.alpha_plane import pack_alpha
-from cwic.bitstream import Bitstream
+from cwic.bitstream import Bitstream, Kind
 from cwic.errors import BitstreamError, NotBuiltError, UnknownModelError
 from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle, Tiling, part_of
 from cwic.image import Mode, Picture
 from cwic.picture_file import Inspected, alpha_of, pack_picture, shown
-
-__all__ = ["WholeReader", "is_available", "pack_whole"]
 
 Samples = npt.NDArray[np.uint8]  # (H, W, 3) or (H, W, 4)
 
@@ -54,11 +51,8 @@ def is_available() -> bool:
 def pack_whole(picture: Picture, *, tile_px: int | None = None) -> bytes:
     """The `.cwic` file that keeps every sample of a picture; `WholeReader.decode` is the inverse.
 
-    The colour of transparent pixels is kept as well.
-
-    Args:
-        picture: of any size.
-        tile_px: side of the tiles, 64 to 2048 and a power of two; None divides large pictures only.
+    The colour of transparent pixels is kept as well. `tile_px` is 64 to 2048 and a power of two;
+    None divides large pictures only.
 
     Raises:
         NotBuiltError: this Pillow has no libwebp.
@@ -89,7 +83,10 @@ def pack_whole(picture: Picture, *, tile_px: int | None = None) -> bytes:
 
 
 class WholeReader:
-    """Reads files of pictures that were kept whole, which need no model."""
+    """Reads files of pictures that were kept whole, which need no model.
+
+    A damaged file is a BitstreamError, one of a model an UnknownModelError.
+    """
 
     name = "no model"
 
@@ -99,15 +96,10 @@ class WholeReader:
         *,
         region: tuple[int, int, int, int] | None = None,
         reduce: int = 1,
+        fast: bool = False,  # noqa: ARG002 - there is no synthesis
         limits: bitstream.Limits | None = None,
     ) -> Image.Image:
-        """The picture, or a part of it, as :meth:`cwic.Codec.decode`; every sample is exact.
-
-        Raises:
-            BitstreamError: the file is damaged, or of a model (UnknownModelError).
-            TargetError: the region is not within the picture.
-            ValueError: an argument out of range.
-        """
+        """The picture, or a part of it, as :meth:`cwic.Codec.decode`; every sample is exact."""
         file, tiling = _unpack(data, limits)
         part = part_of(region, tiling.picture, reduce)
         mode = Mode(file.header.mode)
@@ -124,36 +116,12 @@ class WholeReader:
             pixels[place] = shrunk(np.ascontiguousarray(samples[..., :3]), reduce)
             if alpha is not None and samples.shape[2] == 4:
                 alpha[place] = shrunk(np.ascontiguousarray(samples[..., 3]), reduce)
-        if file.alpha is not None:
+        if Kind.ALPHA in file.sections:
             alpha = alpha_of(file, part, reduce)
         return shown(file, pixels, alpha)
 
-    def inspect(self, data: bytes) -> Inspected:
-        """The picture, and what :meth:`allocation` says.
-
-        Raises:
-            BitstreamError: the file is damaged, or of a model (UnknownModelError).
-        """
-        return Inspected(self.decode(data), self.allocation(data))
-
-    def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
-        """The samples of each tile, flat.
-
-        Raises:
-            BitstreamError: the file is damaged, or of a model (UnknownModelError).
-        """
-        file, tiling = _unpack(data)
-        return [
-            _tile(file, index, tile).astype(np.int32).ravel()
-            for index, tile in enumerate(tiling.tiles)
-        ]
-
-    def allocation(self, data: bytes) -> Allocation:
-        """Where the bits went, as far as the file says: evenly over each tile, and no importance.
-
-        Raises:
-            BitstreamError: the file is damaged, or of a model (UnknownModelError).
-        """
+    def inspect(self, data: bytes, *, fast: bool = False) -> Inspected:  # noqa: ARG002
+        """The picture, and where the bits went: evenly over each tile, and no importance."""
         file, tiling = _unpack(data)
         rows, columns = (-(-side // _CELL_PX) for side in tiling.picture[2:])
         bits = np.zeros((rows, columns))
@@ -161,7 +129,16 @@ class WholeReader:
             cells = tile.shrunk(_CELL_PX)
             place = cells.slices(Rectangle(0, 0, rows, columns))
             bits[place] = 8 * len(body) / (cells.height * cells.width)
-        return Allocation(np.zeros((rows, columns), np.float32), bits, _CELL_PX)
+        allocation = Allocation(np.zeros((rows, columns), np.float32), bits, _CELL_PX)
+        return Inspected(self.decode(data), allocation)
+
+    def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
+        """The samples of each tile, flat."""
+        file, tiling = _unpack(data)
+        return [
+            _tile(file, index, tile).astype(np.int32).ravel()
+            for index, tile in enumerate(tiling.tiles)
+        ]
 
 
 def _unpack(data: bytes, limits: bitstream.Limits | None = None) -> tuple[Bitstream, Tiling]:
@@ -210,26 +187,30 @@ def _tile(file: Bitstream, index: int, tile: Rectangle) -> Samples:
             f"damaged WHOLE section: found a stream of {width}x{height} pixels, "
             f"expected {tile.width}x{tile.height}"
         )
-    if has_alpha and (file.alpha is not None or not Mode(file.header.mode).has_alpha):
+    if has_alpha and (Kind.ALPHA in file.sections or not Mode(file.header.mode).has_alpha):
         raise BitstreamError(
             "damaged WHOLE section: found a stream with alpha, expected one without"
         )
     if not is_available():
         raise NotBuiltError("a picture kept whole needs a Pillow with WebP, found one without")
+    from PIL import _webp  # a Pillow without WebP has none
+
     chunk = b"WEBPVP8L" + len(body).to_bytes(4, "little") + body + bytes(len(body) % 2)
-    webp = io.BytesIO(b"RIFF" + len(chunk).to_bytes(4, "little") + chunk)
+    webp = b"RIFF" + len(chunk).to_bytes(4, "little") + chunk
     try:
-        # Not by `Image.open`: its limit on pixels is that of the user's own files.
-        with WebPImageFile(webp) as image:
-            image.load()
-            samples = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+        # Not by Pillow's image classes: their limit on pixels is that of the user's own files.
+        frame = _webp.WebPAnimDecoder(webp).get_next()
     except MemoryError:
         raise
     except Exception as error:  # Pillow lists nowhere what a damaged stream raises
         raise BitstreamError(f"damaged WHOLE section: {error}") from error
-    if samples.shape[:2] != (height, width):
+    if frame is None:
+        raise BitstreamError("damaged WHOLE section: its stream cannot be decoded")
+    samples = np.frombuffer(frame[0], np.uint8)  # R, G, B, and alpha or nothing of use
+    if samples.size != 4 * width * height:
         raise BitstreamError(
-            f"damaged WHOLE section: it decodes to {samples.shape[1]}x{samples.shape[0]} pixels, "
-            f"expected {width}x{height}"
+            f"damaged WHOLE section: it decodes to {samples.size} bytes, expected "
+            f"{width}x{height} pixels"
         )
-    return samples
+    samples = samples.reshape(height, width, 4)
+    return samples if has_alpha else np.ascontiguousarray(samples[:, :, :3])

@@ -18,23 +18,14 @@ from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_S
 if TYPE_CHECKING:
     from cwic.request import Request
 
-__all__ = ["build_parser", "input_path", "location", "parse", "request_of", "size_bytes"]
-
 # Fields of `Request`; an option that sets one stores it under the same name.
 _REQUEST = (
-    "quality bpp target_bytes psnr_db roi roi_strength saliency strict effort lossless"
+    "quality bpp target_bytes psnr_db ssimulacra2 roi roi_strength saliency strict effort lossless"
     " keep_metadata max_pixels truncated"
 ).split()
 
 _VERBS_OF_FILES = ("encode", "decode", "view", "compare")
 
-_UNIT_BYTES = {"": 1, "b": 1}
-for _power, _letter in enumerate("kmg", 1):
-    _UNIT_BYTES |= {
-        _letter: 1000**_power,
-        f"{_letter}b": 1000**_power,
-        f"{_letter}ib": 1024**_power,
-    }
 _LARGEST_SIZE_BYTES = 10**15
 
 
@@ -81,10 +72,12 @@ def location(text: str) -> str:
 
 def size_bytes(text: str) -> int:
     """'40kB', '40 kB', '1.5MB', '40KiB' or '40000' -> bytes; 1 kB is 1000 B."""
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z]*)\s*", text, re.ASCII)
-    unit_bytes = _UNIT_BYTES.get(match[2].lower()) if match else None
-    if match is None or unit_bytes is None:
+    pattern = r"\s*(\d+\.?\d*|\.\d+)\s*(?:([kmg])(ib|b)?|b?)\s*"
+    match = re.fullmatch(pattern, text, re.ASCII | re.IGNORECASE)
+    if match is None:
         raise argparse.ArgumentTypeError(f"expected a size like 40kB or 40000, found {text!r}")
+    power = "kmg".index(match[2].lower()) + 1 if match[2] else 0
+    unit_bytes: int = (1024 if (match[3] or "").lower() == "ib" else 1000) ** power
     value = float(match[1]) * unit_bytes
     if not 0.5 < value < _LARGEST_SIZE_BYTES:
         raise argparse.ArgumentTypeError(
@@ -135,7 +128,7 @@ def _region(text: str) -> tuple[int, int, int, int]:
 class _Option(NamedTuple):
     """What `add_argument` is called with."""
 
-    flags: list[str]
+    flags: str
     settings: dict[str, Any]
 
     def but(self, summary: str, **settings: Any) -> "_Option":
@@ -143,19 +136,18 @@ class _Option(NamedTuple):
         return _Option(self.flags, {**self.settings, "help": summary, **settings})
 
 
-def _value(
-    flags: str, metavar: str, kind: Callable[[str], Any] | None, summary: str, **settings: Any
-) -> _Option:
-    """An option, or a positional argument, with a value; `kind` makes it of a word."""
-    return _Option(flags.split(), {"metavar": metavar, "type": kind, "help": summary, **settings})
+def _option(flags: str, summary: str, **settings: Any) -> _Option:
+    """An option, or a positional argument."""
+    return _Option(flags, {"help": summary, **settings})
 
 
-def _choice(flags: str, choices: Sequence[Any], summary: str, **settings: Any) -> _Option:
-    return _Option(flags.split(), {"choices": choices, "help": summary, **settings})
+def _value(flags: str, metavar: str, kind: Any, summary: str, **settings: Any) -> _Option:
+    """One with a value; `kind` makes it of a word."""
+    return _option(flags, summary, metavar=metavar, type=kind, **settings)
 
 
 def _switch(flags: str, summary: str, action: str = "store_true", **settings: Any) -> _Option:
-    return _Option(flags.split(), {"action": action, "help": summary, **settings})
+    return _option(flags, summary, action=action, **settings)
 
 
 class _Verb:
@@ -173,23 +165,29 @@ _QUALITY = _value(
     "-q --quality", "0..100", _number_to(100), f"quality (default: {defaults.DEFAULT_QUALITY:g})"
 )
 _BPP = _value("--bpp", "X", _positive, "bits of the file per pixel")
-_TARGET_SIZE = _value(
+_SIZE = _value(
     "--target-size", "SIZE", size_bytes, "file size: 40kB, 1.5MB, 40KiB, ...", dest="target_bytes"
 )
 _PSNR = _value("--psnr", "DB", _positive, "PSNR of the picture in dB", dest="psnr_db")
-_RATE = (_QUALITY, _BPP, _TARGET_SIZE, _PSNR)  # at most one of them
-_STRICT = _switch("--strict", "fail instead of exceeding the size or missing the PSNR")
-_EFFORT = _choice(
+_SSIMULACRA2 = _value(
+    "--ssimulacra2",
+    "0..100",
+    _number(lambda value: 0 < value <= 100, "a number above 0, at most 100"),
+    "SSIMULACRA2 of the picture; needs the extra 'evaluate'",
+)
+_TARGETS = (_QUALITY, _BPP, _SIZE, _PSNR, _SSIMULACRA2)  # at most one of them
+_STRICT = _switch("--strict", "fail instead of exceeding the size or missing PSNR or SSIMULACRA2")
+_EFFORT = _option(
     "-e --effort",
-    range(defaults.MAX_EFFORT + 1),
     "look longer for a smaller file of the same quality (default: 0)",
+    choices=range(defaults.MAX_EFFORT + 1),
     type=int,
     default=0,
 )
-_LOSSLESS = _choice(
+_LOSSLESS = _option(
     "--lossless",
-    defaults.LOSSLESS,
     "keep the picture whole, without any loss: auto (the default) does so where it is cheap",
+    choices=defaults.LOSSLESS,
     default=defaults.LOSSLESS[0],
 )
 _ROI = _value("--roi", "MASK", Path, "a picture that is white where it matters")
@@ -200,15 +198,14 @@ _ROI_STRENGTH = _value(
     "how much the mask counts (default: 1)",
     default=1.0,
 )
-_SALIENCY = _switch(
-    "--saliency", "give more bits to what eyes look at", action="store_const", const=True
-)
-_STRIP = _switch("--strip", "drop ICC, EXIF and XMP", action="store_false", dest="keep_metadata")
+_SALIENCY = _switch("--saliency", "give more bits to what eyes look at", "store_const", const=True)
+_STRIP = _switch("--strip", "drop ICC, EXIF and XMP", "store_false", dest="keep_metadata")
 _MODEL = _value("--model", "NAME|PATH", None, "a name from cwic models, or a model file")
 _MAX_PIXELS = _value(
     "--max-pixels", "N", _count, f"refuse larger pictures (default: {defaults.MAX_PIXELS:,})"
 )
 _TRUNCATED = _switch("--truncated", "take what is there of a picture file that ends too early")
+_FAST = _switch("--fast", "nearly the same picture in less time")
 _JOBS = _value("-j --jobs", "N", _count, "")
 _JSON = _switch("--json", "print JSON for programs")
 _QUIET = _switch("--quiet", "print errors only")
@@ -219,18 +216,8 @@ _VERBS = {
         "turn a picture into a .cwic file",
         _PICTURE,
         _OUTPUT.but("the .cwic file, a folder for the files of a folder, or - for stdout"),
-        *(
-            _FORCE,
-            *_RATE,
-            _STRICT,
-            _EFFORT,
-            _ROI,
-            _ROI_STRENGTH,
-            _SALIENCY,
-            _LOSSLESS,
-            _STRIP,
-            _MODEL,
-        ),
+        *(_FORCE, *_TARGETS, _STRICT, _EFFORT, _ROI, _ROI_STRENGTH, _SALIENCY, _LOSSLESS),
+        *(_STRIP, _MODEL),
         *(_MAX_PIXELS, _TRUNCATED),
         examples="""
   cwic encode photo.png                        makes photo.cwic at quality 50
@@ -242,20 +229,18 @@ _VERBS = {
     ),
     "decode": _Verb(
         "turn a .cwic file into a picture",
-        _FILE,
-        _OUTPUT.but("the picture; its extension selects the format (default: .png)"),
-        _FORCE,
-        _MODEL.but("the model file, if cwic models does not list the model"),
-        _choice("--to", PICTURE_FORMATS, "format for folders and stdout"),
+        *(_FILE, _OUTPUT.but("the picture; its extension selects the format (default: .png)")),
+        *(_FORCE, _MODEL.but("the model file, if cwic models does not list the model")),
+        _option("--to", "format for folders and stdout", choices=PICTURE_FORMATS),
         _value("--region", "X,Y,W,H", _region, "decode a part of the picture, in pixels"),
-        _choice(
+        _option(
             "--reduce",
-            defaults.REDUCTIONS,
             "make each side so many times smaller; 8 is a quick preview",
+            choices=defaults.REDUCTIONS,
             type=int,
             default=1,
         ),
-        _MAX_PIXELS,
+        *(_FAST, _MAX_PIXELS),
         examples="""
   cwic decode photo.cwic                       makes photo.png
   cwic decode photo.cwic -o photo.webp         the extension selects the format
@@ -275,9 +260,8 @@ _VERBS = {
     ),
     "compare": _Verb(
         "make a page of a picture by cwic and by other codecs",
-        _PICTURE,
-        _OUTPUT.but("the page to make (default: NAME.html), a folder, or -"),
-        *(_FORCE, *_RATE, _STRICT, _EFFORT, _LOSSLESS, _ROI, _SALIENCY, _TRUNCATED, _MODEL),
+        *(_PICTURE, _OUTPUT.but("the page to make (default: NAME.html), a folder, or -")),
+        *(_FORCE, *_TARGETS, _STRICT, _EFFORT, _LOSSLESS, _ROI, _SALIENCY, _TRUNCATED, _MODEL),
         examples="""
   cwic compare photo.png --bpp 0.25            makes photo.html; open it in a browser""",
     ),
@@ -285,13 +269,13 @@ _VERBS = {
         "encode or decode a folder and all folders in it",
         _value("input", "IN", location, "a folder, or a URL like s3://..."),
         _value("output", "OUT", location, "a folder for the results"),
-        _choice(
+        _option(
             "--to",
-            (CODEC_FORMAT, *PICTURE_FORMATS),
             "what to make: cwic (the default) encodes, a picture format decodes",
+            choices=(CODEC_FORMAT, *PICTURE_FORMATS),
             default=CODEC_FORMAT,
         ),
-        *(*_RATE, _STRICT, _EFFORT, _LOSSLESS, _STRIP, _TRUNCATED, _MODEL),
+        *(*_TARGETS, _STRICT, _EFFORT, _LOSSLESS, _STRIP, _TRUNCATED, _FAST, _MODEL),
         _JOBS.but("number of workers (default: one for each processor)"),
         _value("--ray", "local|ADDRESS", None, "use a Ray cluster; needs the extra 'ray'"),
         _FORCE.but("make existing results again"),
@@ -307,8 +291,8 @@ _VERBS = {
             "--host",
             "ADDRESS",
             None,
-            "address (default: 127.0.0.1, this machine)",
-            default="127.0.0.1",
+            f"address (default: {defaults.HOST}, this machine)",
+            default=defaults.HOST,
         ),
         _value("--port", "N", _port, f"port (default: {defaults.PORT})", default=defaults.PORT),
         _value(
@@ -325,8 +309,7 @@ _VERBS = {
     ),
     "info": _Verb(
         "print what a .cwic file holds, without decoding it",
-        _FILE.but("a .cwic file, or -"),
-        _JSON,
+        *(_FILE.but("a .cwic file, or -"), _JSON),
         examples="\n  cwic info photo.cwic\n  cwic info photo.cwic --json",
     ),
     "models": _Verb(
@@ -354,21 +337,20 @@ _VERBS = {
     "export": _Verb(
         "turn a checkpoint into a model file; needs the extra 'train'",
         _value("checkpoint", "CHECKPOINT", Path, "a file of a training run"),
-        _OUTPUT.but("the model file to make", required=True),
-        _FORCE,
+        *(_OUTPUT.but("the model file to make", required=True), _FORCE),
         examples="\n  cwic export run/best.safetensors -o mine.cwicmodel",
     ),
     "data": _Verb(
-        "download a public set of pictures; needs the extra 'evaluate'",
-        _choice("action", ("fetch",), "fetch downloads the set"),
-        _choice("name", defaults.DATASET_NAMES, "name of the set"),
+        "download a public set of pictures",
+        _option("action", "fetch downloads the set", choices=("fetch",)),
+        _option("name", "name of the set", choices=defaults.DATASET_NAMES),
         _OUTPUT.but("a folder for the files (default: the set's name)", metavar="FOLDER"),
         examples="""
   cwic data fetch kodak                        fills the folder kodak/; repeat it to continue""",
     ),
     "completion": _Verb(
         "print a script with which a shell completes cwic commands",
-        _choice("shell", ("bash", "zsh", "fish"), "the shell"),
+        _option("shell", "the shell", choices=("bash", "zsh", "fish")),
         examples="""
   cwic completion bash > ~/.local/share/bash-completion/completions/cwic
   cwic completion zsh > ~/.zfunc/_cwic         in a folder of your $fpath
@@ -434,8 +416,8 @@ def build_parser() -> argparse.ArgumentParser:
             group = own.add_argument_group("size or quality (at most one)")
             rate = group.add_mutually_exclusive_group()
         for option in (*verb.options, _QUIET, _VERBOSE):
-            place = rate if option in _RATE else own
-            place.add_argument(*option.flags, **option.settings)
+            place = rate if option in _TARGETS else own
+            place.add_argument(*option.flags.split(), **option.settings)
     return parser
 
 
@@ -486,6 +468,8 @@ def _check_combination(options: argparse.Namespace) -> None:
         requested = {name: value for name, value in vars(options).items() if name in _REQUEST}
         if any(value != options.parser.get_default(name) for name, value in requested.items()):
             refuse(f"--to {options.to} decodes, so it takes no option for encoding")
+    if verb == "batch" and options.to == CODEC_FORMAT and options.fast:
+        refuse("--fast decodes, so it needs --to with the format of the pictures")
     if verb == "models" and options.model and not options.web:
         refuse("--model needs --web")
     if verb not in (*_VERBS_OF_FILES, "info"):

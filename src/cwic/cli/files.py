@@ -16,31 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cwic import errors
 from cwic.cli.messages import print_error, text_of
 from cwic.defaults import CODEC_SUFFIX
-from cwic.errors import (
-    BitstreamError,
-    CodecError,
-    ImageError,
-    ModelError,
-    NotBuiltError,
-    TargetError,
-    reason,
-)
-
-__all__ = [
-    "STDIO",
-    "check_target",
-    "coded_content",
-    "display_name",
-    "for_each",
-    "of_folder",
-    "picture_format",
-    "picture_source",
-    "read",
-    "readable_again",
-    "write",
-]
+from cwic.errors import CodecError, reason
 
 STDIO = Path("-")
 
@@ -52,22 +31,15 @@ def for_each(
 ) -> int:
     """Acts on the input that the options name, or on each fitting file of a folder.
 
-    Args:
-        options: with `input`, `output` and `force`.
-        act: makes a result; called with source, target and options.
-        suffixes: suffixes of the files to take from a folder.
-        result_suffix: suffix of results that the options do not name.
-
-    Returns:
-        The exit code: 1 if a file of the folder failed.
+    `act` makes a result; it is called with source, target and options. `result_suffix` is that of
+    results that the options do not name. The exit code is 1 if a file of the folder failed.
     """
     source: Path = options.input
     mask: Path | None = getattr(options, "roi", None)
     if mask is not None:
         options.roi = picture_source(mask)  # a pipe has it once, and a folder many pictures
     if source == STDIO or not source.is_dir():
-        target = _target(source, options.output, result_suffix)
-        _act_checked(act, source, target, options)
+        _act_checked(act, source, _target(source, options.output, result_suffix), options)
         return 0
     target = Path(options.output)
     pairs = of_folder(source, suffixes, result_suffix)
@@ -82,7 +54,7 @@ def for_each(
         try:
             _act_checked(act, source / name, target / result, options)
         except (CodecError, OSError, MemoryError) as error:
-            if isinstance(error, ModelError | NotBuiltError | BrokenPipeError):
+            if isinstance(error, errors.ModelError | errors.NotBuiltError | BrokenPipeError):
                 raise  # it would be the same for each file
             print_error(text_of(error))
             failed.append(name)
@@ -91,34 +63,13 @@ def for_each(
     return 1 if failed else 0
 
 
-def _target(source: Path, output: str | None, result_suffix: str) -> Path:
-    """Where the result of one file goes; `STDIO` also by the names that the system has for it."""
-    from cwic.atomic_file import descriptor_at
-
-    if source != STDIO and output is None and descriptor_at(source) is not None:
-        return STDIO  # there is no place beside it
-    if output is not None and _is_standard_output(output):
-        return STDIO
-    own_name = Path(display_name(source)).with_suffix(result_suffix).name
-    if output is None:
-        return STDIO if source == STDIO else source.with_name(own_name)
-    is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
-    return Path(output) / own_name if is_folder else Path(output)
-
-
-def _is_standard_output(output: str) -> bool:
-    from cwic.atomic_file import descriptor_at
-
+def named_target(output: str) -> Path:
+    """Where an output is; `STDIO` also by the names that the system has for it."""
     try:
-        return descriptor_at(output) == sys.stdout.fileno()
+        is_standard_output = _descriptor_at(output) == sys.stdout.fileno()
     except (OSError, ValueError):  # a stream of Python without a descriptor
-        return False
-
-
-def _act_checked(act: _Act, source: Path, target: Path, options: argparse.Namespace) -> None:
-    check_target(target, options.force, source)
-    with naming(source):
-        act(source, target, options)
+        is_standard_output = False
+    return STDIO if is_standard_output else Path(output)
 
 
 def of_folder(
@@ -134,14 +85,30 @@ def of_folder(
     return pairs
 
 
+def _target(source: Path, output: str | None, result_suffix: str) -> Path:
+    """Where the result of one file goes; `STDIO` also by the names that the system has for it."""
+    own_name = Path(display_name(source)).with_suffix(result_suffix).name
+    if output is None:  # beside the source, if that is a place
+        is_open = source == STDIO or _descriptor_at(source) is not None
+        return STDIO if is_open else source.with_name(own_name)
+    if named_target(output) == STDIO:
+        return STDIO
+    is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
+    return Path(output) / own_name if is_folder else Path(output)
+
+
+def _act_checked(act: _Act, source: Path, target: Path, options: argparse.Namespace) -> None:
+    check_target(target, options.force, source)
+    with naming(source):
+        act(source, target, options)
+
+
 def check_target(target: Path, force: bool, source: Path) -> None:
     """Refuses, before any work is done, a result that cannot be written or would destroy a file.
 
     Raises:
         CodecError: the target cannot be written, is the source, or exists and `force` is not given.
     """
-    from cwic.atomic_file import descriptor_at
-
     if target == STDIO:
         if sys.stdout.isatty():
             raise CodecError("stdout is a terminal, expected a file or a pipe; -o FILE names one")
@@ -156,7 +123,7 @@ def check_target(target: Path, force: bool, source: Path) -> None:
         raise CodecError(f"{target}: expected a file, found a folder")
     if _is_same_file(source, target):
         raise CodecError(f"{target}: this is the input too, expected another output")
-    if descriptor_at(target) is not None:
+    if _descriptor_at(target) is not None:
         # Opened by somebody who wants it written to.
         if not target.exists():
             raise CodecError(f"{target}: expected an open file, found none")
@@ -176,14 +143,17 @@ def _is_same_file(source: Path, target: Path) -> bool:
     return stat.S_ISREG(read.st_mode) and os.path.samestat(read, written)
 
 
-def picture_format(target: Path, otherwise: str) -> str:
-    """The extension of the picture to write; `otherwise` for a pipe without an extension."""
-    if target == STDIO:
-        return otherwise
-    is_stream = not target.suffix and target.exists() and not target.is_file()
+def _descriptor_at(path: str | Path) -> int | None:
     from cwic.atomic_file import descriptor_at
 
-    return otherwise if is_stream or descriptor_at(target) is not None else target.suffix
+    return descriptor_at(path)
+
+
+def picture_format(target: Path, otherwise: str) -> str:
+    """The extension of the picture to write; `otherwise` for a pipe without an extension."""
+    is_pipe = not target.suffix and target.exists() and not target.is_file()
+    is_open = target == STDIO or is_pipe or _descriptor_at(target) is not None
+    return otherwise if is_open else target.suffix
 
 
 def picture_source(source: Path) -> Any:
@@ -192,7 +162,7 @@ def picture_source(source: Path) -> Any:
 
 
 def is_stream(source: Path) -> bool:
-    """Whether an input can be read only once: the standard input, a pipe, a device."""
+    """Whether this is read or written only once: a standard stream, a pipe, a device."""
     return source == STDIO or (source.exists() and not source.is_file() and not source.is_dir())
 
 
@@ -258,9 +228,9 @@ def display_name(path: Path, standard_stream: str = "stdin") -> str:
 @contextmanager
 def naming(source: Path) -> Iterator[None]:
     """Puts the name of the file before errors and warnings that do not mention it themselves."""
+    name = "stdin" if source == STDIO else source.name
 
     def named(text: str) -> str:
-        name = "stdin" if source == STDIO else source.name
         mentioned = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)
         return text if mentioned else f"{display_name(source)}: {text}"
 
@@ -273,7 +243,5 @@ def naming(source: Path) -> Iterator[None]:
         warnings.showwarning = show_named
         try:
             yield
-        except (BitstreamError, ImageError, TargetError) as error:
-            if named(str(error)) == str(error):
-                raise
+        except (errors.BitstreamError, errors.ImageError, errors.TargetError) as error:
             raise type(error)(named(str(error))) from error

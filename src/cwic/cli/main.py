@@ -8,17 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from cwic.cli import arguments, verbs
-from cwic.cli.messages import print_error, text_of, warnings_as_messages
+from cwic.cli.messages import print_error, printing, text_of
 from cwic.errors import CodecError
-
-__all__ = ["main"]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Args:
-        words: the words after `cwic`; None takes those of the process.
+    """Runs one command; `words` stand after `cwic`, None takes those of the process.
 
     Returns:
         The exit code.
@@ -34,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
         except SystemExit:
             sys.stdout.flush()  # see below
             raise
-        with warnings_as_messages(quiet=options.quiet):
+        with printing(quiet=options.quiet):
             code = verbs.VERBS[options.verb](options)
         # If the reader of a pipe has gone away, this line notices, and not the interpreter's end.
         sys.stdout.flush()

@@ -1,6 +1,7 @@
-"""What the command prints: results, warnings and errors, one line each.
+"""What the command prints: results, notes, warnings and errors, one line each.
 
 Results go to the standard output unless it carries the data, everything else to the standard error.
+With `--quiet` only errors are printed.
 """
 
 import sys
@@ -11,35 +12,26 @@ from typing import Any, TextIO
 
 from cwic.errors import CodecWarning, reason
 
-__all__ = [
-    "print_error",
-    "print_line",
-    "print_note",
-    "progress_bar",
-    "text_of",
-    "warnings_as_messages",
-]
-
 # Work that takes less has no progress bar.
 _SILENT_S = 2.0
 
+_is_quiet = False
 
-def print_line(text: str, stream: TextIO | None = None) -> None:
-    """Prints a line, to the standard output if no stream is given."""
-    stream = stream or sys.stdout
-    # The name of a file may hold bytes that are no text in this terminal.
-    encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+def print_result(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line to a stream; None is the standard output."""
+    if not _is_quiet:
+        _print_line(text, stream or sys.stdout)
 
 
 def print_note(text: str) -> None:
     """Prints a line to the standard error."""
-    print_line(text, sys.stderr)
+    print_result(text, sys.stderr)
 
 
 def print_error(text: str) -> None:
     """Prints an error to the standard error."""
-    print_note(f"error: {text}")
+    _print_line(f"error: {text}", sys.stderr)
 
 
 def text_of(error: BaseException) -> str:
@@ -50,16 +42,13 @@ def text_of(error: BaseException) -> str:
 
 
 @contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Callable[[float], None]]:
+def progress_bar() -> Iterator[Callable[[float], None]]:
     """A bar on the standard error, if that is a terminal, for work of more than two seconds.
-
-    Args:
-        quiet: no bar.
 
     Yields:
         What is told the share of the work that is done; less than before means another attempt.
     """
-    if quiet:
+    if _is_quiet:
         yield lambda share: None
         return
     from tqdm import tqdm
@@ -76,15 +65,25 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[float], None]]:
 
 
 @contextmanager
-def warnings_as_messages(*, quiet: bool) -> Iterator[None]:
-    """Prints warnings as lines on the standard error, or drops them if `quiet`."""
+def printing(*, quiet: bool) -> Iterator[None]:
+    """Prints warnings as lines on the standard error; if `quiet`, nothing but errors is printed."""
+    global _is_quiet
 
     def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
-        if not quiet:
-            print_note(f"warning: {' '.join(str(message).split())}")
+        print_note(f"warning: {' '.join(str(message).split())}")
 
-    with warnings.catch_warnings():
-        # Each file gets its own warning, even if another file had the same.
-        warnings.simplefilter("always", CodecWarning)
-        warnings.showwarning = show
-        yield
+    before, _is_quiet = _is_quiet, quiet
+    try:
+        with warnings.catch_warnings():
+            # Each file gets its own warning, even if another file had the same.
+            warnings.simplefilter("always", CodecWarning)
+            warnings.showwarning = show
+            yield
+    finally:
+        _is_quiet = before
+
+
+def _print_line(text: str, stream: TextIO) -> None:
+    # The name of a file may hold bytes that are no text in this terminal.
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)

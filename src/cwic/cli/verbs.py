@@ -10,27 +10,23 @@ import json
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cwic.cli import files, messages
+from cwic import defaults
+from cwic.cli import files
 from cwic.cli.arguments import build_parser, input_path, location, request_of
-from cwic.defaults import CODEC_FORMAT, CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES
+from cwic.cli.messages import print_error, print_note, print_result, progress_bar
 from cwic.errors import NotBuiltError
 
 if TYPE_CHECKING:
     from cwic.bitstream import Header
 
-__all__ = ["VERBS"]
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 # What each extra brings; looked for before any work is done.
 _EXTRAS = {
-    "train": ("torch",),
+    "train": ("torch", "onnx", "onnxscript", "safetensors"),
     "evaluate": ("torch", "scipy", "ssimulacra2", "matplotlib"),
     "completion": ("shtab",),
 }
@@ -43,7 +39,6 @@ _PRINTED_FAILURES = 20
 
 
 def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
-    """A picture to a `.cwic` file."""
     _one_blas_thread()
     from cwic.codec import loaded
 
@@ -54,45 +49,44 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
 
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     request = request_of(options)
-    with messages.progress_bar(quiet=options.quiet or not request.effort) as progress:
-        data, header, reached_db = loaded(options.model).encode_request(picture, request, progress)
+    with progress_bar() as progress:
+        data, header, reached = loaded(options.model).encode_request(picture, request, progress)
     files.write(data, target)
     seconds = time.perf_counter() - start_s
-    reached = "" if reached_db is None else f", {reached_db:.2f} dB"
-    goal = f"{reached} (target {request.asked})" if request.asked else ""
-    _print_result(source, target, _size_and_rate(data, header, goal), options)
-    _print_growth(source, picture, len(data), options)
+    goal = "" if reached is None else f", {request.with_unit(f'{reached:.2f}')}"
+    goal += f" (target {request.target})" if request.target else ""
+    _print_result(source, target, _size_and_rate(data, header, goal))
+    _note_growth(source, picture, len(data))
     _print_details(source, header, seconds, options)
 
 
 def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
-    """A `.cwic` file to a picture."""
     _one_blas_thread()
     from cwic.image import encode_image
 
     start_s = time.perf_counter()
     data = files.read(source)
-    picture = _decoded(data, options, region=options.region, reduce=options.reduce)
-    file_format = options.to or files.picture_format(target, PICTURE_FORMATS[0])
+    picture = _decoded(
+        data, options, region=options.region, reduce=options.reduce, fast=options.fast
+    )
+    file_format = options.to or files.picture_format(target, defaults.PICTURE_FORMATS[0])
     files.write(encode_image(picture, file_format), target)
     seconds = time.perf_counter() - start_s
-    _print_result(source, target, f"{picture.width}x{picture.height}", options)
+    _print_result(source, target, f"{picture.width}x{picture.height}")
     _print_details(source, _header(data), seconds, options)
 
 
-def _decoded(data: bytes, options: argparse.Namespace, **part: Any) -> Any:
+def _decoded(data: bytes, options: argparse.Namespace, **wanted: Any) -> Any:
     """The picture of a file, by the model that the options name or else a bundled one."""
-    import cwic
+    from cwic.bitstream import Limits
     from cwic.codec import loaded_for
 
     max_pixels = getattr(options, "max_pixels", None)
-    limits = None if max_pixels is None else cwic.Limits(max_pixels=max_pixels)
-    codec = loaded_for(data, options.model, limits=limits)
-    return codec.decode(data, limits=limits, **part)
+    limits = None if max_pixels is None else Limits(max_pixels=max_pixels)
+    return loaded_for(data, options.model, limits=limits).decode(data, limits=limits, **wanted)
 
 
 def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
-    """A picture or a `.cwic` file to a picture of where the bits go."""
     from dataclasses import replace
 
     from cwic.codec import loaded, loaded_for
@@ -111,11 +105,10 @@ def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
     inspected.picture.info.update(metadata.as_pil_info())
     sheet = overlay(*inspected)
     files.write(encode_image(sheet, files.picture_format(target, "png")), target)
-    _print_result(source, target, f"of {_size_and_rate(data, _header(data))}", options)
+    _print_result(source, target, f"of {_size_and_rate(data, _header(data))}")
 
 
 def _compare(source: Path, target: Path, options: argparse.Namespace) -> None:
-    """A picture to a page that compares codecs."""
     from dataclasses import replace
 
     from cwic.codec import loaded
@@ -127,17 +120,12 @@ def _compare(source: Path, target: Path, options: argparse.Namespace) -> None:
     # The others hold the picture alone.
     request = replace(request_of(options), keep_metadata=False)
     data, header, _ = loaded(options.model).encode_request(picture, request)
-    comparison = compared(
-        _title(source), picture, data, _decoded(data, options), with_ssimulacra2=True
-    )
-    files.write(compared_page(comparison).encode(), target)
-    _print_result(source, target, f"at {_size_and_rate(data, header)}", options)
-
-
-def _title(source: Path) -> str:
-    """The name of a file on a page that is sent elsewhere: no folders, and no bytes but text."""
+    # The page is sent elsewhere: its title has no folders, and no bytes but text.
     name = files.display_name(source) if source == files.STDIO else source.name
-    return os.fsencode(name).decode("utf-8", "replace")
+    title = os.fsencode(name).decode("utf-8", "replace")
+    comparison = compared(title, picture, data, _decoded(data, options), with_ssimulacra2=True)
+    files.write(compared_page(comparison).encode(), target)
+    _print_result(source, target, f"at {_size_and_rate(data, header)}")
 
 
 def _one_blas_thread() -> None:
@@ -147,15 +135,12 @@ def _one_blas_thread() -> None:
     one_from_the_start()
 
 
-def _print_result(source: Path, target: Path, facts: str, options: argparse.Namespace) -> None:
-    if not options.quiet:
-        names = f"{files.display_name(source)} -> {files.display_name(target, 'stdout')}"
-        messages.print_line(f"{names} {facts}", sys.stderr if target == files.STDIO else sys.stdout)
+def _print_result(source: Path, target: Path, facts: str) -> None:
+    names = f"{files.display_name(source)} -> {files.display_name(target, 'stdout')}"
+    print_result(f"{names} {facts}", sys.stderr if target == files.STDIO else sys.stdout)
 
 
-def _print_growth(
-    source: Path, picture: Path | io.BytesIO, num_bytes: int, options: argparse.Namespace
-) -> None:
+def _note_growth(source: Path, picture: Path | io.BytesIO, num_bytes: int) -> None:
     """Says so if the result is larger than the file that it was made of."""
     if isinstance(picture, io.BytesIO):
         source_bytes = picture.getbuffer().nbytes
@@ -163,8 +148,8 @@ def _print_growth(
         source_bytes = picture.stat().st_size
     else:
         return
-    if num_bytes > source_bytes and not options.quiet:
-        messages.print_note(
+    if num_bytes > source_bytes:
+        print_note(
             f"note: {files.display_name(source)}: the result has {num_bytes:,} B, more than the "
             f"{source_bytes:,} B of this file"
         )
@@ -176,16 +161,15 @@ def _print_details(
     if options.verbose:
         model = f"model {_bundled_name(header) or header.identity.hex()}, q {header.q}"
         made_by = "kept whole" if header.is_whole else model
-        messages.print_note(f"{files.display_name(source)}: {made_by}, {seconds:.2f} s")
+        print_note(f"{files.display_name(source)}: {made_by}, {seconds:.2f} s")
 
 
 # --- facts of a file ------------------------------------------------------------------------------
 
 
 def _info(options: argparse.Namespace) -> int:
-    """The facts of a `.cwic` file, from its header alone."""
     from cwic.bitstream import check_length
-    from cwic.image import Mode
+    from cwic.colour_mode import Mode
 
     source: Path = options.input
     data = files.read(source)
@@ -229,7 +213,7 @@ def _fact_sheet(facts: dict[str, Any]) -> str:
         f"size      {facts['bytes']:,} B, {facts['bpp']:.3f} bpp\n"
         f"picture   {facts['width']}x{facts['height']} {facts['mode']}{grey}\n"
         f"model     {'none, kept whole' if facts['kept_whole'] else model}\n"
-        f"q         {facts['q']}, rate offset in 1/64\n"
+        f"q         {facts['q']}, the quality as the model counts it\n"
         f"sections  {sections}\n"
         f"tiles     {tiles}\n"
         f"format    version {facts['version']}"
@@ -251,21 +235,19 @@ def _size_and_rate(data: bytes, header: "Header", goal: str = "") -> str:
 def _bundled_name(header: "Header") -> str | None:
     from cwic.model_file import bundled_models
 
-    names = [model.name for model in bundled_models() if model.identity == header.identity]
-    return names[0] if names else None
+    names = (model.name for model in bundled_models() if model.identity == header.identity)
+    return next(names, None)
 
 
 def _models(options: argparse.Namespace) -> int:
-    """The models that come with the package, listed or written for a browser."""
     from cwic.model_file import bundled_models, find
 
     if options.web:
         from cwic.web_model import usable_models, write_web_models
 
         paths = [find(name) for name in options.model] if options.model else usable_models()
-        for written in write_web_models(paths, options.web):
-            if not options.quiet:
-                messages.print_line(f"{written.path}, {written.size_bytes / 1e6:.1f} MB")
+        for path in write_web_models(paths, options.web):
+            print_result(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
         return 0
     facts = [
         {
@@ -281,14 +263,12 @@ def _models(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(facts, indent=2))
         return 0
-    rows = [("name", "family", "identity", "size", "")]
+    line = "{:<13}{:<10}{:<18}{:<9}{}"
+    print(line.format("name", "family", "identity", "size", "").rstrip())
     for model in bundled_models():
         size, default = f"{model.size_bytes / 1e6:.1f} MB", "default" if model.is_default else ""
-        rows.append((model.name, model.family, model.identity.hex(), size, default))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+        cells = (model.name, model.family, model.identity.hex(), size, default)
+        print(line.format(*cells).rstrip())
     return 0
 
 
@@ -296,13 +276,12 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _batch(options: argparse.Namespace) -> int:
-    """A tree of pictures to a tree of `.cwic` files, or back."""
     # Neither times nor bytes shall depend on -j.
     _one_blas_thread()
-    from cwic.batch import Decoding, Encoding, Workers, run
+    from cwic.batch import Decoding, Encoding, Workers, counted, run
 
-    task: Encoding | Decoding = Decoding(options.to, options.model)
-    if options.to == CODEC_FORMAT:
+    task: Encoding | Decoding = Decoding(options.to, options.model, options.fast)
+    if options.to == defaults.CODEC_FORMAT:
         task = Encoding(request_of(options), options.model)
     summary = run(
         options.input,
@@ -312,42 +291,42 @@ def _batch(options: argparse.Namespace) -> int:
         force=options.force,
         show_progress=not options.quiet,
     )
-    failed = summary.failed
+    failed, left_alone, table = summary.failed, summary.left_alone, summary.table
     for outcome in failed[:_PRINTED_FAILURES]:
-        messages.print_error(f"{outcome.source}: {outcome.error}")
+        print_error(f"{outcome.source}: {outcome.error}")
     if failed:
-        messages.print_error(
-            f"{len(failed)} of {len(summary.outcomes)} failed, listed in {summary.table}"
-        )
-    if summary.left_alone and not options.quiet:
-        counts = Counter(file.why for file in summary.left_alone)
-        listed = ", ".join(f"{number} x {why}" for why, number in sorted(counts.items()))
-        messages.print_note(
-            f"{len(summary.left_alone)} left alone ({listed}), listed in {summary.table}"
+        print_error(f"{len(failed)} of {len(summary.outcomes)} failed, listed in {table}")
+    if left_alone:
+        print_note(f"{len(left_alone)} left alone ({counted(left_alone)}), listed in {table}")
+    if options.to == defaults.CODEC_FORMAT and summary.num_larger:
+        print_note(
+            f"note: {summary.num_larger} of {len(summary.outcomes)} results larger than their "
+            f"sources, see output_bytes and input_bytes in {table}"
         )
     skipped = f", {summary.num_skipped} existed already (-f makes them again)"
     whole = f", {summary.num_whole} kept whole" if summary.num_whole else ""
-    if not options.quiet:
-        messages.print_line(
-            f"{options.input} -> {options.output} {summary.num_done} done"
-            f"{skipped if summary.num_skipped else ''}{whole}, {len(failed)} failed, "
-            f"{summary.input_bytes:,} B -> {summary.output_bytes:,} B, {summary.seconds:.1f} s"
-        )
+    print_result(
+        f"{options.input} -> {options.output} {summary.num_done} done"
+        f"{skipped if summary.num_skipped else ''}{whole}, {len(failed)} failed, "
+        f"{summary.input_bytes:,} B -> {summary.output_bytes:,} B, {summary.seconds:.1f} s"
+    )
     return 1 if failed else 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    """Measurements of codecs on pictures."""
     paths: list[Path] = []
     for source in options.inputs:
         if source.is_dir():
-            paths += [source / name for name, _ in files.of_folder(source, PICTURE_SUFFIXES)]
+            paths += [
+                source / name for name, _ in files.of_folder(source, defaults.PICTURE_SUFFIXES)
+            ]
         else:
             paths.append(source)
     _one_blas_thread()
-    with _extra("evaluate"), files.readable_again(paths) as paths:
-        from cwic.evaluation.benchmark import evaluate
+    _need_extra("evaluate")
+    from cwic.evaluation.benchmark import evaluate
 
+    with files.readable_again(paths) as paths:
         result = evaluate(
             paths,
             options.out,
@@ -357,28 +336,24 @@ def _evaluate(options: argparse.Namespace) -> int:
             show_progress=not options.quiet,
         )
     for failure in result.failures:
-        messages.print_error(str(failure))
-    if not options.quiet:
-        messages.print_line(
-            f"{options.out / 'report.html'}: {result.measured} points measured, "
-            f"{result.reused} from before, {len(result.failures)} failures"
-        )
+        print_error(str(failure))
+    print_result(
+        f"{options.out / 'report.html'}: {result.measured} points measured, "
+        f"{result.reused} from before, {len(result.failures)} failures"
+    )
     return 1 if result.failures else 0
 
 
 def _data(options: argparse.Namespace) -> int:
-    """A public set of pictures, downloaded."""
     from cwic.evaluation.datasets import DATASETS, fetch
 
     dataset = DATASETS[options.name]
     folder = Path(options.output or options.name)
-    say: Callable[[str], None] = (lambda text: None) if options.quiet else messages.print_note
-    say(f"{options.name}: {dataset.about}; {dataset.licence}")
+    print_note(f"{options.name}: {dataset.about}; {dataset.licence}")
     if not dataset.is_tried:
-        say(f"{options.name}: this project has not tried the address")
-    pictures = fetch(dataset, folder, say=say, show_progress=not options.quiet)
-    if not options.quiet:
-        messages.print_line(f"{folder} {len(pictures)} pictures")
+        print_note(f"{options.name}: this project has not tried the address")
+    pictures = fetch(dataset, folder, say=print_note, show_progress=not options.quiet)
+    print_result(f"{folder} {len(pictures)} pictures")
     return 0
 
 
@@ -386,15 +361,13 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    """The local page, until it is interrupted."""
     from cwic.serve import serve
 
     def announce(address: str) -> None:
-        if not options.quiet:
-            messages.print_line(f"{address} (Ctrl-C ends it)")
-            sys.stdout.flush()
-        if options.host not in _LOOPBACK:
-            messages.print_note(f"warning: whoever reaches {options.host} can use this page")
+        print_result(f"{address} (Ctrl-C ends it)")
+        sys.stdout.flush()
+        if options.host not in defaults.LOOPBACK_HOSTS:
+            print_note(f"warning: whoever reaches {options.host} can use this page")
 
     serve(
         options.host,
@@ -407,40 +380,45 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    """A training run, from its beginning or from where it was."""
-    with _extra("train"):
-        from cwic.training.trainer import train
+    _need_extra("train")
+    from cwic.training.trainer import train
 
-        train(
-            options.config,
-            data=options.data,
-            run_dir=options.out,
-            max_seconds=options.max_seconds,
-            device=options.device,
-            threads=options.threads,
-            init_from=options.init_from,
-            show_progress=not options.quiet,
-        )
+    train(
+        options.config,
+        data=options.data,
+        run_dir=options.out,
+        max_seconds=options.max_seconds,
+        device=options.device,
+        threads=options.threads,
+        init_from=options.init_from,
+        show_progress=not options.quiet,
+    )
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
-    """A checkpoint to a model file."""
-    target = Path(options.output)
-    files.check_target(target, options.force, options.checkpoint)
-    with _extra("train"):
-        from cwic.training.export import export_checkpoint
+    from cwic.model_file import packed
 
-        model = export_checkpoint(options.checkpoint, target)
-    facts = f"{model.size_bytes:,} B, {model.family}, identity {model.identity.hex()}"
-    _print_result(options.checkpoint, target, facts, options)
+    checkpoint: Path = options.checkpoint
+    target = files.named_target(options.output)
+    files.check_target(target, options.force, checkpoint)
+    _need_extra("train")
+    from cwic.training.export import export_checkpoint
+
+    # A stream has no name that a model could have.
+    stem = (checkpoint if files.is_stream(target) else target).stem
+    model = export_checkpoint(checkpoint, stem)
+    data = packed(model)
+    files.write(data, target)
+    facts = f"{len(data):,} B, {model.family}, identity {model.identity.hex()}"
+    _print_result(checkpoint, target, facts)
     return 0
 
 
 def _completion(options: argparse.Namespace) -> int:
-    """A script for a shell."""
-    with _extra("completion"):
-        import shtab
+    _need_extra("completion")
+    import shtab
+
     parser = build_parser()
     verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for verb in verbs.choices.values():
@@ -451,32 +429,31 @@ def _completion(options: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def _extra(name: str) -> Iterator[None]:
-    """Turns a missing module into an error that names the extra to install."""
-    from importlib.util import find_spec
-
-    hint = f"this needs the extra {name!r}, found no {{}}: pip install 'cwic[{name}]'"
+def _need_extra(name: str) -> None:
+    """Raises NotBuiltError if a module of an extra is not installed; the message says how to."""
     for module in _EXTRAS[name]:
-        if find_spec(module) is None:
-            raise NotBuiltError(hint.format(module))
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "cwic":
-            raise
-        raise NotBuiltError(hint.format(error.name)) from error
+        if util.find_spec(module) is None:
+            raise NotBuiltError(
+                f"this needs the extra {name!r}, found no {module}: pip install 'cwic[{name}]'"
+            )
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "encode": lambda options: files.for_each(options, _encode, PICTURE_SUFFIXES, CODEC_SUFFIX),
+    "encode": lambda options: files.for_each(
+        options, _encode, defaults.PICTURE_SUFFIXES, defaults.CODEC_SUFFIX
+    ),
     "decode": lambda options: files.for_each(
-        options, _decode, frozenset({CODEC_SUFFIX}), f".{options.to or PICTURE_FORMATS[0]}"
+        options,
+        _decode,
+        frozenset({defaults.CODEC_SUFFIX}),
+        f".{options.to or defaults.PICTURE_FORMATS[0]}",
     ),
     "view": lambda options: files.for_each(
-        options, _view, PICTURE_SUFFIXES | {CODEC_SUFFIX}, ".map.png"
+        options, _view, defaults.PICTURE_SUFFIXES | {defaults.CODEC_SUFFIX}, ".map.png"
     ),
-    "compare": lambda options: files.for_each(options, _compare, PICTURE_SUFFIXES, ".html"),
+    "compare": lambda options: files.for_each(
+        options, _compare, defaults.PICTURE_SUFFIXES, ".html"
+    ),
     "info": _info,
     "models": _models,
     "batch": _batch,

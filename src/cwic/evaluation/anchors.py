@@ -10,9 +10,10 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, features
@@ -20,8 +21,6 @@ from PIL import Image, features
 from cwic import __version__, model_file
 from cwic.codec import Codec
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
-
-__all__ = ["ANCHORS", "Contestant", "contestant", "default_names"]
 
 OURS = "cwic"
 
@@ -46,10 +45,8 @@ class Contestant:
 def contestant(name: str, *, lossless: str = "never") -> Contestant:
     """The codec of a name: one of `ANCHORS`, or `cwic:MODEL` with a bundled model or a model file.
 
-    Args:
-        name: of the codec.
-        lossless: of our models, as of `Codec.encode`; unless said, what is measured is what the
-            model makes of a picture, also where a file would rather be kept whole.
+    `lossless` is that of our models: unless said, what is measured is what the model makes of a
+    picture, also where a file would rather be kept whole.
 
     Raises:
         CodecError: there is none of this name, or it is not installed.
@@ -101,81 +98,63 @@ def _our_model(name: str, model: str | None, lossless: str) -> Contestant:
     )
 
 
-def _pillow(
-    name: str,
-    label: str,
-    library: str,
-    settings: tuple[float, ...],
-    options: dict[str, Any],
-    *,
-    file_format: str,
-    setting_name: str = "quality",
-    option_of: Callable[[float], dict[str, Any]] = lambda setting: {"quality": int(setting)},
-) -> Contestant:
+class _PillowCodec(NamedTuple):
     """An anchor that Pillow writes and reads."""
-    if not features.check(library):
-        raise NotBuiltError(f"{name}: expected a Pillow with {library}, found one without")
+
+    label: str
+    library: str  # which not every Pillow has
+    file_format: str
+    settings: tuple[float, ...]
+    options: dict[str, Any]
+    setting_name: str = "quality"
+
+    def option(self, setting: float) -> dict[str, Any]:
+        """A setting for Pillow."""
+        if self.setting_name == "bpp":
+            return {"quality_layers": [24 / setting]}
+        return {"quality": int(setting)}
+
+
+_PILLOW = {
+    "jpeg": _PillowCodec(
+        *("JPEG", "libjpeg_turbo", "JPEG", (2, 8, 15, 25, 35, 50, 65, 80)),
+        {"optimize": True, "progressive": True},  # 4:2:0
+    ),
+    "jpeg2000": _PillowCodec(
+        *("JPEG 2000", "jpg_2000", "JPEG2000", (0.08, 0.12, 0.18, 0.28, 0.42, 0.6, 0.85, 1.2)),
+        {"irreversible": True, "mct": 1, "quality_mode": "rates"},
+        setting_name="bpp",
+    ),
+    "webp": _PillowCodec("WebP", "webp", "WEBP", (0, 3, 8, 15, 25, 40, 60, 78), {"method": 6}),
+    "avif": _PillowCodec(
+        *("AVIF", "avif", "AVIF", (4, 10, 18, 26, 36, 46, 58, 70)),
+        {"speed": 4, "max_threads": 1},  # 4:2:0
+    ),
+}
+
+
+def _pillow(name: str) -> Contestant:
+    codec = _PILLOW[name]
+    if not features.check(codec.library):
+        raise NotBuiltError(f"{name}: expected a Pillow with {codec.library}, found one without")
 
     def encode(image: Image.Image, setting: float) -> bytes:
         file = io.BytesIO()
-        image.save(file, file_format, **options, **option_of(setting))
+        image.save(file, codec.file_format, **codec.options, **codec.option(setting))
         return file.getvalue()
 
-    pillow = metadata.version("pillow")
+    versions = {
+        "pillow": metadata.version("pillow"),
+        codec.library: features.version(codec.library),
+    }
     return Contestant(
         name=name,
-        label=label,
-        setting_name=setting_name,
-        settings=tuple(map(float, settings)),
-        facts=_facts(pillow=pillow, **{library: features.version(library)}, **options),
+        label=codec.label,
+        setting_name=codec.setting_name,
+        settings=tuple(map(float, codec.settings)),
+        facts=_facts(**versions, **codec.options),
         encode=encode,
-        decode=_opened,
-    )
-
-
-def _jpeg() -> Contestant:
-    return _pillow(
-        "jpeg",
-        "JPEG",
-        "libjpeg_turbo",
-        (2, 8, 15, 25, 35, 50, 65, 80),
-        {"optimize": True, "progressive": True},  # 4:2:0
-        file_format="JPEG",
-    )
-
-
-def _jpeg2000() -> Contestant:
-    return _pillow(
-        "jpeg2000",
-        "JPEG 2000",
-        "jpg_2000",
-        (0.08, 0.12, 0.18, 0.28, 0.42, 0.6, 0.85, 1.2),
-        {"irreversible": True, "mct": 1, "quality_mode": "rates"},
-        file_format="JPEG2000",
-        setting_name="bpp",
-        option_of=lambda bpp: {"quality_layers": [24 / bpp]},
-    )
-
-
-def _webp() -> Contestant:
-    return _pillow(
-        "webp",
-        "WebP",
-        "webp",
-        (0, 3, 8, 15, 25, 40, 60, 78),
-        {"method": 6},
-        file_format="WEBP",
-    )
-
-
-def _avif() -> Contestant:
-    return _pillow(
-        "avif",
-        "AVIF",
-        "avif",
-        (4, 10, 18, 26, 36, 46, 58, 70),
-        {"speed": 4, "max_threads": 1},  # 4:2:0
-        file_format="AVIF",
+        decode=lambda data: Image.open(io.BytesIO(data)).convert("RGB"),
     )
 
 
@@ -194,9 +173,7 @@ def _jpeg_xl() -> Contestant:
         setting_name="distance",
         settings=distances,
         facts=_facts(
-            imagecodecs=imagecodecs.__version__,
-            libjxl=imagecodecs.jpegxl_version(),
-            effort=effort,
+            imagecodecs=imagecodecs.__version__, libjxl=imagecodecs.jpegxl_version(), effort=effort
         ),
         encode=encode,
         decode=lambda data: Image.fromarray(imagecodecs.jpegxl_decode(data)),
@@ -231,10 +208,7 @@ def _heic() -> Contestant:
 
 
 ANCHORS: dict[str, Callable[[], Contestant]] = {
-    "jpeg": _jpeg,
-    "jpeg2000": _jpeg2000,
-    "webp": _webp,
-    "avif": _avif,
+    **{name: partial(_pillow, name) for name in _PILLOW},
     "jpegxl": _jpeg_xl,
     "heic": _heic,
 }
@@ -243,14 +217,10 @@ ANCHORS: dict[str, Callable[[], Contestant]] = {
 _MODULES = {"jpegxl": "imagecodecs", "heic": "pillow_heif"}
 
 
-# What of Pillow's is not in every build of it.
-_FEATURES = {"jpeg2000": "jpg_2000", "webp": "webp", "avif": "avif"}
-
-
 def _is_here(name: str) -> bool:
     if name in _MODULES:
         return find_spec(_MODULES[name]) is not None
-    return name not in _FEATURES or bool(features.check(_FEATURES[name]))
+    return bool(features.check(_PILLOW[name].library))
 
 
 def _optional(name: str) -> Any:
@@ -259,10 +229,6 @@ def _optional(name: str) -> Any:
         package = module.replace("_", "-")
         raise NotBuiltError(f"{name}: expected {package}, found none: pip install {package}")
     return import_module(module)
-
-
-def _opened(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 def _facts(**facts: Any) -> str:

@@ -9,8 +9,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["C1", "C2", "SIGMA_PX", "WINDOW_PX", "ssim"]
-
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 Plane = npt.NDArray[np.float64]
 
@@ -22,14 +20,9 @@ _BAND_PX = 128
 
 
 def ssim(reference: Pixels, decoded: Pixels) -> float:
-    """Structural similarity (Wang et al. 2004), mean over places and channels.
+    """Structural similarity (Wang et al. 2004) of two pictures, mean over places and channels.
 
-    Args:
-        reference: (H, W, 3).
-        decoded: same shape.
-
-    Returns:
-        At most 1; nan with a side under 11 px.
+    At most 1; nan with a side under 11 px.
     """
     if reference.shape != decoded.shape:
         raise ValueError(f"expected a picture of shape {reference.shape}, found {decoded.shape}")

@@ -30,21 +30,10 @@ from tqdm import tqdm
 from cwic import __version__
 from cwic.atomic_file import write_file
 from cwic.errors import CodecError
-from cwic.evaluation import plots, report, tables
+from cwic.evaluation import measurement, plots, report, tables
 from cwic.evaluation.anchors import ANCHORS, Contestant, contestant, default_names
-from cwic.evaluation.measurement import (
-    Failure,
-    Point,
-    Store,
-    jobs_of,
-    measure_all,
-    pixels_of,
-    point_key,
-)
 from cwic.evaluation.quality import METRICS
-from cwic.evaluation.rate_distortion import Curve, Published, mean_curves, published_curves
-
-__all__ = ["Evaluation", "evaluate"]
+from cwic.evaluation.rate_distortion import Curve, mean_curves, published_curves
 
 # Of the gallery.
 _SHOWN_BPP = 0.25
@@ -63,8 +52,6 @@ _METHOD = (
     "picture. Times are seconds of the processor, of one run with one thread."
 )
 
-_DATASETS = {"kodak": "the 24 pictures of Kodak"}
-
 _KODAK = [f"kodim{number:02}" for number in range(1, 25)]
 
 
@@ -75,7 +62,7 @@ class Evaluation:
     measured: int  # points of this run
     reused: int  # points of earlier runs
     curves: list[Curve]
-    failures: list[Failure]
+    failures: list[measurement.Failure]
 
 
 def evaluate(
@@ -89,14 +76,9 @@ def evaluate(
 ) -> Evaluation:
     """Rate-distortion of codecs over pictures, with tables, plots and a page.
 
-    Args:
-        paths: picture files.
-        out: folder; points that are there already are not measured again.
-        codecs: `jpeg`, `jpeg2000`, `webp`, `avif`, `jpegxl`, `heic`, `cwic:MODEL`; None: all that
-            are here.
-        processes: that measure at the same time, one thread each.
-        command: words that the report gives as the way to repeat it.
-        show_progress: a bar on the standard error.
+    Points that are in the folder `out` already are not measured again. Codecs are `jpeg`,
+    `jpeg2000`, `webp`, `avif`, `jpegxl`, `heic`, `cwic:MODEL`; None: all that are here. `processes`
+    measure at the same time, one thread each. The report gives `command` as the way to repeat it.
 
     Raises:
         CodecError: a codec is unknown or not installed, or nothing could be measured at all.
@@ -107,23 +89,24 @@ def evaluate(
         raise CodecError(f"{twice}: expected pictures of different names, found two {twice.name}")
     contestants = [contestant(name) for name in dict.fromkeys(codecs or default_names())]
     out.mkdir(parents=True, exist_ok=True)
-    store = Store(out / "points.jsonl")
-    jobs, failures = jobs_of(list(named.values()), contestants)
+    store = measurement.Store(out / "points.jsonl")
+    jobs, failures = measurement.jobs_of(list(named.values()), contestants)
     num_points = sum(len(job.settings) for job in jobs)
     missing = [
         job._replace(settings=left)
         for job in jobs
-        if (left := tuple(s for s in job.settings if not store.has(point_key(job, s))))
+        if (left := tuple(s for s in job.settings if not store.has(measurement.point_key(job, s))))
     ]
     reused = num_points - sum(len(job.settings) for job in missing)
     with tqdm(total=num_points, initial=reused, disable=not show_progress, unit=" points") as bar:
-        for result in measure_all(missing, processes):
+        for result in measurement.measure_all(missing, processes):
             store.add(result.points)
             failures += result.failures
             bar.update(len(result.job.settings))
     points = store.select(jobs)
     if not points:
-        raise CodecError(_all_failed(failures))
+        first = f", the first: {failures[0]}" if failures else ""
+        raise CodecError(f"expected pictures that can be measured, found none{first}")
     labels = {codec.name: codec.label for codec in contestants}
     settings = {codec.name: codec.settings for codec in contestants}
     curves, averaged = mean_curves(points, labels, settings)
@@ -132,21 +115,16 @@ def evaluate(
     return Evaluation(len(points) - reused, reused, curves, failures)
 
 
-def _all_failed(failures: Sequence[Failure]) -> str:
-    first = f", the first: {failures[0]}" if failures else ""
-    return f"expected pictures that can be measured, found none{first}"
-
-
 @dataclass(frozen=True)
 class _Run:
     """Everything that the files of a run are made of."""
 
     out: Path
     contestants: Sequence[Contestant]
-    points: Sequence[Point]
+    points: Sequence[measurement.Point]
     curves: Sequence[Curve]
     averaged: Sequence[str]  # names of the pictures in the means
-    failures: Sequence[Failure]
+    failures: Sequence[measurement.Failure]
     command: Sequence[str]
 
     def write(self, paths: dict[str, Path]) -> None:
@@ -187,11 +165,15 @@ class _Run:
         ]
         if published:
             # Whose points the dashed curves are.
-            sections.insert(3, ("Published curves", _sources(published)))
+            sources = [
+                {"codec": c.label, "source": c.source, "licence": c.licence} for c in published
+            ]
+            sections.insert(3, ("Published curves", report.table(sources)))
         if self.failures:
             listed = "".join(f"<li>{escape(str(failure))}</li>" for failure in self.failures)
             sections.insert(1, ("What failed", f"<ul>{listed}</ul>"))
-        title = f"{len(self.contestants)} codecs on {_DATASETS.get(dataset, dataset)}"
+        title = f"{len(self.contestants)} codecs on "
+        title += "the 24 pictures of Kodak" if self._is_kodak() else dataset
         write_file(self.out / "report.html", report.page(title, sections).encode())
 
     def _is_kodak(self) -> bool:
@@ -247,7 +229,7 @@ class _Run:
         return [self._shown(paths[self.averaged[place]]) for place in places]
 
     def _shown(self, path: Path) -> report.Comparison:
-        pixels = pixels_of(path)
+        pixels = measurement.pixels_of(path)
         versions = [report.Version("original", _middle(pixels), "")]
         for codec in self.contestants:
             points = [p for p in self.points if (p.image, p.codec) == (path.name, codec.name)]
@@ -271,12 +253,6 @@ def _middle(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     width, height = _SHOWN_PX if pixels.shape[1] >= pixels.shape[0] else _SHOWN_PX[::-1]
     top, left = max(pixels.shape[0] - height, 0) // 2, max(pixels.shape[1] - width, 0) // 2
     return pixels[top : top + height, left : left + width]
-
-
-def _sources(published: Sequence[Published]) -> str:
-    return report.table(
-        [{"codec": c.label, "source": c.source, "licence": c.licence} for c in published]
-    )
 
 
 def _processor() -> str:

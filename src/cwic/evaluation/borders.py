@@ -5,8 +5,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["corner_ratio", "edge_ratio"]
-
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 
 _BORDER_PX = 16
@@ -18,14 +16,7 @@ def edge_ratio(reference: Pixels, decoded: Pixels) -> float:
     """Error of the worst of the four outermost lines over that of what lies 16 px inside.
 
     Both are mean squared errors, the one inside plus 0.5. About 1 where a border is like the rest;
-    from about 4 on it shows as a line.
-
-    Args:
-        reference: (H, W, 3).
-        decoded: same shape.
-
-    Returns:
-        at least 0; nan where nothing lies inside, that is with a side of 32 px or less.
+    from about 4 on it shows as a line; nan where nothing lies inside, with a side of 32 px or less.
     """
     squares = _squares(reference, decoded)
     lines = (squares[0], squares[-1], squares[:, 0], squares[:, -1])
@@ -33,15 +24,7 @@ def edge_ratio(reference: Pixels, decoded: Pixels) -> float:
 
 
 def corner_ratio(reference: Pixels, decoded: Pixels) -> float:
-    """The same of the worst of the four corners of 16x16 px.
-
-    Args:
-        reference: (H, W, 3).
-        decoded: same shape.
-
-    Returns:
-        as :func:`edge_ratio`.
-    """
+    """The same of the worst of the four corners of 16x16 px."""
     squares = _squares(reference, decoded)
     first, last = slice(None, _BORDER_PX), slice(-_BORDER_PX, None)
     corners = (squares[rows, columns] for rows in (first, last) for columns in (first, last))

@@ -18,14 +18,12 @@ from cwic.errors import CodecError, NotBuiltError
 from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.array_similarity import ssim
 from cwic.evaluation.report import Comparison, Version, comparison, page
-from cwic.evaluation.ssimulacra2 import ssimulacra2
 from cwic.image import profile_of_rgb_samples
 from cwic.psnr import psnr_db
 from cwic.rate_control import Goal, search
+from cwic.ssimulacra2 import ssimulacra2
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
-
-__all__ = ["CODECS", "compared", "compared_page", "installed", "nearest_file", "of_size"]
 
 CODECS = ("jpeg", "jpeg2000", "webp", "avif")
 
@@ -99,12 +97,8 @@ def nearest_file(
 ) -> NearestFile:
     """The file of a codec whose size comes nearest to a target, and its setting.
 
-    Args:
-        codec: with a setting "quality", "bpp" or "distance".
-        image: RGB.
-        target_bytes: of the whole file.
-        start: the first setting to try; a good guess saves most of the time.
-        tolerance: share of the target that is near enough.
+    `start` is the first setting to try: a good guess saves most of the time. `tolerance` is the
+    share of the target that is near enough.
     """
     ladder = _LADDERS.get(codec.name) or _LADDERS[codec.setting_name]
     if codec.setting_name == "bpp":
@@ -136,15 +130,10 @@ def compared(
 ) -> Comparison:
     """A picture, its `.cwic` file and those of other codecs at its size.
 
-    Args:
-        title: plain text.
-        picture: the original, RGB; the page shows all versions with the profile in its `info`.
-        data: the `.cwic` file.
-        decoded: what it decodes to.
-        codecs: names of anchors; those that are not here, or cannot take this picture, are
-            left out.
-        largest_px: of a picture with a longer side the middle is shown; numbers are of all of it.
-        with_ssimulacra2: measure it too where its package is installed, of up to 4 million pixels.
+    The original is RGB; the page shows all versions with its profile. Anchors that are not here, or
+    cannot take this picture, are left out. Of a picture with a longer side than `largest_px` the
+    middle is shown; numbers are of all of it. SSIMULACRA2 needs its package, and at most 4 million
+    pixels.
     """
     profile = profile_of_rgb_samples(picture)
     picture = picture.copy()

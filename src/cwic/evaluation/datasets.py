@@ -1,15 +1,12 @@
 """Public picture sets, fetched into a folder: `cwic data fetch`.
 
-pooch compares hashes; the download below resumes where it broke off. No checksum is invented: that
-of a file that nobody published one for is written down at its first download, beside the pictures,
-and later downloads are held against it.
+A download resumes where it broke off. No checksum is invented: that of a file that nobody published
+one for is written down at its first download, beside the pictures, and later downloads are held
+against it.
 """
 
 import hashlib
 import json
-import logging
-import os
-import shutil
 import urllib.error
 import urllib.request
 import zipfile
@@ -17,15 +14,12 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from cwic import atomic_file
 from cwic.defaults import DATASET_NAMES
-from cwic.errors import CodecError, NotBuiltError
-
-__all__ = ["DATASETS", "Dataset", "fetch"]
+from cwic.errors import CodecError
 
 _HASHES = "sha256.json"
 _PARTIAL = ".part"
@@ -81,14 +75,10 @@ def fetch(
 ) -> list[Path]:
     """Download what is missing of a set; archives are unpacked beside themselves.
 
-    Args:
-        dataset: one of `DATASETS`.
-        folder: for the files; made if need be.
-        say: told of checksums that were recorded and not compared.
-        show_progress: a bar for each file on standard error.
+    `say` is told of checksums that were recorded and not compared.
 
     Returns:
-        The files that were asked for, archives replaced by the pictures in them.
+        The files of the set, archives replaced by the pictures in them.
 
     Raises:
         CodecError: there is no network, no such file, or a checksum differs.
@@ -109,77 +99,60 @@ def fetch(
 
 
 def _retrieved(url: str, folder: Path, sha256: str | None, show_progress: bool) -> Path:
+    """A file of a set, downloaded if it is not there or has another checksum."""
+    path = folder / url.rpartition("/")[2]
+    if path.exists() and sha256 in (None, _sha256(path)):
+        return path
+    partial = path.with_name(path.name + _PARTIAL)
     try:
-        import pooch
-    except ImportError as error:
-        raise NotBuiltError(
-            "fetching needs pooch, found none: pip install 'cwic[evaluate]'"
-        ) from error
-    pooch.get_logger().setLevel(logging.ERROR)
-    try:
-        found: str = pooch.retrieve(
-            url,
-            known_hash=sha256 and f"sha256:{sha256}",
-            fname=url.rpartition("/")[2],
-            path=folder,
-            downloader=_Resuming(folder, show_progress),
-        )
+        _download(url, partial, show_progress)
     except urllib.error.HTTPError as error:
         raise CodecError(f"{url}: the server says {error.code} {error.reason}") from error
-    except (OSError, urllib.error.URLError) as error:
+    except OSError as error:
         raise CodecError(
             f"{url}: cannot be loaded: {getattr(error, 'reason', error)}; is there a network? "
-            f"What is here already is kept, ask again to go on"
+            f"What is here already is kept, the same command continues"
         ) from error
-    except ValueError as error:
+    if sha256 not in (None, _sha256(partial)):
+        partial.unlink()
         raise CodecError(
             f"{url}: found another checksum than {sha256}, which {folder / _HASHES} holds"
-        ) from error
-    return Path(found)
+        )
+    return partial.replace(path)
 
 
-class _Resuming:
-    """A downloader of pooch that goes on where an earlier one stopped (HTTP ranges)."""
-
-    def __init__(self, folder: Path, show_progress: bool):
-        self._folder = folder
-        self._show_progress = show_progress
-
-    def __call__(self, url: str, output_file: str | os.PathLike[str], pooch: Any) -> None:
-        """Load a file; what is there of it lies beside its final place."""
-        name = url.rpartition("/")[2]
-        partial = self._folder / (name + _PARTIAL)
-        start = partial.stat().st_size if partial.exists() else 0
-        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-        try:
-            response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
-        except urllib.error.HTTPError as error:
-            if error.code != 416 or not start:  # more was asked for than there is
-                raise
-            partial.unlink()
-            self(url, output_file, pooch)
-            return
-        with closing(response):
-            resumed = response.status == 206
-            length = response.headers.get("Content-Length")
-            done = start if resumed else 0
-            with (
-                partial.open("ab" if resumed else "wb") as file,
-                tqdm(
-                    desc=name,
-                    total=done + int(length) if length else None,
-                    initial=done,
-                    unit="B",
-                    unit_scale=True,
-                    disable=not self._show_progress,
-                ) as bar,
-            ):
-                while chunk := response.read(_CHUNK_BYTES):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-        if length and partial.stat().st_size != done + int(length):
-            raise OSError(f"the connection broke after {partial.stat().st_size:,} B")
-        shutil.move(partial, output_file)
+def _download(url: str, partial: Path, show_progress: bool) -> None:
+    """Goes on where an earlier download stopped (HTTP ranges)."""
+    start = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not start:  # there is less than was here
+            raise
+        partial.unlink()
+        _download(url, partial, show_progress)
+        return
+    with closing(response):
+        resumed = response.status == 206
+        length = response.headers.get("Content-Length")
+        done = start if resumed else 0
+        with (
+            partial.open("ab" if resumed else "wb") as file,
+            tqdm(
+                desc=partial.stem,
+                total=done + int(length) if length else None,
+                initial=done,
+                unit="B",
+                unit_scale=True,
+                disable=not show_progress,
+            ) as bar,
+        ):
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if length and partial.stat().st_size != done + int(length):
+        raise OSError(f"the connection broke after {partial.stat().st_size:,} B")
 
 
 def _unpacked(archive: Path) -> list[Path]:

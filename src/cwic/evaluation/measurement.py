@@ -28,18 +28,6 @@ from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.quality import Quality
 from cwic.image import read_picture
 
-__all__ = [
-    "Failure",
-    "Job",
-    "Measured",
-    "Point",
-    "Store",
-    "jobs_of",
-    "measure_all",
-    "pixels_of",
-    "point_key",
-]
-
 # Raised when a metric or the way of timing changes: older points are then measured anew.
 _METHOD = 3
 
@@ -255,15 +243,10 @@ def _measure(job: Job) -> Measured:
                 points.append(_point(job, codec, pixels, setting))
             except Exception as error:
                 failed[reason(error)].append(setting)
-    failures = [
-        Failure(
-            str(job.path),
-            job.codec,
-            why,
-            () if len(settings) == len(codec.settings) else tuple(settings),
-        )
-        for why, settings in failed.items()
-    ]
+    failures = []
+    for why, settings in failed.items():
+        some = () if len(settings) == len(codec.settings) else tuple(settings)
+        failures.append(Failure(str(job.path), job.codec, why, some))
     return Measured(job, points, failures)
 
 

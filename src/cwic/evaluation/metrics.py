@@ -18,12 +18,10 @@ from torch import Tensor
 from cwic.evaluation.borders import corner_ratio, edge_ratio
 from cwic.evaluation.perceptual import haarpsi
 from cwic.evaluation.quality import Quality
-from cwic.evaluation.ssimulacra2 import ssimulacra2
 from cwic.evaluation.structural_similarity import MS_SSIM_PX, SSIM_PX, ssim, ssim_and_ms_ssim
 from cwic.image import LUMA
 from cwic.psnr import psnr_db
-
-__all__ = ["grid_ratio", "line_gradients", "measure", "one_thread"]
+from cwic.ssimulacra2 import ssimulacra2
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) R, G, B
 
@@ -33,12 +31,7 @@ _GRID_PX = 24
 
 
 def measure(original: Pixels, decoded: Pixels) -> Quality:
-    """All metrics of a decoded picture.
-
-    Args:
-        original: (H, W, 3).
-        decoded: same shape.
-    """
+    """All metrics of a decoded picture, of the original's shape."""
     if original.shape != decoded.shape:
         raise ValueError(f"expected a picture of shape {original.shape}, found {decoded.shape}")
     a, b = (
@@ -83,12 +76,8 @@ def one_thread() -> Iterator[None]:
 def line_gradients(x: Tensor) -> Tensor:
     """Mean absolute luma gradient across the pixel lines of each phase, both directions together.
 
-    Args:
-        x: (B, 3, H, W), H and W multiples of 8, R, G, B.
-
-    Returns:
-        (B, 8); entry p is of the lines between pixels 8 k + p - 1 and 8 k + p, so entry 0 is of
-        every eighth line, where blocks of 8 meet.
+    (B, 3, H, W), sides multiples of 8 -> (B, 8). Entry p is of the lines between pixels 8 k + p - 1
+    and 8 k + p, so entry 0 is of every eighth line, where blocks of 8 meet.
     """
     red, green, blue = LUMA
     luma = red * x[:, 0] + green * x[:, 1] + blue * x[:, 2]  # (B, H, W)

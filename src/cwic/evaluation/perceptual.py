@@ -7,7 +7,8 @@ Other metrics are in :mod:`cwic.evaluation.metrics`.
 """
 
 import math
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from cwic.errors import NotBuiltError
-
-__all__ = [
-    "HaarDistance",
-    "PerceptualDistance",
-    "haarpsi",
-    "haarpsi_similarity",
-    "load_distance",
-]
 
 # --- HaarPSI --------------------------------------------------------------------------------------
 
@@ -32,15 +25,7 @@ _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 def haarpsi(reference: npt.NDArray[np.uint8], decoded: npt.NDArray[np.uint8]) -> float:
-    """HaarPSI of two pictures, in double precision.
-
-    Args:
-        reference: (H, W, 3) R, G, B.
-        decoded: same shape.
-
-    Returns:
-        in [0, 1]; 1 for equal pictures.
-    """
+    """HaarPSI of two pictures (H, W, 3), in double precision; in [0, 1], 1 for equal pictures."""
     x, y = (
         torch.from_numpy(np.ascontiguousarray(picture).copy()).permute(2, 0, 1)[None].double()
         for picture in (reference, decoded)
@@ -51,13 +36,8 @@ def haarpsi(reference: npt.NDArray[np.uint8], decoded: npt.NDArray[np.uint8]) ->
 def haarpsi_similarity(reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
     """Perceptual similarity for colour pictures (eq. 16), with the paper's halving of resolution.
 
-    Args:
-        reference: (B, 3, H, W) in [0, 255].
-        decoded: same shape.
-        weight: (B, 1, h, w), at least 0, how much a place counts; None: all alike.
-
-    Returns:
-        (B,) in [0, 1]; 1 for equal pictures.
+    Two (B, 3, H, W) in [0, 255] -> (B,) in [0, 1], 1 for equal pictures. `weight` (B, 1, h, w), at
+    least 0, is how much a place counts; None: all alike.
     """
     ours, theirs = (_halved(_yiq(picture)) for picture in (reference, decoded))
     scales = [[_haar(planes[:, :1], scale) for planes in (ours, theirs)] for scale in (1, 2, 3)]
@@ -113,65 +93,41 @@ def _haar(plane: Tensor, scale: int) -> Tensor:
 DistanceName = Literal["haarpsi", "lpips"]
 
 
-class PerceptualDistance(Protocol):
-    """How far pictures are from their originals to the eye."""
-
-    def __call__(self, reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Differentiable in `decoded`.
-
-        Args:
-            reference: (B, 3, H, W) in [0, 255].
-            decoded: same shape.
-            weight: (B, 1, h, w), at least 0, how much a place counts; None: all alike.
-
-        Returns:
-            (B,) at least 0; 0 for equal pictures.
-        """
-        ...
+# How far pictures are from their originals to the eye: reference, decoded and a weight as of
+# `haarpsi_similarity` -> (B,) at least 0, 0 for equal pictures; differentiable in `decoded`.
+PerceptualDistance = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def load_distance(name: DistanceName, device: torch.device | None = None) -> PerceptualDistance:
-    """A distance by name.
+    """A distance by name, for pictures on a device (None: the processor).
 
-    Args:
-        name: "haarpsi", or "lpips", which is the package of that name with its AlexNet.
-        device: of the pictures; None: the processor.
+    "lpips" is the package of that name with its AlexNet.
 
     Raises:
         NotBuiltError: the package cannot be had.
     """
     if name == "haarpsi":
-        return HaarDistance()
-    return _Lpips(device)
+        return haar_distance
+    try:
+        import lpips
 
+        network: Any = lpips.LPIPS(net="alex", spatial=True, verbose=False)
+    # It wants torchvision, which fails in many ways, and loads weights from the network.
+    except Exception as error:
+        message = f"lpips: expected the package lpips with its networks: {error}"
+        raise NotBuiltError(message) from error
+    network = network.eval().requires_grad_(False).to(device or "cpu")
 
-class HaarDistance:
-    """1 - HaarPSI."""
-
-    def __call__(self, reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
-        """See :class:`PerceptualDistance`."""
-        return 1 - haarpsi_similarity(reference, decoded, weight)
-
-
-class _Lpips:
-    """The real LPIPS, where its package and its networks are there."""
-
-    def __init__(self, device: torch.device | None):
-        try:
-            import lpips
-
-            self._network: Any = lpips.LPIPS(net="alex", spatial=True, verbose=False)
-        # It wants torchvision, which fails in many ways, and loads weights from the network.
-        except Exception as error:
-            raise NotBuiltError(
-                f"lpips: expected the package lpips with its networks: {error}"
-            ) from error
-        self._network = self._network.eval().requires_grad_(False).to(device or "cpu")
-
-    def __call__(self, reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
-        """See :class:`PerceptualDistance`."""
-        of_place = self._network(reference / 127.5 - 1, decoded / 127.5 - 1)
+    def distance(reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
+        of_place = network(reference / 127.5 - 1, decoded / 127.5 - 1)
         return _mean_over_places(of_place, weight)[:, 0]
+
+    return distance
+
+
+def haar_distance(reference: Tensor, decoded: Tensor, weight: Tensor | None = None) -> Tensor:
+    """1 - HaarPSI; see `PerceptualDistance`."""
+    return 1 - haarpsi_similarity(reference, decoded, weight)
 
 
 def _mean_over_places(values: Tensor, weight: Tensor | None) -> Tensor:

@@ -13,8 +13,6 @@ from cwic.atomic_file import write_file
 from cwic.evaluation.quality import Metric
 from cwic.evaluation.rate_distortion import Curve, Published
 
-__all__ = ["plot", "save"]
-
 _SHOWN_BPP = 1.25
 
 
@@ -23,11 +21,7 @@ def plot(
 ) -> Figure:
     """One metric over the rate: ours thick, anchors thin, what others published dashed.
 
-    Args:
-        metric: on the vertical axis.
-        curves: measured.
-        published: of the same pictures; those without this metric are left out.
-        title: above it.
+    `published` are of the same pictures; those without this metric are left out.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()

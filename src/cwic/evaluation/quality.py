@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["METRICS", "Metric", "Quality", "decibel"]
-
 
 class Quality(NamedTuple):
     """What is measured of one decoded picture; nan where a picture is too small for a metric."""

@@ -15,15 +15,6 @@ from scipy.interpolate import PchipInterpolator
 from cwic.evaluation.measurement import Point
 from cwic.evaluation.quality import Metric
 
-__all__ = [
-    "BdRate",
-    "Curve",
-    "Published",
-    "bd_rate",
-    "mean_curves",
-    "published_curves",
-]
-
 # Where anchors are compared: beyond it few people compress.
 LOW_BPP, HIGH_BPP = 0.1, 1.0
 
@@ -53,11 +44,7 @@ def mean_curves(
 
     A codec that has no picture at all settings is left out and does not count as missing. Without a
     picture that all others share there is nothing to take means of, and both lists are empty.
-
-    Args:
-        points: of all codecs and pictures.
-        labels: of the codecs, in the order wanted.
-        settings: of the codecs.
+    `labels` and `settings` are by codec, `labels` in the order of the result.
     """
     found: dict[str, dict[str, dict[float, Point]]] = defaultdict(lambda: defaultdict(dict))
     for point in points:
@@ -101,15 +88,9 @@ def bd_rate(
 ) -> BdRate | None:
     """Bjontegaard's delta rate by piecewise cubic Hermite interpolation (PCHIP) of log rate.
 
-    The range is what both curves have of the quality that the anchor has at 0.1 to 1 bpp. The
-    numbers of points need not be equal. Points that a cheaper one beats do not count.
-
-    Args:
-        anchor: rates in bpp and quality.
-        test: the same of the other codec.
-
-    Returns:
-        None where the curves have no range in common.
+    A curve is rates in bpp and quality. The range is what both have of the quality that the anchor
+    has at 0.1 to 1 bpp; None where they have none in common. The numbers of points need not be
+    equal. Points that a cheaper one beats do not count.
     """
     try:
         (log_a, quality_a), (log_t, quality_t) = (_rising(*curve) for curve in (anchor, test))

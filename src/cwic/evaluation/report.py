@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["Comparison", "Version", "comparison", "folded", "page", "picture", "table"]
-
 
 @dataclass(frozen=True, eq=False)
 class Version:
@@ -96,12 +94,7 @@ def folded(summary: str, html: str) -> str:
 
 
 def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
-    """A whole document.
-
-    Args:
-        title: plain text.
-        sections: headings as plain text, empty for none, and their HTML.
-    """
+    """A whole document of sections: headings as plain text, empty for none, and their HTML."""
     headings = [heading for heading, _ in sections if heading]
     links = "".join(
         f'<a href="#part-{number}">{escape(heading)}</a>'

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from cwic.evaluation.array_similarity import C1, C2, SIGMA_PX, WINDOW_PX
 
-__all__ = ["MS_SSIM_PX", "SSIM_PX", "ms_ssim", "ssim", "ssim_and_ms_ssim"]
-
 SSIM_PX = WINDOW_PX  # least side of a picture
 MS_SSIM_PX = 161  # likewise for five scales
 
@@ -53,13 +51,8 @@ class _Scale(NamedTuple):
 def ssim(reference: Tensor, decoded: Tensor, shares: Tensor | None = None) -> Tensor:
     """Structural similarity of each picture (Wang et al. 2004), mean over the channels.
 
-    Args:
-        reference: (B, C, H, W) float in [0, 1], both sides at least 11 px.
-        decoded: same shape.
-        shares: (B, 1, H, W), at least 0, how much a place counts; None: all alike.
-
-    Returns:
-        (B,), at most 1.
+    Two (B, C, H, W) float in [0, 1], sides at least 11 px -> (B,), at most 1. `shares`
+    (B, 1, H, W), at least 0, is how much a place counts; None: all alike.
     """
     return next(_scales(reference, decoded, shares)).mean_similarity().mean(dim=1)
 

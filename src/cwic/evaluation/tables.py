@@ -13,15 +13,6 @@ from cwic.atomic_file import write_file
 from cwic.evaluation.quality import METRICS
 from cwic.evaluation.rate_distortion import Curve, bd_rate
 
-__all__ = [
-    "bd_rate_rows",
-    "bd_rates_against",
-    "file_name",
-    "markdown",
-    "write_compressai",
-    "write_csv",
-]
-
 # CompressAI's names of what it measures too, and ours in the same manner.
 _COMPRESSAI = {
     "bpp": "bpp",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cwic.errors import ModelError
+from cwic.errors import ModelError, TargetError
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
@@ -80,12 +80,7 @@ class Analyzed(Protocol):
         ...
 
     def code(self, q: int, emphasis: Emphasis | None = None) -> Coded:
-        """The picture at a q within the model's range.
-
-        Args:
-            q: in the header's units.
-            emphasis: what a mask adds to the importance map, see `saliency.emphasis_of_cells`.
-        """
+        """The picture at a q within the model's range; `emphasis` is what masks add to the map."""
         ...
 
     def refine(
@@ -114,7 +109,10 @@ class Analyzed(Protocol):
 
 
 class Family(Protocol):
-    """One model, ready to encode and decode; safe to share among threads."""
+    """One model, ready to encode and decode; safe to share among threads.
+
+    What reads a payload raises BitstreamError where that is damaged in a way that shows.
+    """
 
     rates: RateRange
     cell_px: int  # side of a cell of the importance map
@@ -141,42 +139,37 @@ class Family(Protocol):
         """
         ...
 
-    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
+    def decode(
+        self, stream: TileStream, part: Rectangle, reduce: int = 1, *, fast: bool = False
+    ) -> Pixels:
         """A part of the picture, (height, width, 3).
 
         Args:
             stream: of the whole picture.
             part: in pixels; its corners are multiples of `reduce`, or the picture's.
             reduce: 1, 2, 4 or 8; how many pixels a side become one.
-
-        Raises:
-            BitstreamError: a payload that is needed is damaged in a way that shows.
+            fast: by the light synthesis, where a synthesis is needed; a TargetError where that is
+                missing.
         """
         ...
 
     def symbols(self, stream: TileStream) -> list[npt.NDArray[np.int32]]:
-        """All integers that a picture is coded as, flat, for each tile.
-
-        Raises:
-            BitstreamError: a payload is damaged in a way that shows.
-        """
+        """All integers that a picture is coded as, flat, for each tile."""
         ...
 
-    def allocation(self, stream: TileStream) -> Allocation:
-        """Where the bits of a picture went.
-
-        Raises:
-            BitstreamError: a payload is damaged in a way that shows.
-        """
+    def decode_with_allocation(
+        self, stream: TileStream, *, fast: bool = False
+    ) -> tuple[Pixels, Allocation]:
+        """The whole picture and where its bits went; every payload is decoded once."""
         ...
 
-    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
-        """The whole picture and where its bits went; every payload is decoded once.
 
-        Raises:
-            BitstreamError: a payload is damaged in a way that shows.
-        """
-        ...
+def no_light_synthesis(model_name: str) -> TargetError:
+    """What a model says that is asked for a fast decode and cannot do it."""
+    return TargetError(
+        f"model {model_name}: expected a light synthesis for a fast decode, found none; "
+        "decode without fast"
+    )
 
 
 def shrunk(pixels: Pixels, reduce: int) -> Pixels:

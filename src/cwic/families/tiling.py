@@ -32,15 +32,6 @@ class Rectangle(NamedTuple):
         """Columns."""
         return self.right - self.left
 
-    def meets(self, other: "Rectangle") -> bool:
-        """Whether the two have a pixel in common."""
-        return (
-            self.top < other.bottom
-            and other.top < self.bottom
-            and self.left < other.right
-            and other.left < self.right
-        )
-
     def cut(self, other: "Rectangle") -> "Rectangle":
         """What the two have in common."""
         return Rectangle(
@@ -57,11 +48,9 @@ class Rectangle(NamedTuple):
         )
 
     def slices(self, origin: "Rectangle", unit: int = 1) -> tuple[slice, slice]:
-        """Where it lies in an array whose first element is the corner of `origin`.
+        """Where it lies in an array that begins at the corner of `origin`, a rectangle around it.
 
-        Args:
-            origin: a rectangle that holds this one.
-            unit: pixels of an element's side; divides all corners.
+        `unit`: pixels of an element's side; divides all corners.
         """
         return (
             slice((self.top - origin.top) // unit, (self.bottom - origin.top) // unit),
@@ -70,18 +59,11 @@ class Rectangle(NamedTuple):
 
 
 class Tiling:
-    """A picture in tiles.
-
-    Attributes:
-        picture: all of it.
-        tile_px: side of a tile; None where one tile holds the whole picture.
-        tiles: in raster order.
-        columns: how many tiles lie side by side.
-    """
+    """A picture in tiles, in raster order."""
 
     def __init__(self, height: int, width: int, tile_px: int | None, multiple: int):
         """Sizes in pixels; `tile_px` None is one tile, else a multiple of `multiple`."""
-        self.picture = Rectangle(0, 0, height, width)
+        self.picture = Rectangle(0, 0, height, width)  # all of it
         self.tile_px = tile_px
         self._multiple = multiple
         self._side_px = tile_px = tile_px or max(height, width)
@@ -113,11 +95,9 @@ class Tiling:
         )
 
     def pixels(self, picture: npt.NDArray[np.uint8], part: Rectangle) -> npt.NDArray[np.uint8]:
-        """A part of the padded picture, whose last row and column are repeated beyond it.
+        """A part of the padded picture, corners on multiples, as of `around`.
 
-        Args:
-            picture: (H, W, 3).
-            part: with its corners on multiples, as of `around`.
+        Of `picture`, (H, W, 3), the last row and column are repeated beyond it.
         """
         inside = part.cut(self.picture)
         rows, columns = inside.slices(self.picture)
@@ -127,16 +107,13 @@ class Tiling:
 
 
 def part_of(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce: int) -> Rectangle:
-    """The part of a picture that is wanted, out to whole pixels of the reduced one.
+    """A part of a picture, out to whole pixels of the reduced one.
 
-    Args:
-        region: (x, y, width, height) in pixels; None is all.
-        picture: all of it.
-        reduce: one of `defaults.REDUCTIONS`.
+    `region` is (x, y, width, height) in pixels; None is all.
 
     Raises:
         TargetError: the region is not within the picture.
-        ValueError: `reduce` is none of those, or the region is not four whole numbers.
+        ValueError: `reduce` is none of `REDUCTIONS`, or the region is not four whole numbers.
     """
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce: expected one of {REDUCTIONS}, found {reduce!r}")

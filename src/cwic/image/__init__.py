@@ -5,19 +5,18 @@ Owns what a picture is before and after the codec. Leaves the coding of the alph
 input and output to the command. docs/pictures.md says what is kept, changed and refused.
 """
 
+from cwic.colour_mode import Mode
 from cwic.image.picture import (
     LUMA,
     Metadata,
-    Mode,
     Picture,
     as_shown,
-    crop,
     pad_to_multiple,
     to_pil,
     without_hidden_colours,
 )
 from cwic.image.reader import Source, read_picture
-from cwic.image.writer import encode_image, profile_of_rgb_samples, save_image
+from cwic.image.writer import encode_image, profile_of_rgb_samples
 
 __all__ = [
     "LUMA",
@@ -26,12 +25,10 @@ __all__ = [
     "Picture",
     "Source",
     "as_shown",
-    "crop",
     "encode_image",
     "pad_to_multiple",
     "profile_of_rgb_samples",
     "read_picture",
-    "save_image",
     "to_pil",
     "without_hidden_colours",
 ]

@@ -13,8 +13,6 @@ from PIL import Image
 from cwic.image.profiles import Cicp
 from cwic.image.source_file import stream_of
 
-__all__ = ["AvifFacts", "facts_of"]
-
 # A picture's description stands at the beginning, and is small.
 _MAX_META_BYTES = 2**20
 _MAX_BOXES = 1000
@@ -26,10 +24,8 @@ _UNSPECIFIED = 2
 class AvifFacts(NamedTuple):
     """Of the file's first picture."""
 
-    depth_bits: int
-    """Of a sample; 8 if the file does not say."""
-    cicp: Cicp | None
-    """Code points of the decoded RGB samples, where both are specified."""
+    depth_bits: int  # of a sample; 8 if the file does not say
+    cicp: Cicp | None  # code points of the decoded RGB samples, where both are specified
 
 
 def facts_of(image: Image.Image) -> AvifFacts | None:

@@ -13,18 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = [
-    "MARKER",
-    "UPRIGHT",
-    "orientation_of",
-    "resolution_of",
-    "with_resolution",
-    "with_size",
-    "without_thumbnail",
-]
-
-MARKER = b"Exif\0\0"
-"""What JPEG puts before a block."""
+MARKER = b"Exif\0\0"  # what JPEG puts before a block
 UPRIGHT = 1
 
 # Tags of the first directory.
@@ -59,12 +48,9 @@ def orientation_of(block: bytes) -> int | None:
 
 
 def with_size(block: bytes, width: int, height: int) -> bytes:
-    """The block of an upright picture of a size: what it says of either is made true.
+    """The block of an upright picture of a size in pixels: what it says of either is made true.
 
-    Args:
-        block: with or without such tags; none are added.
-        width: in pixels.
-        height: in pixels.
+    Tags that are not there are not added.
     """
     patched = _Patched(block)
     first = patched.directory(patched.first)
@@ -143,12 +129,8 @@ def resolution_of(block: bytes) -> tuple[float, float] | None:
 def with_resolution(block: bytes | None, across_dpi: float, down_dpi: float) -> bytes | None:
     """The block with a resolution in it, which came from elsewhere in the file.
 
-    The 72 dpi that stand for an unknown resolution are not added, nor do they replace another.
-
-    Args:
-        block: None makes one, if there is something to say.
-        across_dpi: in dots per inch; anything that is no resolution changes nothing.
-        down_dpi: likewise.
+    None makes a block. Anything that is no resolution changes nothing; the 72 dpi that stand for an
+    unknown one are not added, nor do they replace another.
     """
     is_unknown = round(across_dpi, 1) == round(down_dpi, 1) == _UNKNOWN_DPI
     if is_unknown or not _is_resolution(across_dpi, down_dpi):
@@ -184,10 +166,8 @@ class _Entry(NamedTuple):
     tag: int
     kind: int
     num_values: int
-    position: int
-    """Of the entry."""
-    value: range
-    """Where its value stands, inside the entry or elsewhere."""
+    position: int  # of the entry
+    value: range  # where its value stands, inside the entry or elsewhere
 
 
 class _Patched:

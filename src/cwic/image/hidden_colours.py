@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["filled"]
-
 _NEUTRAL = 128
 _BILINEAR = Image.Resampling.BILINEAR
 
@@ -18,14 +16,9 @@ Planes = npt.NDArray[np.float32]
 
 
 def filled(pixels: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The pixels with others where alpha is 0; all that can be seen stays exactly.
+    """The pixels (H, W, 3) with others where alpha is 0; all that can be seen stays exactly.
 
-    Args:
-        pixels: (H, W, 3).
-        alpha: (H, W), 0 transparent to 255 opaque.
-
-    Returns:
-        (H, W, 3), a new array if anything changed.
+    `alpha` (H, W), 0 transparent to 255 opaque. A new array if anything changed.
     """
     hidden = alpha == 0
     if not hidden.any():

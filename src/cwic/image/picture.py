@@ -1,6 +1,6 @@
 """What a picture is to the codec, between files and networks: samples, alpha plane, metadata.
 
-Owns colour modes, the way back to a Pillow image, and padding. How a file becomes a picture is left
+Owns the way back to a Pillow image, and padding. How a file becomes a picture is left
 to `reader`, how an image becomes a file to `writer`.
 """
 
@@ -9,29 +9,15 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cwic.colour_mode import Mode
 from cwic.image import exif, profiles
 from cwic.image.hidden_colours import filled
-
-__all__ = [
-    "LUMA",
-    "Metadata",
-    "Mode",
-    "Picture",
-    "as_shown",
-    "crop",
-    "dpi_of",
-    "is_neutral",
-    "pad_to_multiple",
-    "to_pil",
-    "without_hidden_colours",
-]
 
 # PNG counts dots per metre.
 _PNG_STEP_DPI = 0.0254
@@ -41,47 +27,15 @@ LUMA = (0.299, 0.587, 0.114)
 _Sample = TypeVar("_Sample", bound=np.generic)
 
 
-class Mode(IntEnum):
-    """Colour mode of a picture, as it is stored in a .cwic file."""
-
-    RGB = 0
-    L = 1
-    RGBA = 2
-    LA = 3
-    NEUTRAL_RGB = 4  # RGB whose channels are equal everywhere: coded as grey, and comes back so
-    NEUTRAL_RGBA = 5
-
-    @property
-    def has_alpha(self) -> bool:
-        """Whether pictures of this mode carry an alpha plane."""
-        return self in (Mode.RGBA, Mode.LA, Mode.NEUTRAL_RGBA)
-
-    @property
-    def is_grey(self) -> bool:
-        """Whether the channels of a decoded picture are made equal."""
-        return self not in (Mode.RGB, Mode.RGBA)
-
-    @property
-    def pil_name(self) -> str:
-        """Of Pillow's mode that a picture comes back in."""
-        return self.name.removeprefix("NEUTRAL_")
-
-
 @dataclass(frozen=True)
 class Metadata:
-    """What travels with the samples.
+    """What travels with the samples, as far as it is there."""
 
-    Attributes:
-        icc: ICC profile, or None.
-        exif: EXIF block from its TIFF header on, without the marker "Exif" that JPEG puts before
-            it, or None. Its orientation is upright, it holds no thumbnail, and it has the
-            resolution of the picture, wherever the source had it.
-        xmp: XMP packet, or None.
-    """
-
-    icc: bytes | None = None
+    icc: bytes | None = None  # ICC profile
+    # EXIF from its TIFF header on, without the marker "Exif" that JPEG puts before it. It is of an
+    # upright picture, holds no thumbnail, and has the resolution, wherever the source had that.
     exif: bytes | None = None
-    xmp: bytes | None = None
+    xmp: bytes | None = None  # XMP packet
 
     def as_pil_info(self) -> dict[str, Any]:
         """What is there, under the names and in the form of Pillow's readers."""
@@ -96,18 +50,13 @@ class Metadata:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture as the codec sees it.
+    """A picture as the codec sees it."""
 
-    Attributes:
-        pixels: (H, W, 3) uint8 RGB; three equal channels if the mode is grey. May be read-only.
-        alpha: (H, W) uint8, 0 transparent to 255 opaque; present exactly if the mode has it.
-        mode: what the source was and what `to_pil` returns to.
-        metadata: what travels with the samples.
-    """
-
-    pixels: NDArray[np.uint8]
-    alpha: NDArray[np.uint8] | None = None
-    mode: Mode = Mode.RGB
+    pixels: NDArray[np.uint8]  # (H, W, 3) RGB, equal channels if the mode is grey; may be read-only
+    alpha: NDArray[np.uint8] | None = (
+        None  # (H, W), 0 transparent; there exactly if the mode has it
+    )
+    mode: Mode = Mode.RGB  # what the source was and what `to_pil` returns to
     metadata: Metadata = Metadata()
 
     def __post_init__(self) -> None:
@@ -131,16 +80,9 @@ class Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """A Pillow image of the picture's own mode.
+    """A Pillow image of the picture's own mode; `info` has the metadata, as of Pillow's readers.
 
     Grey is the rounded luma 0.299 R + 0.587 G + 0.114 B, so three equal channels give themselves.
-
-    Args:
-        picture: what to convert.
-
-    Returns:
-        The image; metadata is in `info` as Pillow's readers put it there, where `encode_image` and
-        `save_image` find it.
     """
     image = Image.fromarray(as_shown(picture.pixels, picture.mode))
     if picture.mode in (Mode.L, Mode.LA):
@@ -175,36 +117,15 @@ def without_hidden_colours(picture: Picture) -> Picture:
 
 
 def pad_to_multiple(pixels: NDArray[_Sample], multiple: int) -> NDArray[_Sample]:
-    """Repeats the last column and row until both sides are multiples; `crop` is the inverse.
+    """Repeats the last column and row of (H, W) or (H, W, C) until both sides are multiples.
 
-    Args:
-        pixels: (H, W) or (H, W, C), H and W >= 1.
-        multiple: in pixels, >= 1.
-
-    Returns:
-        Same dtype and number of axes; `pixels` itself if it fits already.
+    Gives `pixels` itself if it fits already.
     """
     height, width = pixels.shape[:2]
     bottom, right = -height % multiple, -width % multiple
     if not bottom and not right:
         return pixels
     return np.pad(pixels, [(0, bottom), (0, right)] + [(0, 0)] * (pixels.ndim - 2), mode="edge")
-
-
-def crop(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """The upper left part of a picture.
-
-    Args:
-        pixels: (H, W) or (H, W, C) uint8.
-        width: in pixels, in [1, W].
-        height: in pixels, in [1, H].
-
-    Returns:
-        A view of (height, width) or (height, width, C) uint8.
-    """
-    assert 1 <= height <= pixels.shape[0], (pixels.shape, height)
-    assert 1 <= width <= pixels.shape[1], (pixels.shape, width)
-    return pixels[:height, :width]
 
 
 def is_neutral(channels: NDArray[np.uint8]) -> bool:
@@ -225,11 +146,10 @@ def dpi_of(info: Mapping[Any, Any]) -> tuple[float, float] | None:
     # One dot per inch is what Pillow says of a TIFF file that does not say.
     if not (1 < across < math.inf and 1 < down < math.inf):
         return None
-    return _whole_if_close(across), _whole_if_close(down)
-
-
-def _whole_if_close(dpi: float) -> float:
-    return round(dpi) if abs(dpi - round(dpi)) < _PNG_STEP_DPI / 2 else dpi
+    across, down = (
+        round(dpi) if abs(dpi - round(dpi)) < _PNG_STEP_DPI / 2 else dpi for dpi in (across, down)
+    )
+    return across, down
 
 
 def _true_of(picture: Picture) -> Metadata:

@@ -17,19 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
-from cwic.image.profiles import (
-    SRGB_PRIMARIES,
-    Cicp,
-    Primaries,
-    gamma_curve,
-    profile_of_cicp,
-    profile_of_grey,
-    profile_of_rgb,
-    srgb_curve,
-)
+from cwic.image import profiles
 from cwic.image.source_file import stream_of
-
-__all__ = ["PngFacts", "bounded", "facts_of", "low_bytes", "profile_of"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _GREY_ALPHA = 0, 2, 4
@@ -46,41 +35,29 @@ _GAMMA_RANGE = (0.05, 20.0)
 
 class _Chunk(NamedTuple):
     name: bytes
-    offset: int
-    """Of its content in the file."""
+    offset: int  # of its content in the file
     length: int
 
 
 @dataclass(frozen=True)
 class PngFacts:
-    """What stands before the samples of a file.
+    """What stands before the samples of a file."""
 
-    Attributes:
-        depth_bits: of a sample, or of an index into the palette: 1, 2, 4, 8 or 16.
-        key: the samples, at the file's depth, that are transparent: one of grey, three of RGB.
-        cicp: code points for colours, or None.
-        has_profile: whether there is an iCCP chunk, sound or not.
-    """
-
-    depth_bits: int
-    key: tuple[int, ...] = ()
-    cicp: Cicp | None = None
-    has_profile: bool = False
+    depth_bits: int  # of a sample, or of an index into the palette: 1, 2, 4, 8 or 16
+    key: tuple[
+        int, ...
+    ] = ()  # the transparent samples at the file's depth: one of grey, three of RGB
+    cicp: profiles.Cicp | None = None  # code points for colours
+    has_profile: bool = False  # whether there is an iCCP chunk, sound or not
 
 
 @dataclass
 class Bounded:
-    """A file without what Pillow refuses to inflate.
+    """A file without what Pillow refuses to inflate."""
 
-    Attributes:
-        file: the file itself, if nothing had to go.
-        profile: the ICC profile, if it was too large for Pillow and not for us.
-        dropped: names of the chunks that are lost.
-    """
-
-    file: BinaryIO
-    profile: bytes | None = None
-    dropped: list[str] = field(default_factory=list)
+    file: BinaryIO  # the file itself, if nothing had to go
+    profile: bytes | None = None  # ICC, if it was too large for Pillow and not for us
+    dropped: list[str] = field(default_factory=list)  # names of the chunks that are lost
 
 
 def facts_of(image: Image.Image) -> PngFacts | None:
@@ -110,12 +87,7 @@ def low_bytes(image: Image.Image) -> npt.NDArray[np.uint8] | None:
 
 
 def bounded(file: BinaryIO, max_profile_bytes: int) -> Bounded:
-    """A file that Pillow reads in spite of large texts and profiles.
-
-    Args:
-        file: any, at its beginning; seekable.
-        max_profile_bytes: beyond which an ICC profile is lost.
-    """
+    """A seekable file, at its beginning, that Pillow reads in spite of large texts and profiles."""
     result = Bounded(file)
     cut: list[_Chunk] = []
     text_bytes = 0
@@ -126,7 +98,9 @@ def bounded(file: BinaryIO, max_profile_bytes: int) -> Bounded:
             file.seek(chunk.offset)
             content = file.read(min(chunk.length, PngImagePlugin.MAX_TEXT_MEMORY))
             body = _deflated(chunk.name, content)
-            size = len(content) if body is None else _inflated_bytes(body)
+            # Counted to just beyond what Pillow takes.
+            text = content if body is None else _inflated(body, PngImagePlugin.MAX_TEXT_CHUNK)[0]
+            size = len(text)
             text_bytes += 0 if chunk.name == b"iCCP" else size
             is_too_large = (
                 body is not None and size > PngImagePlugin.MAX_TEXT_CHUNK
@@ -135,7 +109,8 @@ def bounded(file: BinaryIO, max_profile_bytes: int) -> Bounded:
                 continue
             cut.append(chunk)
             if chunk.name == b"iCCP" and body is not None:
-                result.profile = _inflated(body, max_profile_bytes)
+                profile, is_whole = _inflated(body, max_profile_bytes)
+                result.profile = profile if is_whole else None
             if result.profile is None or chunk.name != b"iCCP":
                 result.dropped.append(chunk.name.decode())
     except (OSError, struct.error):
@@ -152,21 +127,18 @@ def bounded(file: BinaryIO, max_profile_bytes: int) -> Bounded:
 
 
 def profile_of(
-    info: Mapping[Any, Any], cicp: Cicp | None, is_grey: bool, notes: list[str]
+    info: Mapping[Any, Any], cicp: profiles.Cicp | None, is_grey: bool, notes: list[str]
 ) -> bytes | None:
-    """The ICC profile of what chunks say, by the one that counts.
+    """The ICC profile of what chunks say, by the one that counts; None for sRGB or nothing said.
 
     Args:
         info: of Pillow's image, also of one that was made of it.
         cicp: which Pillow drops.
         is_grey: whether samples are grey, not RGB.
         notes: gets a sentence about what is lost.
-
-    Returns:
-        None for sRGB, and where nothing is said.
     """
     if cicp is not None:
-        profile = None if cicp.is_srgb else profile_of_cicp(cicp, is_grey)
+        profile = None if cicp.is_srgb else profiles.profile_of_cicp(cicp, is_grey)
         if cicp.hdr_name:
             notes.append(
                 f"its samples are {cicp.hdr_name} (HDR): programs that cannot read code points in "
@@ -194,22 +166,22 @@ def _profile_of_gamma(
     primaries = None
     if isinstance(chromaticity, tuple) and len(chromaticity) == 8:
         points = [(float(x), float(y)) for x, y in zip(*[iter(chromaticity)] * 2, strict=True)]
-        primaries = Primaries(*points)
-        if np.abs(np.subtract(primaries, SRGB_PRIMARIES)).max() <= _PRIMARIES_TOLERANCE:
+        primaries = profiles.Primaries(*points)
+        if np.abs(np.subtract(primaries, profiles.SRGB_PRIMARIES)).max() <= _PRIMARIES_TOLERANCE:
             primaries = None
     if is_grey:
         primaries = None
     is_srgb = not isinstance(gamma, float) or abs(gamma / _SRGB_GAMMA - 1) <= _GAMMA_TOLERANCE
     if primaries is None and is_srgb:
         return None
-    curve = gamma_curve(1 / gamma) if isinstance(gamma, float) else srgb_curve()
+    curve = profiles.gamma_curve(1 / gamma) if isinstance(gamma, float) else profiles.srgb_curve()
     if is_grey:
-        return profile_of_grey(curve)
+        return profiles.profile_of_grey(curve)
     try:
-        return profile_of_rgb(primaries or SRGB_PRIMARIES, curve)
+        return profiles.profile_of_rgb(primaries or profiles.SRGB_PRIMARIES, curve)
     except ValueError:
         notes.append("its primary colours (cHRM) cannot be and are left out")
-        return None if is_srgb else profile_of_rgb(SRGB_PRIMARIES, curve)
+        return None if is_srgb else profiles.profile_of_rgb(profiles.SRGB_PRIMARIES, curve)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[_Chunk]:
@@ -249,7 +221,7 @@ def _facts(file: IO[bytes]) -> PngFacts | None:
     cicp = None
     if len(content.get(b"cICP", b"")) == 4:
         primaries, transfer, matrix, full_range = content[b"cICP"]
-        cicp = Cicp(primaries, transfer, matrix, bool(full_range))
+        cicp = profiles.Cicp(primaries, transfer, matrix, bool(full_range))
     return PngFacts(depth_bits, key, cicp, b"iCCP" in content)
 
 
@@ -265,18 +237,11 @@ def _deflated(name: bytes, content: bytes) -> bytes | None:
     return rest[1:]
 
 
-def _inflated_bytes(body: bytes) -> int:
-    """How long a stream inflates, counted to just beyond what Pillow takes."""
-    try:
-        return len(zlib.decompressobj().decompress(body, PngImagePlugin.MAX_TEXT_CHUNK + 1))
-    except zlib.error:
-        return 0
-
-
-def _inflated(body: bytes, max_bytes: int) -> bytes | None:
+def _inflated(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
+    """The content of a stream, up to just beyond a length, and whether that is all of it."""
     stream = zlib.decompressobj()
     try:
         content = stream.decompress(body, max_bytes + 1)
     except zlib.error:
-        return None
-    return content if stream.eof and len(content) <= max_bytes else None
+        return b"", False
+    return content, stream.eof and len(content) <= max_bytes

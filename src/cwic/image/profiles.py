@@ -11,19 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "SRGB_PRIMARIES",
-    "Cicp",
-    "Primaries",
-    "fitted",
-    "gamma_curve",
-    "misfit",
-    "profile_of_cicp",
-    "profile_of_grey",
-    "profile_of_rgb",
-    "srgb_curve",
-]
-
 _GRAY, _RGB = b"GRAY", b"RGB "
 _HEADER_BYTES = 128
 _MAX_TAGS = 100
@@ -86,14 +73,10 @@ class Cicp(NamedTuple):
 
 
 def fitted(profile: bytes, is_grey: bool) -> bytes | None:
-    """The profile for samples of a kind, or None if it says nothing about such samples.
+    """The profile for grey or RGB samples, or None if it says nothing about such samples.
 
     Grey samples are what three equal ones would be, so a profile of the one kind becomes a profile
-    of the other as far as neutral colours go.
-
-    Args:
-        profile: what cannot be recognised is taken as it is.
-        is_grey: whether samples are grey, not RGB.
+    of the other as far as neutral colours go. What cannot be recognised is taken as it is.
     """
     if len(profile) < _HEADER_BYTES or profile[36:40] != b"acsp":
         return profile
@@ -118,15 +101,10 @@ def misfit(profile: bytes, is_grey: bool) -> str:
 
 
 def profile_of_rgb(primaries: Primaries, curve: Tag, cicp: Cicp | None = None) -> bytes:
-    """A profile of RGB samples.
-
-    Args:
-        primaries: of three colours that do not lie on a line.
-        curve: of all three, as `gamma_curve` makes it.
-        cicp: what readers that know these code points go by.
+    """A profile of RGB samples of one `curve`; readers that know code points go by `cicp`.
 
     Raises:
-        ValueError: there are no such colours.
+        ValueError: the three primaries lie on a line, or cannot be seen.
     """
     adaptation, colorants = _colorants(primaries)
     tags = {
@@ -208,9 +186,7 @@ def _hlg_nits(signal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return nits
 
 
-def _colorants(
-    primaries: Primaries,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _colorants(primaries: Primaries) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The matrix from the picture's white to D50, and X, Y, Z of its three colours under D50."""
     points = np.array([primaries.white, primaries.red, primaries.green, primaries.blue], float)
     if not np.isfinite(points).all() or (points[:, 1] <= 0).any():

@@ -16,24 +16,18 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from cwic.colour_mode import Mode
 from cwic.defaults import MAX_METADATA_BYTES, MAX_PIXELS
 from cwic.errors import CodecWarning, ImageError, reason
 from cwic.image import avif_boxes, exif, png_chunks, profiles
-from cwic.image.picture import (
-    Metadata,
-    Mode,
-    Picture,
-    dpi_of,
-    is_neutral,
-)
-
-__all__ = ["Source", "read_picture"]
+from cwic.image.declared_length import missing_bytes
+from cwic.image.picture import Metadata, Picture, dpi_of, is_neutral
 
 Samples = NDArray[np.uint8]
 
@@ -63,10 +57,13 @@ _DESCRIPTIVE_TAGS = (
 _DESCRIPTIVE_IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # Of TIFF.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_PLACES_OF_SAMPLES = (273, 324)  # of strips, of tiles
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _TRUNCATED = "it is truncated: what is missing is grey or black"
+_COMPLETED = "it is truncated: what is missing is made up"
+_TAKE_TRUNCATED = "--truncated (truncated=True) takes what is there"
 _EIGHT_BITS = "8 bits per channel are coded, of"
 _START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 
@@ -79,57 +76,62 @@ def read_picture(
     truncated: bool = False,
     info: Mapping[Any, Any] | None = None,
 ) -> Picture:
-    """Takes whatever a user has.
+    """Takes whatever a user has; `docs/pictures.md` lists what is kept, changed and refused.
 
     A file or Pillow image may be of any mode Pillow knows: palettes are resolved, CMYK goes through
     its embedded profile where it has one, and of several frames the current one is taken (the
-    first of a file). docs/pictures.md lists what is kept, changed and refused.
+    first of a file).
 
     The EXIF orientation is applied to files, to images as `Image.open` gave them
     (`PIL.ImageFile.ImageFile`), and where `info` has it. An image that was made of another is taken
     as it stands, and its orientation is upright.
 
     Arrays are (H, W) or (H, W, 1) grey, (H, W, 2) grey and alpha, (H, W, 3) RGB, (H, W, 4) RGBA; of
-    dtype uint8, uint16, bool (black and white) or float in [0, 1].
+    dtype uint8, uint16, bool (black and white) or float in [0, 1]. A picture is given back; samples
+    may share memory with an array.
 
     Args:
-        source: a path, a binary file object, a Pillow image, an array, or a picture, which is
-            given back.
+        source: a path, a binary file object, a Pillow image, an array, or a picture.
         keep_metadata: whether ICC, EXIF and XMP are kept.
         max_pixels: width times height beyond which a picture is refused before it is decoded.
             Files are under Pillow's own limit as well (`PIL.Image.MAX_IMAGE_PIXELS`).
         truncated: whether of a file that ends too early what is there is taken, with a warning;
-            what is missing is grey or black.
+            what is missing is grey or black, of WebP and AVIF whatever their decoders make of it.
         info: what counts instead of the entries of these names in a Pillow image's `info`.
-
-    Returns:
-        The picture. Its samples may share memory with an array that was passed.
 
     Raises:
         ImageError: the picture cannot be read, or its kind is not supported.
     """
-    notes: list[str] = []
+    how = _Reading(max_pixels, truncated, [])
     if isinstance(source, Picture):
         _check_size(source.width, source.height, max_pixels)
         return source if keep_metadata else replace(source, metadata=Metadata())
     if isinstance(source, np.ndarray):
-        picture = _from_array(source, max_pixels, notes)
+        picture = _from_array(source, how)
     elif isinstance(source, Image.Image):
         with _naming_failures(_name_of(source)):
-            picture = _from_pil(source, max_pixels, notes, truncated, info or {})
+            picture = _from_pil(source, how, info or {})
     elif isinstance(source, str | os.PathLike):
         with _open_path(source) as file:
-            picture = _from_file(file, max_pixels, notes, truncated)
+            picture = _from_file(file, how)
     elif hasattr(source, "read"):
-        picture = _from_file(source, max_pixels, notes, truncated)
+        picture = _from_file(source, how)
     else:
         raise ImageError(
             f"found {type(source).__name__}, expected a path, a binary file, a Pillow image or an "
             "array"
         )
-    for note in notes:
+    for note in how.notes:
         warnings.warn(f"{_name_of(source)}: {note}", CodecWarning, stacklevel=2)
     return picture if keep_metadata else replace(picture, metadata=Metadata())
+
+
+class _Reading(NamedTuple):
+    """How a picture is read."""
+
+    max_pixels: int
+    is_truncated_taken: bool
+    notes: list[str]  # gets what is lost
 
 
 def _name_of(source: Source) -> str:
@@ -169,56 +171,52 @@ def _open_path(path: str | os.PathLike[str]) -> BinaryIO:
         raise ImageError(f"cannot read {name}: {reason(error)}") from error
 
 
-def _from_file(
-    file: BinaryIO, max_pixels: int, notes: list[str], is_truncated_taken: bool
-) -> Picture:
+def _from_file(file: BinaryIO, how: _Reading) -> Picture:
     with _naming_failures(_name_of(file)):
         if not file.seekable():
             file = io.BytesIO(file.read())
         file.seek(0)
         bounded = png_chunks.bounded(file, MAX_METADATA_BYTES)
         for name in bounded.dropped:
-            notes.append(f"its chunk {name} is too large and left out")
+            how.notes.append(f"its chunk {name} is too large and left out")
         info = {} if bounded.profile is None else {"icc_profile": bounded.profile}
-        found_of_whole: list[str] = []
+        as_whole = how._replace(is_truncated_taken=False, notes=[])
         try:
-            picture = _from_opened(bounded.file, max_pixels, found_of_whole, False, info)
-        except UnidentifiedImageError:
-            found = _unknown_tiff(file)
-            if found is None:
-                raise
-            raise ImageError(found) from None
+            picture = _from_opened(bounded.file, as_whole, info)
         except OSError as error:
-            if not is_truncated_taken:
-                if "truncated" not in str(error):
-                    raise
-                hint = "--truncated (truncated=True) takes what is there"
-                raise OSError(f"{reason(error)}; {hint}") from error
+            bounded.file.seek(0)
+            data = bounded.file.read()
+            num_missing = missing_bytes(data)
+            is_unknown = isinstance(error, UnidentifiedImageError)
+            found = _unknown_tiff(file) if is_unknown and not num_missing else None
+            if found is not None:
+                raise ImageError(found) from None
+            if not how.is_truncated_taken:
+                if num_missing:
+                    expected = f"expected {len(data) + num_missing} bytes, found {len(data)}"
+                    raise OSError(f"it is truncated: {expected}; {_TAKE_TRUNCATED}") from error
+                if "truncated" in str(error):
+                    raise OSError(f"{reason(error)}; {_TAKE_TRUNCATED}") from error
+                raise
+            if is_unknown and not num_missing:
+                raise
         else:
-            notes += found_of_whole
+            how.notes.extend(as_whole.notes)
             return picture
-        bounded.file.seek(0)
-        data = bounded.file.read()
+        how.notes.append(_COMPLETED if num_missing else _TRUNCATED)
         # With an end its reader makes a picture of what there is of each scan.
-        ended = io.BytesIO(data + _END_OF_JPEG if data.startswith(_START_OF_JPEG) else data)
-        notes.append(_TRUNCATED)
-        return _from_opened(ended, max_pixels, notes, True, info)
+        end = _END_OF_JPEG if data.startswith(_START_OF_JPEG) else bytes(num_missing)
+        return _from_opened(io.BytesIO(data + end), how, info)
 
 
-def _from_opened(
-    file: BinaryIO,
-    max_pixels: int,
-    notes: list[str],
-    is_truncated_taken: bool,
-    info: Mapping[Any, Any],
-) -> Picture:
+def _from_opened(file: BinaryIO, how: _Reading, info: Mapping[Any, Any]) -> Picture:
     with warnings.catch_warnings():
         # Our own limit is an error, and stands in the same place as Pillow's.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(file)
     with image:
         image.info.update(info)
-        return _from_pil(image, max_pixels, notes, is_truncated_taken, {})
+        return _from_pil(image, how, {})
 
 
 def _unknown_tiff(file: BinaryIO) -> str | None:
@@ -237,6 +235,8 @@ def _unknown_tiff(file: BinaryIO) -> str | None:
         photometric = directory.get(_PHOTOMETRIC)
     except Exception:  # as of any damaged file
         return None
+    if not any(tag in directory for tag in _PLACES_OF_SAMPLES):
+        return "found a TIFF that does not say where its samples lie; it may be truncated"
     return (
         f"found a TIFF of {'+'.join(map(str, depths))} bits a sample (photometric interpretation "
         f"{photometric}), expected one that Pillow reads"
@@ -253,14 +253,9 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _from_pil(
-    image: Image.Image,
-    max_pixels: int,
-    notes: list[str],
-    is_truncated_taken: bool,
-    info: Mapping[Any, Any],
-) -> Picture:
-    _check_size(image.width, image.height, max_pixels)
+def _from_pil(image: Image.Image, how: _Reading, info: Mapping[Any, Any]) -> Picture:
+    notes = how.notes
+    _check_size(image.width, image.height, how.max_pixels)
     # Multi-picture JPEG is what many phones write: the further frames are previews, not animation.
     if getattr(image, "is_animated", False) and image.format != "MPO":
         frames = getattr(image, "n_frames", "several")
@@ -268,7 +263,7 @@ def _from_pil(
     is_deep_colour = _is_deep(image)
     png = png_chunks.facts_of(image)
     avif = avif_boxes.facts_of(image)
-    _load(image, notes, is_truncated_taken)
+    _load(image, how)
     info = {**image.info, **info}
     block, orientation = _exif_of(image, info, notes)
 
@@ -295,24 +290,21 @@ def _from_pil(
     return _from_channels(channels, metadata)
 
 
-def _load(image: Image.Image, notes: list[str], is_truncated_taken: bool) -> None:
+def _load(image: Image.Image, how: _Reading) -> None:
     """Decodes an image; of a truncated one what Pillow had decoded when it gave up."""
     try:
         image.load()
     except OSError:
         tile = getattr(image, "tile", None)
-        if not (is_truncated_taken and tile and getattr(image, "_im", None) is not None):
+        if not (how.is_truncated_taken and tile and getattr(image, "_im", None) is not None):
             raise
         image.tile = []  # type: ignore[attr-defined]
-        if _TRUNCATED not in notes:
-            notes.append(_TRUNCATED)
+        if _TRUNCATED not in how.notes:
+            how.notes.append(_TRUNCATED)
 
 
 def _channels_of(
-    image: Image.Image,
-    png: png_chunks.PngFacts | None,
-    info: Mapping[Any, Any],
-    notes: list[str],
+    image: Image.Image, png: png_chunks.PngFacts | None, info: Mapping[Any, Any], notes: list[str]
 ) -> Samples:
     """(H, W, 1 to 4): the samples as they stand in the file, 8 bits of each."""
     key = png.key if png is not None and "transparency" in image.info else ()
@@ -334,6 +326,11 @@ def _channels_of(
         channels = np.asarray(image.convert("L") if image.mode == "1" else image)
         channels = channels.reshape(*channels.shape[:2], -1)
         return _with_alpha(channels, ~_is_key(image, channels, key, png.depth_bits))
+    if image.format == "XPM" and isinstance(image.info.get("transparency"), bytes):
+        # Pillow before 13 has the characters of the transparent colour there, takes them for alpha
+        # of a palette, and decodes no picture in which they stand.
+        image = image.copy()
+        del image.info["transparency"]
     if image.mode in ("CMYK", "LAB"):
         image = _to_srgb(image, info, notes)
     channels = np.asarray(image.convert(_mode_to_read(image)))
@@ -403,9 +400,8 @@ def _is_deep(image: Image.Image) -> bool:
 
 def _mode_to_read(image: Image.Image) -> str:
     """Which of L, LA, RGB and RGBA holds the image without loss."""
-    if image.mode in ("1", "L", "LA", "La"):
-        return "LA" if image.has_transparency_data else "L"
-    return "RGBA" if image.has_transparency_data else "RGB"
+    colours = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    return f"{colours}A" if image.has_transparency_data else colours
 
 
 def _to_srgb(image: Image.Image, info: Mapping[Any, Any], notes: list[str]) -> Image.Image:
@@ -429,23 +425,20 @@ def _to_srgb(image: Image.Image, info: Mapping[Any, Any], notes: list[str]) -> I
     return image.convert("RGB")
 
 
-def _from_array(array: NDArray[Any], max_pixels: int, notes: list[str]) -> Picture:
+def _from_array(array: NDArray[Any], how: _Reading) -> Picture:
     if array.ndim not in (2, 3) or (array.ndim == 3 and not 1 <= array.shape[2] <= 4):
         raise ImageError(
             f"found an array of shape {array.shape}, expected (H, W) or (H, W, C) with C from 1 to "
             "4"
         )
-    _check_size(array.shape[1], array.shape[0], max_pixels)
-    return _from_channels(_to_8_bits(array, notes), Metadata())
+    _check_size(array.shape[1], array.shape[0], how.max_pixels)
+    return _from_channels(_to_8_bits(array, how.notes), Metadata())
 
 
 def _to_8_bits(array: NDArray[Any], notes: list[str], largest: int = 65535) -> Samples:
     """Samples of any supported dtype, rounded to uint8 of the same shape.
 
-    Args:
-        array: of uint8, bool, floats from 0 to 1, or uint16.
-        notes: gets what is lost.
-        largest: what is white, of uint16.
+    Takes uint8, bool, floats from 0 to 1, and uint16 of which `largest` is white.
     """
     dtype = array.dtype
     if dtype == np.uint8:

@@ -6,8 +6,6 @@ from typing import IO
 
 from PIL import Image
 
-__all__ = ["stream_of"]
-
 
 @contextlib.contextmanager
 def stream_of(image: Image.Image) -> Iterator[IO[bytes] | None]:

@@ -5,39 +5,18 @@ does not fit is left out with a `CodecWarning`.
 """
 
 import io
-import os
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
-from cwic.atomic_file import write_file
 from cwic.defaults import MAX_METADATA_BYTES
 from cwic.errors import CodecWarning, ImageError, reason
 from cwic.image import profiles
 from cwic.image.picture import dpi_of
 
-__all__ = ["encode_image", "profile_of_rgb_samples", "save_image"]
-
 _TIFF_XMP_TAG = 700
-
-
-def save_image(
-    image: Image.Image, target: str | os.PathLike[str], *, file_format: str | None = None
-) -> None:
-    """Writes a picture file in one step, at a quality that adds no visible loss.
-
-    Args:
-        image: of mode L, LA, RGB or RGBA.
-        target: where to write.
-        file_format: as in `encode_image`; by default the extension of `target`.
-
-    Raises:
-        ImageError: the format is not known, or cannot hold the picture.
-        CodecError: the file cannot be written.
-    """
-    write_file(target, encode_image(image, file_format or Path(target).suffix))
+_EXIF_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
 def encode_image(image: Image.Image, file_format: str) -> bytes:
@@ -49,9 +28,6 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
     Args:
         image: of mode L, LA, RGB or RGBA.
         file_format: a file extension with or without its dot, in any case.
-
-    Returns:
-        The file.
 
     Raises:
         ImageError: the format is not known, or cannot hold the picture.
@@ -69,36 +45,7 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
                 stacklevel=2,
             )
         image = _on_white(image)
-    options = dict(known.options)
-    info = dict(image.info)
-    icc = info.get("icc_profile")
-    if isinstance(icc, bytes) and icc and known.has_metadata:
-        is_grey = known.has_grey and image.mode in ("L", "LA")
-        info["icc_profile"] = profiles.fitted(icc, is_grey)
-        if info["icc_profile"] is None:
-            warnings.warn(profiles.misfit(icc, is_grey), CodecWarning, stacklevel=2)
-    if known.has_dpi and dpi_of(info) is not None:
-        options["dpi"] = dpi_of(info)
-    metadata = {
-        "icc_profile": info.get("icc_profile"),
-        "exif": info.get("exif"),
-        "xmp": info.get("xmp"),
-    }
-    for key, block in metadata.items():
-        if not isinstance(block, bytes) or not block or not known.has_metadata:
-            continue
-        if key != "icc_profile" and len(block) > known.max_block_bytes:
-            warnings.warn(
-                f"{known.name} cannot hold {key.upper()} of {len(block)} bytes: it is left out",
-                CodecWarning,
-                stacklevel=2,
-            )
-        elif key == "xmp" and known.name == "PNG":
-            chunks = PngImagePlugin.PngInfo()
-            chunks.add_itxt("XML:com.adobe.xmp", block.decode("utf-8", "replace"))
-            options["pnginfo"] = chunks
-        else:
-            options[key] = block
+    options = {**known.options, **_metadata(image, known)}
     try:
         return _save(image, known, options)
     except Exception as error:  # Pillow's plugins raise nearly anything
@@ -115,6 +62,35 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
     return encoded
 
 
+def _metadata(image: Image.Image, known: "_Format") -> dict[str, Any]:
+    """What goes along, as options of Pillow's `save`."""
+    info, options = image.info, dict[str, Any]()
+    if known.has_dpi and dpi_of(info) is not None:
+        options["dpi"] = dpi_of(info)
+    for key in ("icc_profile", "exif", "xmp") if known.has_metadata else ():
+        block = info.get(key)
+        if not isinstance(block, bytes) or not block:
+            continue
+        if key == "icc_profile":
+            is_grey = known.has_grey and image.mode in ("L", "LA")
+            options[key] = profiles.fitted(block, is_grey)
+            if options[key] is None:
+                warnings.warn(profiles.misfit(block, is_grey), CodecWarning, stacklevel=3)
+        elif len(block) > known.max_block_bytes:
+            warnings.warn(
+                f"{known.name} cannot hold {key.upper()} of {len(block)} bytes: it is left out",
+                CodecWarning,
+                stacklevel=3,
+            )
+        elif key == "xmp" and known.name == "PNG":
+            chunks = PngImagePlugin.PngInfo()
+            chunks.add_itxt("XML:com.adobe.xmp", block.decode("utf-8", "replace"))
+            options["pnginfo"] = chunks
+        else:
+            options[key] = block
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def profile_of_rgb_samples(image: Image.Image) -> bytes | None:
     """The ICC profile of an image for its samples as RGB; None says sRGB, or nothing."""
     profile = image.info.get("icc_profile")
@@ -124,43 +100,28 @@ def profile_of_rgb_samples(image: Image.Image) -> bytes | None:
 class _Format(NamedTuple):
     """A file format that pictures are written in."""
 
-    name: str
-    """As Pillow calls it."""
-    suffix: str
-    """A file extension by which Pillow knows it."""
-    options: dict[str, Any]
-    """For Pillow's `save`."""
-    has_alpha: bool
-    has_metadata: bool
-    max_block_bytes: int = MAX_METADATA_BYTES
-    """Of one EXIF or XMP block."""
-    has_grey: bool = True
-    """Whether grey samples are not made RGB."""
-    has_dpi: bool = True
-    """Whether there is a place for the resolution outside of EXIF."""
+    name: str  # as Pillow calls it
+    suffix: str  # a file extension by which Pillow knows it
+    options: dict[str, Any]  # for Pillow's `save`
+    has_alpha: bool = True
+    has_metadata: bool = True
+    max_block_bytes: int = MAX_METADATA_BYTES  # of one EXIF or XMP block
+    has_grey: bool = True  # whether grey samples are not made RGB
+    has_dpi: bool = True  # whether there is a place for the resolution outside of EXIF
 
 
 # Level 2 takes a third of the time of the default; files of photographs are even smaller.
-_PNG = _Format("PNG", ".png", {"compress_level": 2}, has_alpha=True, has_metadata=True)
+_PNG = _Format("PNG", ".png", {"compress_level": 2})
 # Quality 95 without chroma subsampling. A JPEG segment holds 65535 bytes with its length and, for
 # XMP, a name of 29.
-_JPEG = _Format("JPEG", ".jpg", {"quality": 95, "subsampling": 0}, False, True, 65535 - 2 - 29)
-_TIFF = _Format(
-    "TIFF", ".tif", {"compression": "tiff_adobe_deflate"}, has_alpha=True, has_metadata=True
-)
+_OF_JPEG = {"quality": 95, "subsampling": 0}
+_JPEG = _Format("JPEG", ".jpg", _OF_JPEG, has_alpha=False, max_block_bytes=65535 - 2 - 29)
+_TIFF = _Format("TIFF", ".tif", {"compression": "tiff_adobe_deflate"})
 # `exact` keeps the colour of fully transparent pixels.
-_WEBP = _Format(
-    "WEBP", ".webp", {"lossless": True, "exact": True}, True, True, has_grey=False, has_dpi=False
-)
-_AVIF = _Format(
-    "AVIF",
-    ".avif",
-    {"quality": 95, "subsampling": "4:4:4"},
-    True,
-    True,
-    has_grey=False,
-    has_dpi=False,
-)
+_OF_WEBP = {"lossless": True, "exact": True}
+_WEBP = _Format("WEBP", ".webp", _OF_WEBP, has_grey=False, has_dpi=False)
+_OF_AVIF = {"quality": 95, "subsampling": "4:4:4"}
+_AVIF = _Format("AVIF", ".avif", _OF_AVIF, has_grey=False, has_dpi=False)
 _PPM = _Format("PPM", ".ppm", {}, has_alpha=False, has_metadata=False, has_dpi=False)
 _BMP = _Format("BMP", ".bmp", {}, has_alpha=False, has_metadata=False)
 _FORMATS = {
@@ -189,8 +150,13 @@ def _save(image: Image.Image, known: _Format, options: dict[str, Any]) -> bytes:
             tags[_TIFF_XMP_TAG] = xmp
         if tags:
             options["exif"] = tags
-    # Pillow takes some metadata from `info` by itself, also what was left out on purpose.
-    plain = image.copy()
+        if any(directory in tags for directory in _EXIF_DIRECTORIES):
+            # Of a file with directories of EXIF Pillow compresses no samples.
+            del options["compression"]
+    # Pillow takes some metadata from `info` by itself, also what was left out on purpose. The two
+    # share their samples: a copy of a large picture would be the peak of memory.
+    image.load()
+    plain = image._new(image.im)
     plain.info = {}
     # By a name Pillow loads the one plugin that it takes, by a format five.
     encoded = io.BytesIO()

@@ -35,10 +35,7 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path,
-    config: TrainConfig,
-    progress: Progress,
-    groups: dict[str, dict[str, Tensor]],
+    path: Path, config: TrainConfig, progress: Progress, groups: dict[str, dict[str, Tensor]]
 ) -> None:
     """Write groups of tensors ("weights", "average", "optimizer") and the counters, atomically."""
     flat = {

@@ -107,9 +107,8 @@ class PictureSplit(NamedTuple):
 def list_pictures(folders: Sequence[Path], held_out: float) -> PictureSplit:
     """All pictures below the folders; of each folder the last share of the sorted names held out.
 
-    Folders that hold only folders are entered: each folder with pictures of its own is split by
-    itself, so that every source is present on both sides. A pack comes split, and so does a folder
-    with pictures under `training/` and `held_out/`.
+    Each folder with pictures of its own is split by itself, so that every source is present on both
+    sides. A pack comes split, and so does a folder with pictures under `training/` and `held_out/`.
 
     Raises:
         TrainingError: a folder is missing or holds no picture.
@@ -202,18 +201,14 @@ class PictureStore:
 
 def no_usable_picture(num_files: int, min_side_px: int) -> TrainingError:
     """The error of a store without a picture."""
-    return TrainingError(
-        f"no usable picture among {num_files} files, "
-        f"expected some of at least {min_side_px} px a side"
-    )
+    expected = f"expected some of at least {min_side_px} px a side"
+    return TrainingError(f"no usable picture among {num_files} files, {expected}")
 
 
 def no_picture_holds(shape: tuple[int, int]) -> TrainingError:
     """The error of a store in which hardly any picture holds a crop."""
-    return TrainingError(
-        f"expected pictures that hold a crop of {shape[1]}x{shape[0]} px, "
-        f"found none among {MAX_TRIES}"
-    )
+    expected = f"expected pictures that hold a crop of {shape[1]}x{shape[0]} px"
+    return TrainingError(f"{expected}, found none among {MAX_TRIES}")
 
 
 def read_pixels(path: PictureFile) -> np.ndarray:
@@ -228,16 +223,9 @@ def read_pixels(path: PictureFile) -> np.ndarray:
 def augmented_crop(
     pixels: np.ndarray, config: DataConfig, shape: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """One training crop.
+    """One training crop, (*shape, 3) uint8, of pixels (H, W, 3) that are at least as large.
 
-    Args:
-        pixels: (H, W, 3) uint8, at least as large as the crop.
-        config: which augmentations.
-        shape: height and width of the crop, see :meth:`DataConfig.shape`.
-        rng: source of every random choice.
-
-    Returns:
-        (*shape, 3) uint8.
+    `rng` is the source of every random choice; the shape is that of :meth:`DataConfig.shape`.
     """
     height, width = pixels.shape[:2]
     shrink = rng.uniform(1.1, 2.0) if rng.random() < config.downscale else 1.0
@@ -274,17 +262,9 @@ def augmented_crop(
 def batch_of_step(
     store: PictureStore, config: DataConfig, seed: int, step: int, positions: range
 ) -> np.ndarray:
-    """The crops of one training step.
+    """The crops of one training step, (len(positions), H, W, 3) uint8, H and W those of the step.
 
-    Args:
-        store: training pictures.
-        config: augmentations.
-        seed: of the run.
-        step: number of the step.
-        positions: which samples of the whole batch this process owns.
-
-    Returns:
-        (len(positions), H, W, 3) uint8, H and W those of the step.
+    `positions`: which samples of the whole batch this process owns.
     """
     crops = []
     shape = config.shape(seed, step)
@@ -295,11 +275,7 @@ def batch_of_step(
 
 
 def batches(
-    store: PictureStore,
-    config: DataConfig,
-    seed: int,
-    steps: range,
-    positions: range,
+    store: PictureStore, config: DataConfig, seed: int, steps: range, positions: range
 ) -> Iterator[np.ndarray]:
     """The batches of `steps` in order, prepared two ahead in a thread of their own."""
     with ThreadPoolExecutor(max_workers=1) as worker:
@@ -322,8 +298,7 @@ def batches(
 def centre_crops(store: PictureStore, side_px: int, count: int) -> np.ndarray:
     """Fixed crops for validation: the centres of up to `count` pictures spread over the store.
 
-    Returns:
-        (N, side_px, side_px, 3) uint8, N <= count.
+    (N, side_px, side_px, 3) uint8, N <= count.
 
     Raises:
         TrainingError: no picture is large enough.

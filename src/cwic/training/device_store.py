@@ -16,22 +16,13 @@ from torch import Tensor
 
 from cwic.errors import CodecError, CodecWarning
 from cwic.image import LUMA
-from cwic.training.data import (
-    MAX_REPEATED_PX,
-    MAX_TRIES,
-    DataConfig,
-    PictureFile,
-    no_picture_holds,
-    no_usable_picture,
-    read_pixels,
-    to_device,
-)
+from cwic.training import data
 
 # Sides of the smaller copies that are kept of a picture.
 _COPY_SCALES = (0.7, 0.5)
 
 
-def uses_device(config: DataConfig, device: torch.device) -> bool:
+def uses_device(config: data.DataConfig, device: torch.device) -> bool:
     """Whether the pictures of a run lie on its device."""
     if config.on_device == "auto":
         return device.type == "cuda" and not config.colour_jitter
@@ -60,24 +51,20 @@ class DeviceStore:
 
     def __init__(
         self,
-        paths: Sequence[PictureFile],
+        paths: Sequence[data.PictureFile],
         min_side_px: int,
-        config: DataConfig,
+        config: data.DataConfig,
         device: torch.device,
     ):
-        """Read everything, on all cores.
+        """Read everything, on all cores; broken pictures are skipped with a warning.
 
-        Args:
-            paths: training pictures; broken ones are skipped with a warning.
-            min_side_px: smaller pictures and copies are left out.
-            config: with `downscale`, there are smaller copies.
-            device: to hold them.
+        Pictures and copies with a smaller side than `min_side_px` are left out.
         """
         scales = _COPY_SCALES if config.downscale else ()
 
-        def versions(path: PictureFile) -> list[np.ndarray] | CodecError:
+        def versions(path: data.PictureFile) -> list[np.ndarray] | CodecError:
             try:
-                pixels = read_pixels(path)
+                pixels = data.read_pixels(path)
             except CodecError as error:
                 return error
             height, width = pixels.shape[:2]
@@ -113,7 +100,7 @@ class DeviceStore:
                 if chunk:
                     parts.append(torch.from_numpy(np.concatenate(chunk)).to(device))
         if not self._versions:
-            raise no_usable_picture(len(paths), min_side_px)
+            raise data.no_usable_picture(len(paths), min_side_px)
         self._flat = torch.cat(parts)
 
     def __len__(self) -> int:
@@ -125,11 +112,11 @@ class DeviceStore:
         offset, height, width = self._places[index]
         return self._flat[offset : offset + 3 * height * width].view(height, width, 3)
 
-    def draw(self, config: DataConfig, seed: int, step: int, position: int) -> DeviceCrop:
+    def draw(self, config: data.DataConfig, seed: int, step: int, position: int) -> DeviceCrop:
         """The crop of one sample of one step."""
         rng = np.random.default_rng((seed, step, position))
         rows, columns = config.shape(seed, step)
-        for _ in range(MAX_TRIES):
+        for _ in range(data.MAX_TRIES):
             choices = self._versions[int(rng.integers(len(self._versions)))]
             index = choices[0]
             if rng.random() < config.downscale and len(choices) > 1:
@@ -138,7 +125,7 @@ class DeviceStore:
             if height >= rows and width >= columns:
                 break
         else:
-            raise no_picture_holds((rows, columns))
+            raise data.no_picture_holds((rows, columns))
         top = int(rng.integers(0, height - rows + 1))
         left = int(rng.integers(0, width - columns + 1))
         flip = config.flip and rng.random() < 0.5
@@ -148,7 +135,7 @@ class DeviceStore:
         grey = bool(rng.random() < config.grey)
         below, right = (0, 0)
         if rng.random() < config.repeated_edges:
-            below, right = (int(count) for count in rng.integers(0, MAX_REPEATED_PX + 1, 2))
+            below, right = (int(count) for count in rng.integers(0, data.MAX_REPEATED_PX + 1, 2))
         return DeviceCrop(index, top, left, flip, turns, grey, below, right)
 
     def gather(self, crops: Sequence[DeviceCrop], shape: tuple[int, int]) -> Tensor:
@@ -173,7 +160,7 @@ class DeviceStore:
         rows = [last_row - crop.below for crop in crops]
         columns = [last_column - crop.right for crop in crops]
         numbers = np.array([start, down, right, rows, columns], np.int64)
-        table = to_device(numbers, device)[..., None, None, None]
+        table = data.to_device(numbers, device)[..., None, None, None]
         row = torch.arange(shape[0], device=device)[:, None, None].minimum(table[3])
         column = torch.arange(shape[1], device=device)[:, None].minimum(table[4])
         channel = torch.arange(3, device=device)
@@ -182,13 +169,13 @@ class DeviceStore:
             # The weights of Pillow's conversion to L.
             weights = torch.tensor(LUMA, device=device)
             luma = (pixels * weights).sum(dim=3, keepdim=True).round().to(torch.uint8)
-            grey = to_device(np.array([crop.grey for crop in crops]), device)
+            grey = data.to_device(np.array([crop.grey for crop in crops]), device)
             pixels = torch.where(grey[:, None, None, None], luma, pixels)
         return pixels
 
 
 def device_batches(
-    store: DeviceStore, config: DataConfig, seed: int, steps: range, positions: range
+    store: DeviceStore, config: data.DataConfig, seed: int, steps: range, positions: range
 ) -> Iterator[Tensor]:
     """The batches of `steps` in order; arguments as of :func:`.data.batches`."""
     for step in steps:

@@ -15,16 +15,9 @@ _LOW_FREQUENCY_PX = 16
 def similarity_terms(
     reference: Tensor, decoded: Tensor, stage: StageConfig, shares: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """1 - SSIM and 1 - MS-SSIM, each times its weight, where that is not 0.
+    """1 - SSIM and 1 - MS-SSIM, (B,) each, times their weights of the stage, where these are not 0.
 
-    Args:
-        reference: (B, 3, H, W) float32 in [0, 1].
-        decoded: same shape.
-        stage: the weights.
-        shares: (B, 1, H, W), at least 0, how much a place counts; None: all alike.
-
-    Yields:
-        (B,)
+    Of (B, 3, H, W) float32 in [0, 1]; `shares` as of :func:`ssim`.
     """
     if stage.ssim_weight:
         yield stage.ssim_weight * (1 - ssim(reference, decoded, shares))
@@ -39,14 +32,9 @@ def low_frequency_error(reference: Tensor, decoded: Tensor) -> Tensor:
 
 
 def grid_variation(reference: Tensor, decoded: Tensor) -> Tensor:
-    """How much an 8-pixel grid shows, whatever its phase.
+    """How much an 8-pixel grid shows, whatever its phase, in (B, 3, H, W) in a range of length 1.
 
-    Args:
-        reference: (B, 3, H, W) in a range of length 1.
-        decoded: same shape.
-
-    Returns:
-        (B,) variance over the eight phases of log gradient relative to the original's.
+    (B,) variance over the eight phases of log gradient relative to the original's.
     """
     floor = 0.25 / 255
     log_ratio = torch.log((line_gradients(decoded) + floor) / (line_gradients(reference) + floor))

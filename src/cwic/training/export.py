@@ -1,34 +1,23 @@
-"""From a checkpoint to a model file: the only way from torch to the runtime.
+"""From a checkpoint to a model: the only way from torch to the runtime.
 
-What a model consists of is left to its family.
+What a model consists of is left to its family, its file to :mod:`cwic.model_file`.
 """
 
 import os
 from pathlib import Path
 
-from cwic import model_file
 from cwic.errors import TrainingError, reason
+from cwic.model_file import ModelFile
 from cwic.training.checkpoint import load_weights
 from cwic.training.families import FAMILIES
 
 
-def export_checkpoint(
-    checkpoint: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    name: str | None = None,
-) -> model_file.ModelInfo:
-    """Write a model file from the averaged weights of a checkpoint.
-
-    Args:
-        checkpoint: of a training run.
-        output: where to write, `.cwicmodel` by custom.
-        name: of the model; None: the output's stem.
+def export_checkpoint(checkpoint: str | os.PathLike[str], name: str) -> ModelFile:
+    """The model of the averaged weights of a checkpoint, by this name.
 
     Raises:
         TrainingError: the checkpoint cannot be used.
     """
-    output = Path(output)
     config, _, weights = load_weights(Path(checkpoint))
     family = FAMILIES[config.family]
     network = family.build(config)
@@ -38,8 +27,6 @@ def export_checkpoint(
         why = reason(error)
         raise TrainingError(f"{checkpoint}: does not fit its network: {why}") from error
     try:
-        model = family.model(network, config, name or output.stem)
+        return family.model(network, config, name)
     except TrainingError as error:
         raise TrainingError(f"{checkpoint}: {error}") from error
-    model_file.save(model, output)
-    return model_file.read_info(output)

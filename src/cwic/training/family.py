@@ -64,13 +64,9 @@ class Family(FamilyTypes, Protocol):
         ...
 
     def draw(self, pixels: Tensor, config: TrainConfig, stage: StageConfig, place: Place) -> Drawn:
-        """All that the loss of a step depends on besides the weights, on the pixels' device.
+        """All that the loss of a step depends on besides the weights, on the device of the pixels.
 
-        Args:
-            pixels: (B, H, W, 3) uint8.
-            config: of the run.
-            stage: in progress.
-            place: what every random choice is a function of, together with the run's seed.
+        `pixels` (B, H, W, 3) uint8. Random choices are a function of `place` and the run's seed.
         """
         ...
 
@@ -79,11 +75,7 @@ class Family(FamilyTypes, Protocol):
     ) -> StepLoss:
         """The loss of a batch: nothing is drawn here, and nothing waits for the device.
 
-        Args:
-            model: the network, perhaps distributed.
-            drawn: of :meth:`draw`.
-            config: of the run.
-            stage: in progress.
+        `model` is the network, perhaps distributed.
         """
         ...
 
@@ -122,12 +114,9 @@ def psnr_db_tensor(mse: Tensor) -> Tensor:
 
 
 def score_db(bpp: Sequence[float], distortion: Sequence[float], at_bpp: Sequence[float]) -> float:
-    """-10 log10 of the distortion, read off a curve at fixed rates and averaged.
+    """-10 log10 of the distortion, read off a curve at the rates that count, and averaged.
 
-    Args:
-        bpp: rates, rising.
-        distortion: at these rates.
-        at_bpp: rates that count.
+    `distortion` is at the rates `bpp`, which rise.
     """
     score = [decibels(value) for value in distortion]
     if len(score) == 1:

@@ -13,17 +13,10 @@ LN2 = math.log(2)
 
 
 def logistic_bits(distance: Tensor, inverse_scale: Tensor) -> Tensor:
-    """Information in an integer under a discretised logistic distribution.
+    """Information in an integer under a discretised logistic distribution, in bits, at least 0.
 
-    P = S((1/2 - a) / s) - S((-1/2 - a) / s), S the sigmoid, a the distance from the mean, as a
-    product that neither cancels nor underflows.
-
-    Args:
-        distance: from the mean, any sign, in units of the integers.
-        inverse_scale: 1 / s, above 0.
-
-    Returns:
-        same shape, bits, at least 0.
+    P = S((1/2 - a) / s) - S((-1/2 - a) / s), S the sigmoid, a the distance from the mean in units
+    of the integers, as a product that neither cancels nor underflows.
     """
     a = distance.abs()
     log_p = (

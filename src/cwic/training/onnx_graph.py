@@ -24,13 +24,7 @@ class Input(NamedTuple):
 
 
 def onnx_graph(module: nn.Module, inputs: Sequence[Input], outputs: Sequence[str]) -> bytes:
-    """A module's graph.
-
-    Args:
-        module: in evaluation mode, on the CPU.
-        inputs: in the order of the module's arguments.
-        outputs: names.
-    """
+    """The graph of a module in evaluation mode on the CPU, inputs in the order of its arguments."""
     height, width = torch.export.Dim("height", min=1), torch.export.Dim("width", min=1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():

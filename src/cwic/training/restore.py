@@ -20,12 +20,7 @@ from cwic.training.integer_layers import IntegerConv2d
 
 
 def load_model(path: Path, family: str) -> model_file.ModelFile:
-    """A model file of one family.
-
-    Raises:
-        ModelError: no readable model file.
-        TrainingError: the model is of another family.
-    """
+    """A model file of one family; ModelError or TrainingError if it is none."""
     model = model_file.load(path)
     if model.family != family:
         raise TrainingError(f"{path}: expected a model of family {family}, found {model.family}")
@@ -37,10 +32,7 @@ def stored_weights(
 ) -> dict[str, Tensor]:
     """Weights that a model file holds, in graphs and in arrays.
 
-    Args:
-        model: of the network's family.
-        network: whose parameters are asked for.
-        prefixes: of arrays, and the modules of the network that they belong to.
+    `prefixes` of arrays lead to the modules of the network that they belong to.
 
     Returns:
         float32, by their names in the network; of a graph perhaps in another shape.
@@ -66,16 +58,9 @@ def stored_weights(
 def fitted(
     path: Path, network: nn.Module, found: Mapping[str, Tensor], optional: tuple[str, ...] = ()
 ) -> dict[str, Tensor]:
-    """Weights in the shapes of a network's parameters.
+    """Every parameter of a network by name, float32 on the CPU, in its shape; `path` is for errors.
 
-    Args:
-        path: of the model file, for errors.
-        network: whose parameters are asked for; left as it is.
-        found: by name.
-        optional: beginnings of names that may be missing; these keep the network's values.
-
-    Returns:
-        every parameter of the network by name, float32 on the CPU.
+    Names with an `optional` beginning may be missing; these keep the network's values.
 
     Raises:
         TrainingError: the model is of other sizes or lacks weights: the exporter writes equal

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from cwic.image import LUMA
 
-__all__ = ["saliency_shares", "spectral_residual"]
-
 _SIDE_PX = 64  # of the small picture, the paper's
 _BLUR_SIGMA_PX = 3.0
 _BLUR_RADIUS_PX = 8
@@ -21,14 +19,7 @@ _MAX_SHARE = 4.0
 
 
 def spectral_residual(pictures: Tensor) -> Tensor:
-    """Saliency of each picture.
-
-    Args:
-        pictures: (B, 3, H, W) R, G, B in any range.
-
-    Returns:
-        (B, 1, H, W) in [0, 1], smooth, 1 at its largest.
-    """
+    """Saliency of pictures (B, 3, H, W) in any range: (B, 1, H, W) in [0, 1], smooth, largest 1."""
     with torch.no_grad():
         red, green, blue = LUMA
         luma = red * pictures[:, :1] + green * pictures[:, 1:2] + blue * pictures[:, 2:]
@@ -52,15 +43,10 @@ def spectral_residual(pictures: Tensor) -> Tensor:
 
 
 def saliency_shares(pictures: Tensor, weight: float) -> Tensor:
-    """How much each place of a picture counts in its distortion.
+    """How much each place of pictures (B, 3, H, W) counts in their distortion, (B, 1, H, W).
 
-    Args:
-        pictures: (B, 3, H, W).
-        weight: in [0, 1]; 0: all places alike, 1: in proportion to their saliency, at most four
-            times the mean.
-
-    Returns:
-        (B, 1, H, W) at least 1 - `weight`; the mean over each picture is 1.
+    At least 1 - `weight`, which lies in [0, 1]; 0: all places alike, 1: in proportion to their
+    saliency, at most four times the mean. The mean over each picture is 1.
     """
     found = spectral_residual(pictures)
     relative = found / found.mean(dim=(2, 3), keepdim=True).clamp(min=1e-12)

@@ -19,6 +19,15 @@ Objective = Callable[[Drawn], StepLoss]
 _WARM_UP_STEPS = 3
 
 
+class State(NamedTuple):
+    """What steps change in place, in all stages of a run."""
+
+    network: nn.Module  # in training mode
+    average: dict[str, Tensor]  # of its parameters, by name
+    optimizer: torch.optim.Optimizer  # for a graph, one whose learning rate may be a tensor
+    bad_steps: Tensor  # scalar, integer: how many of the last steps had a gradient not finite
+
+
 class StepResult(NamedTuple):
     """What a step found; tensors that the next step may overwrite."""
 
@@ -40,33 +49,16 @@ class Step:
     has no branches; outside one they stay as well.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        network: nn.Module,
-        average: dict[str, Tensor],
-        optimizer: torch.optim.Optimizer,
-        bad_steps: Tensor,
-        clip_norm: float,
-        captured: bool,
-    ):
-        """What to step.
+    def __init__(self, objective: Objective, state: State, *, clip_norm: float, captured: bool):
+        """`clip_norm` is the largest norm of the whole gradient.
 
-        Args:
-            objective: of what the family draws.
-            network: in training mode.
-            average: of its parameters, by name.
-            optimizer: of its parameters; for a graph, one whose learning rate may be a tensor.
-            bad_steps: scalar, integer, on the device: how many steps in a row, up to the last one,
-                had a gradient that was not finite.
-            clip_norm: largest norm of the whole gradient.
-            captured: whether steps become CUDA graphs, one for each layout and shapes drawn.
+        `captured`: whether steps become CUDA graphs, one for each layout and shapes drawn.
         """
         self._objective = objective
-        self._parameters: list[Tensor] = list(network.parameters())
-        self._bad_steps = bad_steps
-        self._average = [average[name] for name, _ in network.named_parameters()]
-        self._optimizer = optimizer
+        self._parameters: list[Tensor] = list(state.network.parameters())
+        self._bad_steps = state.bad_steps
+        self._average = [state.average[name] for name, _ in state.network.named_parameters()]
+        self._optimizer = state.optimizer
         self._clip_norm = clip_norm
         self._captured = captured
         device = self._average[0].device
@@ -78,12 +70,9 @@ class Step:
         self._pool: Any = None  # of memory, one for all graphs: one runs at a time
 
     def __call__(self, drawn: Sequence[Drawn], learning_rate: float, decay: float) -> StepResult:
-        """One step.
+        """One step, of what is drawn for each of the equal parts that a batch is worked on in.
 
-        Args:
-            drawn: of the family, for each of the equal parts that a batch is worked on in.
-            learning_rate: of the optimizer.
-            decay: of the average.
+        `decay` is of the average.
         """
         self._share.fill_(1 - decay)
         self._learning_rate.fill_(learning_rate)

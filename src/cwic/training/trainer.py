@@ -42,7 +42,7 @@ from cwic.training.device_store import DeviceStore, device_batches, uses_device
 from cwic.training.families import FAMILIES
 from cwic.training.family import Drawn, Place, StepLoss
 from cwic.training.optimizer import Muon, has_bfloat16
-from cwic.training.step import Step, StepResult
+from cwic.training.step import State, Step, StepResult
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
@@ -86,9 +86,6 @@ def train(
         init_from: checkpoint whose averaged weights a fresh run starts from, or a model file
             (`.cwicmodel`); None: what the configuration says.
         show_progress: a bar on standard error.
-
-    Returns:
-        The counters reached.
 
     Raises:
         TrainingError: bad configuration, pictures or checkpoint, or the loss is no longer finite.
@@ -375,15 +372,8 @@ class _Trainer:
             objective = torch.compile(objective, dynamic=self.family.dynamic_shapes)
         alone_on_cuda = process.device.type == "cuda" and process.world == 1
         captured = config.cuda_graph and alone_on_cuda and config.optimizer == "muon"
-        return Step(
-            objective,
-            self.network,
-            self.average,
-            self.optimizer,
-            self.bad_steps,
-            config.clip_norm,
-            captured,
-        )
+        state = State(self.network, self.average, self.optimizer, self.bad_steps)
+        return Step(objective, state, clip_norm=config.clip_norm, captured=captured)
 
     def _check_finite(self) -> None:
         bad_steps = int(self.bad_steps)

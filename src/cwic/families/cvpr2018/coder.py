@@ -31,8 +31,6 @@ from cwic.coding.exact_arithmetic import (
 from cwic.coding.symbol_tables import FREQUENCY_TOTAL
 from cwic.errors import ModelError
 
-__all__ = ["CodeCoder", "CodeLayout", "CodedPicture", "known_before"]
-
 Bits = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
 
@@ -69,13 +67,7 @@ class CodeLayout(NamedTuple):
 def known_before(channel_delay: int, below: int, reach: int) -> npt.NDArray[np.bool_]:
     """Which cells around a bit are coded before it, in the channel `below` channels below its own.
 
-    Args:
-        channel_delay: of the layout.
-        below: 0 for its own channel.
-        reach: cells on each side.
-
-    Returns:
-        (2 reach + 1, 2 reach + 1)
+    (2 reach + 1, 2 reach + 1), with `reach` cells on each side.
     """
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     before: npt.NDArray[np.bool_] = dx + 2 * dy < channel_delay * below
@@ -229,7 +221,7 @@ class CodeCoder:
     # -- both directions ---------------------------------------------------------------------------
 
     def decode(self, payload: bytes, height: int, width: int) -> CodedPicture:
-        """What a payload of (height, width) cells says.
+        """The code and the map of a payload of (height, width) cells.
 
         Raises:
             BitstreamError: the payload is damaged in a way that shows.
@@ -244,7 +236,7 @@ class CodeCoder:
         return picture
 
     def counted(self, picture: CodedPicture) -> BitCounter:
-        """What a picture costs, and its payload if that is asked for."""
+        """What a picture costs, and its payload if that is needed."""
         counter = BitCounter()
         self.visit(counter, CodedPicture(picture.code.copy(), picture.level.copy()))
         return counter
@@ -300,7 +292,7 @@ class CodeCoder:
 
     @one_blas_thread()
     def _visit_code(self, coder: BitCoder, picture: CodedPicture) -> None:
-        """All bits of a step at once, as :meth:`_steps` says."""
+        """All bits of a step at once, in the order of :meth:`_steps`."""
         channels, height, width = picture.code.shape
         lowest = max((tap.below for tap in self._taps), default=0)
         stride = width + 2 * _REACH

@@ -18,10 +18,11 @@ from cwic.families.protocol import (
     RateRange,
     TileStream,
     checked_numbers,
+    no_light_synthesis,
     shrunk,
 )
 from cwic.families.tiling import Rectangle, Tiling
-from cwic.image import crop, pad_to_multiple
+from cwic.image import pad_to_multiple
 from cwic.model_file import ModelFile
 
 FAMILY = "cvpr2018"
@@ -33,12 +34,16 @@ CELL_PX = 8
 MAX_PIXELS = 2**24
 MAX_SIDE_PX = 2**14
 
+# Added before an importance is rounded down, as in the authors' released layer, so that an exact
+# multiple of 1 / L that floating point left a hair below still counts as reached.
+LEVEL_EPSILON = 1e-5
+
 # Logits that a mask of contrast 1 adds to the importance map.
 _MASK_LOGITS = 3.0
 
 
 class Analysis(NamedTuple):
-    """What the encoder side of a model says of a picture of 8 h x 8 w pixels."""
+    """What the analysis makes of a picture of 8 h x 8 w pixels."""
 
     activation: npt.NDArray[np.float32]  # (n, h, w) in (0, 1); a bit is activation > 0.5
     map_logits: npt.NDArray[np.float32]  # (h, w), logits of the importance map
@@ -60,13 +65,12 @@ def synthesize(engine: Engine, code: npt.NDArray[np.uint8]) -> Pixels:
 def code_of_picture(analysis: Analysis, q: int, layout: CodeLayout) -> CodedPicture:
     """Binarizer, map quantizer and mask of the paper (eq. 1, 4 and 5), once and for all.
 
-    Args:
-        analysis: activations and map logits of a picture.
-        q: what is added to the logits, in units of 1/64.
-        layout: of the model.
+    `q` is what is added to the logits, in units of 1/64.
     """
     p = 1 / (1 + np.exp(-(analysis.map_logits + np.float32(q / 64))))
-    level = np.clip(np.floor(p * layout.levels + 1e-5), 0, layout.levels - 1).astype(np.uint8)
+    level = np.clip(np.floor(p * layout.levels + LEVEL_EPSILON), 0, layout.levels - 1).astype(
+        np.uint8
+    )
     k = np.arange(layout.code_channels)[:, None, None]
     bits = (analysis.activation > 0.5) & (k < layout.kept(level))
     return CodedPicture(bits.astype(np.uint8), level)
@@ -85,6 +89,7 @@ class Cvpr2018:
         self.rates = RateRange(**checked_numbers(model, model.encoding, RateRange))
         self.coder = CodeCoder(self.layout, model.arrays, model.name)
         self.engine = Engine(model, threads)
+        self._name = model.name
 
     def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
         """One tile, if the encoder was of this program."""
@@ -101,27 +106,36 @@ class Cvpr2018:
         """The same for all pictures: the map itself keeps more of the busy ones."""
         return self.rates.of_quality(quality)
 
-    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
+    def decode(
+        self, stream: TileStream, part: Rectangle, reduce: int = 1, *, fast: bool = False
+    ) -> Pixels:
         """A part of the picture; all of it is decoded."""
-        return self._part(self._decode(stream), stream.tiling, part, reduce)
+        self._check_speed(fast)
+        return self.part(self._decode(stream), stream.tiling, part, reduce)
 
     def symbols(self, stream: TileStream) -> list[npt.NDArray[np.int32]]:
         """Levels and bits of the code."""
         coded = self._decode(stream)
         return [np.concatenate([coded.level.ravel(), coded.code.ravel()]).astype(np.int32)]
 
-    def allocation(self, stream: TileStream) -> Allocation:
-        """Levels of the importance map; the file's bits in proportion to the bits kept."""
-        return self._allocation(self._decode(stream), stream)
-
-    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
-        """The whole picture, and the same."""
+    def decode_with_allocation(
+        self, stream: TileStream, *, fast: bool = False
+    ) -> tuple[Pixels, Allocation]:
+        """The map's levels are those of the file; its bits lie in proportion to the bits kept."""
+        self._check_speed(fast)
         coded = self._decode(stream)
-        pixels = self._part(coded, stream.tiling, stream.tiling.picture)
-        return pixels, self._allocation(coded, stream)
+        kept = self.layout.kept(coded.level)
+        bits = kept * np.float64(8 * len(stream.payloads[0]) / max(1, int(kept.sum())))
+        allocation = Allocation(coded.level.astype(np.float32), bits, CELL_PX)
+        return self.part(coded, stream.tiling, stream.tiling.picture), allocation
+
+    def _check_speed(self, fast: bool) -> None:
+        """Raises TargetError for a fast decode: the family has no light synthesis."""
+        if fast:
+            raise no_light_synthesis(self._name)
 
     def _decode(self, stream: TileStream) -> CodedPicture:
-        """The code of a file; its header's q adds nothing to what the map says."""
+        """The code of a file; its header's q adds nothing to the map."""
         _, _, height, width = stream.tiling.picture
         try:
             _check_size(height, width)
@@ -134,16 +148,10 @@ class Cvpr2018:
         cells = (-(-height // CELL_PX), -(-width // CELL_PX))
         return self.coder.decode(stream.payloads[0], *cells)
 
-    def _part(
-        self, coded: CodedPicture, tiling: Tiling, part: Rectangle, reduce: int = 1
-    ) -> Pixels:
+    def part(self, coded: CodedPicture, tiling: Tiling, part: Rectangle, reduce: int = 1) -> Pixels:
+        """A part of the picture of a code."""
         rows, columns = part.slices(tiling.picture)
         return shrunk(synthesize(self.engine, coded.code)[rows, columns], reduce)
-
-    def _allocation(self, coded: CodedPicture, stream: TileStream) -> Allocation:
-        kept = self.layout.kept(coded.level)
-        bits = kept * np.float64(8 * len(stream.payloads[0]) / max(1, int(kept.sum())))
-        return Allocation(coded.level.astype(np.float32), bits, CELL_PX)
 
 
 def _check_size(height: int, width: int) -> None:
@@ -197,6 +205,5 @@ class _Coded:
         return [self._counted.payload()]
 
     def pixels(self) -> Pixels:
-        decoded = synthesize(self._of.family.engine, self._picture.code)
-        picture = self._of.tiling.picture
-        return crop(decoded, picture.width, picture.height)
+        of, family = self._of, self._of.family
+        return family.part(self._picture, of.tiling, of.tiling.picture)

@@ -15,7 +15,7 @@ from cwic.families.flagship.grid import LATENT_PX, PREVIEW_PX, cells_of
 from cwic.families.flagship.latents import SideInformation
 from cwic.families.flagship.levels import centred_levels
 from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task, Uncoded
-from cwic.families.flagship.tiles import FULL, PREVIEW, TileTransforms, cells_in
+from cwic.families.flagship.tiles import FAST, FULL, PREVIEW, TileTransforms, View, cells_in
 from cwic.families.protocol import (
     Allocation,
     Emphasis,
@@ -23,7 +23,7 @@ from cwic.families.protocol import (
     RateRange,
     TileStream,
     checked_numbers,
-    shrunk,
+    no_light_synthesis,
 )
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
@@ -76,6 +76,7 @@ class Flagship:
         self.coder = LatentCoder(model.arrays, _groups(model), model.name)
         self.refiner = Refiner(model, self.coder, threads)
         self.transforms = TileTransforms(model, threads)
+        self._name = model.name
 
     def q_of_quality(self, quality: float, pixels: Pixels) -> int:
         """Coarser for a busy picture, finer for a calm one, the same for both at 0 and 100.
@@ -118,17 +119,25 @@ class Flagship:
             self, pixels, self.tiling(height, width, self.tile_px(height, width))
         )
 
-    def decode(self, stream: TileStream, part: Rectangle, reduce: int = 1) -> Pixels:
+    def decode(
+        self, stream: TileStream, part: Rectangle, reduce: int = 1, *, fast: bool = False
+    ) -> Pixels:
         """A part of the picture; no more of a file is decoded than it takes."""
-        is_preview = reduce == PREVIEW_PX and self.transforms.has_preview()
-        view, num_groups = (PREVIEW, 1) if is_preview else (FULL, None)
+        is_preview = reduce == PREVIEW_PX and self.transforms.has(PREVIEW)
+        view, num_groups = (PREVIEW, 1) if is_preview else (self._synthesis(fast), None)
 
         def decoded(number: int) -> CodedLatents:
             return self._decode_tile(stream, number, num_groups=num_groups)
 
         self.transforms.prepare(stream.tiling, view)
-        pixels = self.transforms.synthesize(decoded, stream.tiling, part, view)
-        return pixels if is_preview else shrunk(pixels, reduce)
+        left = 1 if is_preview else reduce
+        return self.transforms.synthesize(decoded, stream.tiling, part, view, left)
+
+    def _synthesis(self, fast: bool) -> View:
+        """The full synthesis or the light one; raises TargetError where that is missing."""
+        if fast and not self.transforms.has(FAST):
+            raise no_light_synthesis(self._name)
+        return FAST if fast else FULL
 
     def _decode_tile(
         self, stream: TileStream, number: int, *, num_groups: int | None = None
@@ -161,8 +170,11 @@ class Flagship:
         self.transforms.for_each(stream.tiling, add)
         return result
 
-    def decode_with_allocation(self, stream: TileStream) -> tuple[Pixels, Allocation]:
+    def decode_with_allocation(
+        self, stream: TileStream, *, fast: bool = False
+    ) -> tuple[Pixels, Allocation]:
         """The whole picture, and the same, noted down as the tiles are decoded."""
+        view = self._synthesis(fast)
         result = _no_allocation(stream.tiling)
 
         def decoded(number: int) -> CodedLatents:
@@ -170,9 +182,9 @@ class Flagship:
             self._allocate(stream.tiling.tiles[number], coded, result)
             return coded
 
-        self.transforms.prepare(stream.tiling, FULL)
         tiling = stream.tiling
-        return self.transforms.synthesize(decoded, tiling, tiling.picture, FULL), result
+        self.transforms.prepare(tiling, view)
+        return self.transforms.synthesize(decoded, tiling, tiling.picture, view), result
 
     def _allocate(self, tile: Rectangle, coded: CodedLatents, result: Allocation) -> None:
         """Writes a tile's levels and bits into those of its picture."""

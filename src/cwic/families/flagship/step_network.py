@@ -41,7 +41,7 @@ TABLE_GAIN = 4  # of the last layers of a scale network, a power of two: tables 
 _SUM_PER_Q = 2**SUM_BITS * TABLES_PER_OCTAVE // (4 * Q_UNITS)
 assert 4 * Q_UNITS * _SUM_PER_Q == 2**SUM_BITS * TABLES_PER_OCTAVE
 
-_SLOPE = np.float32(0.1)  # of the leaky ReLU of a mean network
+MEAN_SLOPE = 0.1  # of the leaky ReLU of a mean network
 
 # Share of cells from which on it is quicker to add to all of them.
 _DENSE = 0.7
@@ -228,7 +228,7 @@ class MeanNetwork(StepNetwork):
 
     def activate(self, x: Array) -> Array:
         """Leaky ReLU."""
-        result: Array = np.maximum(x, _SLOPE * x)
+        result: Array = np.maximum(x, np.float32(MEAN_SLOPE) * x)
         return result
 
 

@@ -2,12 +2,14 @@
 
 A transform of a tile sees a window, the tile and a halo of its real neighbours, so that no seam
 shows. Tiles of one picture are worked on side by side, each by one thread; a picture of one tile
-has all threads for itself.
+has all threads for itself. A tile is shown as soon as it and its neighbours are decoded, beside the
+decoding of those behind it.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Set
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ from cwic.families.flagship.coder import CodedLatents
 from cwic.families.flagship.grid import HYPER_PX, LATENT_PX, PREVIEW_PX
 from cwic.families.flagship.latents import condition
 from cwic.families.flagship.step_network import MAX_HYPER
-from cwic.families.protocol import Pixels
+from cwic.families.protocol import Pixels, shrunk
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
@@ -39,6 +41,7 @@ class View(NamedTuple):
 
 
 FULL = View("synthesis", 1, HALO_PX)
+FAST = View("fast", 1, HALO_PX)
 PREVIEW = View("preview", PREVIEW_PX, HYPER_PX)
 
 
@@ -59,9 +62,9 @@ class TileTransforms:
         self._engine_of_one = Engine(model, threads)
         self._engine_of_several = Engine(model, 1)
 
-    def has_preview(self) -> bool:
-        """Whether the model can show a picture at 1/8 of its size."""
-        return self._engine_of_one.has(PREVIEW.graph)
+    def has(self, view: View) -> bool:
+        """Whether the model has the graph of a view."""
+        return self._engine_of_one.has(view.graph)
 
     def prepare(self, tiling: Tiling, view: View) -> None:
         """Begin to load the graph of a view, and go on meanwhile."""
@@ -122,55 +125,103 @@ class TileTransforms:
         tiling: Tiling,
         part: Rectangle,
         view: View = FULL,
+        reduce: int = 1,
     ) -> Pixels:
         """A part of the picture from the latents of its tiles.
 
         Args:
             coded: the latents of a tile by its number; called once for each that is needed.
             tiling: of the picture.
-            part: in pixels, inside the picture.
+            part: in pixels, inside the picture; its corners are multiples of `reduce`, or the
+                picture's.
             view: what to make of the latents.
+            reduce: how many pixels a side of what the view makes become one.
         """
-        shown = part.shrunk(view.unit_px)
+        unit_px = view.unit_px * reduce
+        shown = part.shrunk(unit_px)
         result = np.empty((shown.height, shown.width, 3), np.uint8)
         inputs: dict[int, Inputs] = {}
 
-        def decode(number: int) -> Inputs:
+        def window_of(number: int) -> Rectangle:
+            return tiling.around(tiling.tiles[number].cut(part), view.halo_px)
+
+        def decode(number: int) -> None:
             latents = coded(number)
-            return latents.decoded, latents.prior, latents.planes
+            inputs[number] = latents.decoded, latents.prior, latents.planes
 
         def show(number: int) -> None:
-            core = tiling.tiles[number].cut(part)
-            window = tiling.around(core, view.halo_px)
+            core, window = tiling.tiles[number].cut(part), window_of(number)
             seen = (array[None] for array in gathered(inputs, tiling, window))
             (pixels,) = self._engine(tiling).run(view.graph, *seen)
-            small = core.shrunk(view.unit_px)
-            rows, columns = small.slices(window.shrunk(view.unit_px))
-            result[small.slices(shown)] = pixels[0][rows, columns]
+            own = core.shrunk(view.unit_px).slices(window.shrunk(view.unit_px))
+            result[core.shrunk(unit_px).slices(shown)] = shrunk(pixels[0][own], reduce)
 
-        with self.pool(tiling) as pool:
-            for row in _rows(tiling.meeting(part), tiling.columns):
-                first, last = (tiling.tiles[number].cut(part) for number in (row[0], row[-1]))
-                band = Rectangle(first.top, first.left, last.bottom, last.right)
-                needed = set(tiling.meeting(tiling.around(band, view.halo_px)))
-                for number in inputs.keys() - needed:
-                    del inputs[number]
-                missing = sorted(needed - inputs.keys())
-                inputs.update(zip(missing, pool(decode, missing), strict=True))
-                for _ in pool(show, row):
-                    pass
+        numbers = tiling.meeting(part)
+        needs = {number: frozenset(tiling.meeting(window_of(number))) for number in numbers}
+        threads = 1 if len(tiling.tiles) == 1 else self._threads
+        in_pipeline(needs, decode, show, inputs.pop, threads)
         return result
 
     def _engine(self, tiling: Tiling) -> Engine:
         return self._engine_of_one if len(tiling.tiles) == 1 else self._engine_of_several
 
 
-def _rows(numbers: list[int], columns: int) -> Iterable[list[int]]:
-    """Numbers of tiles, ascending, row by row."""
-    rows: dict[int, list[int]] = {}
-    for number in numbers:
-        rows.setdefault(number // columns, []).append(number)
-    return rows.values()
+def in_pipeline(
+    needs: Mapping[int, Set[int]],
+    decode: Callable[[int], object],
+    show: Callable[[int], object],
+    forget: Callable[[int], object],
+    threads: int,
+) -> None:
+    """Decode tiles and show tiles, side by side; the first exception of a call ends it.
+
+    What can be shown goes first, so that about two rows of tiles are decoded and not yet forgotten.
+
+    Args:
+        needs: by the number of each tile to show, those that must be decoded before.
+        decode: called once for each tile that is needed, in the order of their numbers.
+        show: called for each tile to show.
+        forget: called where all that need a tile are shown; never while others run it.
+        threads: how many calls at a time; 1 makes them all in the caller's thread.
+    """
+    users: dict[int, set[int]] = {}
+    for number, needed in needs.items():
+        for tile in needed:
+            users.setdefault(tile, set()).add(number)
+    num_missing = {number: len(needed) for number, needed in needs.items()}
+    to_decode = deque(sorted(users))
+    to_show: deque[int] = deque()
+
+    def take() -> tuple[Callable[[int], object], int]:
+        return (show, to_show.popleft()) if to_show else (decode, to_decode.popleft())
+
+    def done(call: Callable[[int], object], number: int) -> None:
+        if call is show:
+            for tile in needs[number]:
+                users[tile].remove(number)
+                if not users[tile]:
+                    forget(tile)
+            return
+        for user in sorted(users[number]):
+            num_missing[user] -= 1
+            if num_missing[user] == 0:
+                to_show.append(user)
+
+    if threads == 1:
+        while to_show or to_decode:
+            call, number = take()
+            call(number)
+            done(call, number)
+        return
+    running: dict[Future[object], tuple[Callable[[int], object], int]] = {}
+    with ThreadPoolExecutor(threads) as executor:
+        while running or to_show or to_decode:
+            while len(running) < threads and (to_show or to_decode):
+                call, number = take()
+                running[executor.submit(call, number)] = call, number
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                future.result()
+                done(*running.pop(future))
 
 
 def gathered(

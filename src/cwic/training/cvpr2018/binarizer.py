@@ -20,15 +20,9 @@ class _Binarize(torch.autograd.Function):
 
 
 def binarize(e: Tensor) -> Tensor:
-    """B(e) = 1 if e > 0.5 else 0 (eq. 1 of the paper).
+    """B(e) = 1 if e > 0.5 else 0 (eq. 1 of the paper), of any shape, outputs of a sigmoid.
 
     The gradient is that of the proxy, the identity clipped to [0, 1]: 1 for 0 <= e <= 1, else 0.
-
-    Args:
-        e: any shape, float, outputs of a sigmoid.
-
-    Returns:
-        same shape and dtype, values in {0, 1}.
     """
     result: Tensor = _Binarize.apply(e)  # type: ignore[no-untyped-call]
     return result

@@ -27,15 +27,8 @@ from cwic.families.cvpr2018.coder import (
     PROBABILITIES,
     known_before,
 )
-from cwic.training.integer_layers import (
-    IntegerConv2d,
-    integer_relu,
-    straight_through,
-)
+from cwic.training.integer_layers import IntegerConv2d, integer_relu, straight_through
 from cwic.training.logistic import LN2
-
-__all__ = ["CodeContext", "LevelContext", "information", "probability_table"]
-
 
 _SECOND_WIDTH = 24  # of a code's network
 _LEVEL_WIDTHS = (32, 16)  # of a level's network
@@ -59,15 +52,10 @@ class CodeContext(nn.Module):
         hidden: int,
         channel_delay: int,
     ):
-        """Sizes.
+        """`maps`: channels of the cube, the bit's own one among them.
 
-        Args:
-            code_channels: n.
-            levels: L.
-            maps: channels of the cube, the bit's own one among them.
-            reach: cells on each side of the bit; the paper's 5 x 5 is 2.
-            hidden: width of the first layer.
-            channel_delay: d, see :func:`cwic.families.cvpr2018.coder.known_before`.
+        `reach`: cells on each side of the bit; the paper's 5 x 5 is 2. `hidden`: width of the first
+        layer.
         """
         super().__init__()
         self.code_channels, self.levels = code_channels, levels
@@ -87,16 +75,10 @@ class CodeContext(nn.Module):
             self.out.weight.mul_(0.1)
 
     def forward(self, code: Tensor, kept: Tensor, level: Tensor, channels: Tensor) -> Tensor:
-        """Logits.
+        """Logits (B, K, h, w) of K `channels` of a code; what lies outside the mask means nothing.
 
-        Args:
-            code: (B, n, h, w), values 0 and 1.
-            kept: (B, 1, h, w) number of leading channels that a cell keeps.
-            level: (B, 1, h, w) integers 0..L - 1.
-            channels: (K,) of the code, integer, whose bits are predicted.
-
-        Returns:
-            (B, K, h, w); what lies outside the mask means nothing.
+        `code` (B, n, h, w), values 0 and 1; `kept` (B, 1, h, w), how many leading channels a cell
+        keeps; `level` (B, 1, h, w), integers 0..L - 1.
         """
         batch, n, height, width = code.shape
         mask = torch.arange(n, device=code.device).view(1, -1, 1, 1) < kept
@@ -173,14 +155,10 @@ class LevelContext(nn.Module):
 
 
 def information(logit: Tensor, bit: Tensor) -> Tensor:
-    """What bits take, in bits, their probabilities those of the table.
+    """What bits take, in bits, above 0, their probabilities those of the table.
 
-    Args:
-        logit: of P(bit = 1), any shape, float.
-        bit: same shape, values 0 and 1, any dtype.
-
-    Returns:
-        same shape and dtype as the logit, above 0; its gradient is that of the logit not rounded.
+    `logit` of P(bit = 1) and `bit`, 0 or 1, of one shape. The gradient is that of the logit not
+    rounded.
     """
     index = torch.floor(logit * LOGIT_UNITS).clamp(-PROBABILITIES // 2, PROBABILITIES // 2 - 1)
     logit = straight_through(logit, (index + 0.5) / LOGIT_UNITS)

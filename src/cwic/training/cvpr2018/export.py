@@ -42,7 +42,7 @@ class SynthesisGraph(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """The decoded picture."""
-        return to_bytes(self.network.synthesize(code.float()))
+        return to_bytes(self.network.synthesis(code.float()))
 
 
 def build_model(network: Cvpr2018Network, name: str) -> model_file.ModelFile:
@@ -62,9 +62,7 @@ def build_model(network: Cvpr2018Network, name: str) -> model_file.ModelFile:
     code = torch.zeros(1, config.code_channels, 8, 6, dtype=torch.uint8)
     graphs = {
         "analysis": onnx_graph(
-            AnalysisGraph(network),
-            [Input("pixels", pixels, (1, 2))],
-            ["activation", "map_logits"],
+            AnalysisGraph(network), [Input("pixels", pixels, (1, 2))], ["activation", "map_logits"]
         ),
         "synthesis": onnx_graph(SynthesisGraph(network), [Input("code", code, (2, 3))], ["pixels"]),
     }

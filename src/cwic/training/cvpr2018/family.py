@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from cwic import model_file
-from cwic.families.cvpr2018.family import CELL_PX
+from cwic.families.cvpr2018.family import CELL_PX, FAMILY
 from cwic.training.config import StageConfig, TrainConfig
 from cwic.training.cvpr2018.export import build_model
 from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network
 from cwic.training.cvpr2018.objective import distortion, rate_distortion_loss, target_fraction
-from cwic.training.cvpr2018.restore import restored_weights
 from cwic.training.cvpr2018.transforms import normalized
 from cwic.training.data import to_device
 from cwic.training.family import (
@@ -25,6 +24,7 @@ from cwic.training.family import (
     psnr_db_tensor,
     score_db,
 )
+from cwic.training.restore import fitted, load_model, stored_weights
 
 # Kept bits per pixel at which validation compares checkpoints.
 _SCORE_BPP = (0.15, 0.3, 0.6)
@@ -40,14 +40,7 @@ class Cvpr2018Family:
     stage_type = StageConfig
     log_columns: tuple[str, ...] = ("psnr_db", "kept_bpp", "coded_bpp")
     rate_column = "kept_bpp"
-    validation_columns: tuple[str, ...] = (
-        "rate_offset",
-        "kept_bpp",
-        "psnr_db",
-        "distortion",
-        "code_bpp",
-        "level_bpp",
-    )
+    validation_columns = tuple("rate_offset kept_bpp psnr_db distortion code_bpp level_bpp".split())
     dynamic_shapes: bool | None = None
 
     def build(self, config: TrainConfig) -> Cvpr2018Network:
@@ -120,7 +113,8 @@ class Cvpr2018Family:
         try:
             with torch.no_grad():
                 rows = [
-                    {"rate_offset": round(float(offset), 3)}
+                    dict.fromkeys(self.validation_columns, math.nan)
+                    | {"rate_offset": round(float(offset), 3)}
                     | measured(network, config, stage, float(offset), crops, device)
                     for offset in offsets
                 ]
@@ -138,9 +132,9 @@ class Cvpr2018Family:
         return build_model(network, name)
 
     def restored(self, path: Path, network: nn.Module) -> dict[str, Tensor]:
-        """See :mod:`.restore`."""
-        assert isinstance(network, Cvpr2018Network)
-        return restored_weights(path, network)
+        """See :mod:`cwic.training.restore`."""
+        prefixes = {"code": "code_context", "level": "level_context"}
+        return fitted(path, network, stored_weights(load_model(path, FAMILY), network, prefixes))
 
 
 def _measure(
@@ -165,8 +159,6 @@ def _measure(
         "kept_bpp": kept_fraction * network.config.code_channels / CELL_PX**2,
         "psnr_db": decibels(mse_mean),
         "distortion": distortion_mean,
-        "code_bpp": math.nan,
-        "level_bpp": math.nan,
     }
 
 
@@ -187,13 +179,7 @@ def _measure_entropy(
         sums += [float(part.sum()) for part in coded]
     pixels = crops.shape[0] * crops.shape[1] * crops.shape[2]
     code_bpp, level_bpp, kept_bpp = (float(value) for value in sums / pixels)
-    return {
-        "kept_bpp": kept_bpp,
-        "psnr_db": math.nan,
-        "distortion": math.nan,
-        "code_bpp": code_bpp,
-        "level_bpp": level_bpp,
-    }
+    return {"kept_bpp": kept_bpp, "code_bpp": code_bpp, "level_bpp": level_bpp}
 
 
 def _entropy_objective(

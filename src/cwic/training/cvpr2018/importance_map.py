@@ -10,12 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cwic.families.cvpr2018.family import LEVEL_EPSILON
+
 MaskGradient = Literal["window", "local", "global"]
 QuantizerForm = Literal["released", "paper"]
-
-# The released layer adds this before it rounds down, so that an exact multiple of 1 / L that
-# floating point left a hair below still counts as reached.
-_LEVEL_EPSILON = 1e-5
 
 
 class ImportanceMapNet(nn.Module):
@@ -44,14 +42,9 @@ class ImportanceMapNet(nn.Module):
 def quantize_levels(p: Tensor, levels: int) -> Tensor:
     """Q(p) = l - 1 if (l - 1) / L <= p < l / L, l = 1..L (eq. 4).
 
-    Args:
-        p: importance map, any shape, float in [0, 1].
-        levels: L.
-
-    Returns:
-        same shape, float holding integers 0..L - 1.
+    p in [0, 1], any shape -> same shape, float holding integers 0..L - 1.
     """
-    return torch.floor(p * levels + _LEVEL_EPSILON).clamp(0, levels - 1)
+    return torch.floor(p * levels + LEVEL_EPSILON).clamp(0, levels - 1)
 
 
 def kept_channels(level: Tensor, code_channels: int, levels: int, form: QuantizerForm) -> Tensor:

@@ -67,20 +67,16 @@ class Cvpr2018Config(NetworkConfig):
                 f"levels must be a power of two from 2 to 256 that divides code_channels, which "
                 f"must be at most {MAX_CODE_CHANNELS}, found {self.levels} and {self.code_channels}"
             )
-        if max(abs(self.min_rate_offset), abs(self.max_rate_offset)) > 16:
-            raise ValueError(
-                f"rate offsets must lie in [-16, 16], "
-                f"found {self.min_rate_offset} and {self.max_rate_offset}"
-            )
-        if not (1 <= self.context_maps <= 8 and 0 <= self.context_reach <= 2):
-            raise ValueError(
-                f"context_maps must lie in [1, 8] and context_reach in [0, 2], "
-                f"found {self.context_maps} and {self.context_reach}"
-            )
-        if not 1 <= self.channel_delay <= MAX_CHANNEL_DELAY:
-            raise ValueError(
-                f"channel_delay must lie in [1, {MAX_CHANNEL_DELAY}], found {self.channel_delay}"
-            )
+        for name, low, high in (
+            ("min_rate_offset", -16, 16),
+            ("max_rate_offset", -16, 16),
+            ("context_maps", 1, 8),
+            ("context_reach", 0, 2),
+            ("channel_delay", 1, MAX_CHANNEL_DELAY),
+        ):
+            if not low <= getattr(self, name) <= high:
+                found = getattr(self, name)
+                raise ValueError(f"{name} must lie in [{low}, {high}], found {found}")
         if not self.min_rate_offset <= self.max_rate_offset:
             raise ValueError(
                 f"min_rate_offset must not lie above max_rate_offset, "
@@ -164,11 +160,6 @@ class Cvpr2018Network(nn.Module):
             logits = self.importance_net(features) if self.config.importance_map else None
             return torch.sigmoid(self.to_code(features)), logits
 
-    def synthesize(self, code: Tensor) -> Tensor:
-        """code (B, n, h, w) -> (B, 3, H, W)."""
-        x: Tensor = self.synthesis(code)
-        return x
-
     def entropy_parameters(self) -> Iterator[nn.Parameter]:
         """Those that only the entropy coder depends on."""
         for module in (self.code_context, self.level_context):
@@ -177,12 +168,9 @@ class Cvpr2018Network(nn.Module):
     def coded_bits(
         self, x: Tensor, rate_offset: Tensor | float, channels: Tensor | None = None
     ) -> CodedBits:
-        """What the entropy coder spends; gradients reach its own networks alone.
+        """What the entropy coder spends on some channels (None: all); see :meth:`forward`.
 
-        Args:
-            x: (B, 3, H, W) in [-1, 1], H and W multiples of 8.
-            rate_offset: added to the logits of the map; a number, a scalar tensor or (B, 1, 1, 1).
-            channels: of the code that are counted; None: all.
+        Gradients reach its own networks alone.
         """
         config = self.config
         n = config.code_channels
@@ -240,7 +228,7 @@ class Cvpr2018Network(nn.Module):
         bits = binarize(e) if config.binarizer else e
         if logits is None or not with_map:
             everything = torch.ones(x.shape[0], device=x.device)
-            return Cvpr2018Output(self.synthesize(bits), bits, None, everything)
+            return Cvpr2018Output(self.synthesis(bits), bits, None, everything)
         p = torch.sigmoid(logits.float() + rate_offset)
         mask = prefix_mask(
             p, config.code_channels, config.levels, config.quantizer, config.mask_gradient
@@ -250,4 +238,4 @@ class Cvpr2018Network(nn.Module):
             level = quantize_levels(p, config.levels)
             kept = kept_channels(level, config.code_channels, config.levels, config.quantizer)
             kept_fraction = kept.mean(dim=(1, 2, 3)) / config.code_channels
-        return Cvpr2018Output(self.synthesize(code), code, p, kept_fraction)
+        return Cvpr2018Output(self.synthesis(code), code, p, kept_fraction)

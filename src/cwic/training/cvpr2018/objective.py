@@ -21,14 +21,9 @@ class Cvpr2018Loss(NamedTuple):
 
 
 def mean_squared_error(reference: Tensor, decoded: Tensor) -> Tensor:
-    """Mean squared error of a batch.
+    """Mean squared error of two (B, 3, H, W) in [-1, 1], a scalar.
 
-    Args:
-        reference: (B, 3, H, W) float in [-1, 1].
-        decoded: same shape.
-
-    Returns:
-        scalar, in units where the range 0..1 of a pixel is 1 (PSNR = -10 log10 of it).
+    In units where the range 0..1 of a pixel is 1 (PSNR = -10 log10 of it).
     """
     return (reference - decoded).float().square().mean() / 4
 
@@ -54,20 +49,15 @@ def target_fraction(rate_offset: float, config: Cvpr2018Config) -> float:
 
 
 def thresholded_rate(p: Tensor, kept_fraction: Tensor, threshold: Tensor | float) -> Tensor:
-    """Rate loss of the map: nothing at or below the threshold, mean(p) / r above it.
+    """Rate loss of the map: nothing at or below the threshold, mean(p) / r above it, a scalar.
 
     The paper's L_R = max(sum p - r, 0) with the released layer's switch: whether the rate is
     above the threshold is decided on the quantized mask of the whole batch, over all processes,
     and then every cell gets the same push. The paper has one r for each model, and a gamma for
     each r; the division by r lets one weight serve all of them.
 
-    Args:
-        p: (B, 1, h, w) importance map in (0, 1).
-        kept_fraction: (B,) share of mask ones of each picture.
-        threshold: r in (0, 1).
-
-    Returns:
-        scalar, mean(p) / r above the threshold, else a zero that still has p's gradient graph.
+    p (B, 1, h, w) in (0, 1), `kept_fraction` (B,) the share of mask ones, `threshold` r in (0, 1).
+    At or below the threshold the zero still has p's gradient graph.
     """
     mean_kept = kept_fraction.detach().mean()
     if dist.is_initialized():
@@ -78,20 +68,12 @@ def thresholded_rate(p: Tensor, kept_fraction: Tensor, threshold: Tensor | float
 
 
 def rate_distortion_loss(
-    output: Cvpr2018Output,
-    config: Cvpr2018Config,
-    x: Tensor,
-    stage: StageConfig,
-    threshold: Tensor,
+    output: Cvpr2018Output, config: Cvpr2018Config, x: Tensor, stage: StageConfig, threshold: Tensor
 ) -> Cvpr2018Loss:
     """Distortion plus thresholded rate of one batch (eq. 9: L = sum of L_D + gamma L_R).
 
-    Args:
-        output: of the network for x.
-        config: of the network.
-        x: (B, 3, H, W) in [-1, 1].
-        stage: the weights.
-        threshold: scalar, r, see :func:`target_fraction`.
+    `output` is the network's for x (B, 3, H, W) in [-1, 1]; `threshold` is a scalar, r, see
+    :func:`target_fraction`.
     """
     loss, mse = distortion(x, output.reconstruction.float(), stage)
     if output.importance is not None:

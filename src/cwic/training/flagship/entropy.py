@@ -32,12 +32,7 @@ from cwic.families.flagship.step_network import (
     TABLES_PER_OCTAVE,
 )
 from cwic.training.flagship.transforms import activate, conv
-from cwic.training.integer_layers import (
-    IntegerConv2d,
-    IntegerWeights,
-    integer_relu,
-    round_half_up,
-)
+from cwic.training.integer_layers import IntegerConv2d, IntegerWeights, integer_relu, round_half_up
 from cwic.training.logistic import frequencies, logistic_bits, logistic_masses
 
 SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
@@ -74,15 +69,10 @@ def table_bits() -> npt.NDArray[np.float64]:
 
 
 def symbol_bits(symbol: Tensor, table: Tensor, costs: Tensor) -> Tensor:
-    """What the coder spends on symbols.
+    """What the coder spends on symbols, float holding integers, with tables 0..NUM_TABLES - 1.
 
-    Args:
-        symbol: any shape, float holding integers.
-        table: same shape, integer 0..NUM_TABLES - 1.
-        costs: (NUM_TABLES * (ESCAPE + 1),) of :func:`table_bits`.
-
-    Returns:
-        same shape, bits; an escape with its sign and an Exp-Golomb number where one is needed.
+    Same shape, bits; an escape with its sign and an Exp-Golomb number where one is needed. `costs`
+    are those of :func:`table_bits`, flat.
     """
     beyond = symbol.abs() - MAX_SYMBOL
     index = torch.where(beyond > 0, ESCAPE, symbol.clamp(-MAX_SYMBOL, MAX_SYMBOL) + MAX_SYMBOL)
@@ -108,14 +98,7 @@ class StepNetwork(nn.Module):
     plane_channels: ClassVar[int]  # of q and the levels
 
     def __init__(self, hyper_channels: int, hyper_width: int, width: int, groups: tuple[int, ...]):
-        """Sizes.
-
-        Args:
-            hyper_channels: of z.
-            hyper_width: hidden channels at 1/64 and 1/32.
-            width: of the state.
-            groups: channels of each group of latents.
-        """
+        """`hyper_channels` of z, `hyper_width` at 1/64 and 1/32, `width` of the state."""
         super().__init__()
         layer = self.layer
         self.hyper_64 = layer(hyper_channels, hyper_width, 3)
@@ -138,14 +121,9 @@ class StepNetwork(nn.Module):
         raise NotImplementedError
 
     def begin(self, z: Tensor, planes: Tensor) -> Tensor:
-        """State before the first step.
+        """State before the first step, (B, width, h, w).
 
-        Args:
-            z: (B, hyper_channels, h / 4, w / 4) hyper-latents.
-            planes: (B, plane_channels, h, w).
-
-        Returns:
-            (B, width, h, w).
+        z (B, hyper_channels, h / 4, w / 4), planes (B, plane_channels, h, w).
         """
         x = self.activate(self.hyper_64(z))
         x = self.activate(nn.functional.pixel_shuffle(self.to_32(x), 2))
@@ -212,12 +190,11 @@ class ScaleNetwork(StepNetwork):
 
             clip((4 sum + 3 * 2^13 (64 s + q64) + 20 * 2^20 + 2^19) >> 20, 0, NUM_TABLES - 1).
         """
-        layers = {
+        return {
             name: module.quantized()
             for name, module in self.named_modules()
             if isinstance(module, IntegerConv2d)
         }
-        return layers
 
 
 def rounded_table(table: Tensor) -> Tensor:
@@ -266,14 +243,9 @@ class HyperModel(nn.Module):
         )
 
     def forward(self, z: Tensor, q: Tensor) -> Tensor:
-        """Bits of hyper-latents.
+        """Bits of hyper-latents, as z: (B, channels, ., .) rounded, or with noise in its place.
 
-        Args:
-            z: (B, channels, ., .) rounded, or with noise in place of rounding.
-            q: (B,) in quarter octaves.
-
-        Returns:
-            same shape as z.
+        q (B,) in quarter octaves.
         """
         place = self.rate_class(q)
         mean, log_scale = self.statistics()

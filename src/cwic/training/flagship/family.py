@@ -68,17 +68,9 @@ class FlagshipFamily:
     stage_type = FlagshipStage
     log_columns: tuple[str, ...] = ("psnr_db", "bpp", "hyper_bpp", "level_bpp")
     rate_column = "bpp"
-    validation_columns: tuple[str, ...] = (
-        "q",
-        "bpp",
-        "psnr_db",
-        "ms_ssim_db",
-        "grid_ratio",
-        "preview_db",
-        "fast_db",
-        "hyper_bpp",
-        "level_bpp",
-        "distortion",
+    validation_columns = tuple(
+        "q bpp psnr_db ms_ssim_db grid_ratio preview_db fast_db hyper_bpp level_bpp"
+        " distortion".split()
     )
     # Every stage has one shape: a second one shall not make the first generic and slow.
     dynamic_shapes: bool | None = False
@@ -240,10 +232,7 @@ def draw_noise(pixels: Tensor, config: FlagshipConfig, seed: tuple[int, ...]) ->
     """Noise for a batch (B, H, W, 3), drawn on its device as a function of the seed."""
     generator = torch.Generator(pixels.device)
     generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    shapes = (
-        (config.latent_channels, LATENT_PX),
-        (config.hyper_channels, HYPER_PX),
-    )
+    shapes = ((config.latent_channels, LATENT_PX), (config.hyper_channels, HYPER_PX))
     latents, hyper = (
         torch.rand(
             (len(pixels), channels, -(-pixels.shape[1] // side), -(-pixels.shape[2] // side)),

@@ -17,12 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from cwic.families.flagship.latents import CONDITION_PLANES
+from cwic.families.flagship.step_network import MEAN_SLOPE
 
 # The edges of both transforms work at 1 / EDGE_PX of the picture's size.
 EDGE_PX = 4
-
-# Steeper than PyTorch's 0.01: hardly any unit is lost in the first thousand steps.
-_SLOPE = 0.1
 
 
 def normalized(pixels: Tensor) -> Tensor:
@@ -36,22 +34,19 @@ def to_bytes(x: Tensor) -> Tensor:
 
 
 def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU: inference engines fuse it into the convolution before it."""
-    return nn.functional.leaky_relu(x, _SLOPE)
+    """Leaky ReLU: inference engines fuse it into the convolution before it.
+
+    Steeper than PyTorch's 0.01: hardly any unit is lost in the first thousand steps.
+    """
+    return nn.functional.leaky_relu(x, MEAN_SLOPE)
 
 
 def condition(q: Tensor, level: Tensor) -> Tensor:
     """The step size as planes that enter the networks beside their other inputs.
 
     A plane that enters with the first layer of a residual network acts as a bias of every block,
-    at no cost.
-
-    Args:
-        q: (B,) quality of the picture, in quarter octaves of the step size.
-        level: (B, 1, h, w) integer levels of the importance map, same unit.
-
-    Returns:
-        (B, CONDITION_PLANES, h, w), magnitudes of about 1.
+    at no cost. q (B,) of the picture and levels (B, 1, h, w) of its map, both in quarter octaves of
+    the step size -> (B, CONDITION_PLANES, h, w), magnitudes of about 1.
     """
     q = q[:, None, None, None].expand_as(level)
     total = (q + level) / 8
@@ -133,17 +128,10 @@ class Analysis(nn.Module):
         detail_channels: int,
         sees_q: bool,
     ):
-        """Sizes.
+        """Channels at 1/4 (`edge_channels`), 1/8 and 1/16; residual blocks at 1/8 and 1/16.
 
-        Args:
-            edge_channels: at 1/4 of the picture's size.
-            width_8: channels at 1/8.
-            width_16: channels at 1/16.
-            blocks_8: residual blocks at 1/8.
-            blocks_16: residual blocks at 1/16.
-            latent_channels: M.
-            detail_channels: how many of them, the last ones, are made at 1/8.
-            sees_q: whether the picture's quality is an input.
+        `detail_channels`: how many of the M latent channels, the last ones, are made at 1/8.
+        `sees_q`: whether the picture's quality is an input.
         """
         super().__init__()
         # Each window overlaps its neighbours by half.
@@ -212,15 +200,9 @@ class Preview(nn.Module):
         self.last = conv(hidden, 3 * 2 * 2, 3)
 
     def forward(self, group: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
-        """The small picture.
+        """Latents of the first group, prior and condition -> (B, 3, H / 8, W / 8).
 
-        Args:
-            group: (B, channels of the first group, h, w) latents.
-            prior: (B, prior_channels, h, w), as for :class:`Synthesis`.
-            planes: (B, CONDITION_PLANES, h, w), see :func:`condition`.
-
-        Returns:
-            (B, 3, H / 8, W / 8), nominally in [-0.5, 0.5], not clipped.
+        Shapes and range as of :class:`Synthesis`.
         """
         entered = torch.cat([group, prior.to(group.dtype), planes], dim=1)
         features = activate(_full_precision(self.enter, entered))
@@ -243,19 +225,11 @@ class Synthesis(nn.Module):
     """Decoded latents -> picture."""
 
     def __init__(
-        self,
-        sizes: SynthesisSizes,
-        latent_channels: int,
-        detail_channels: int,
-        prior_channels: int,
+        self, sizes: SynthesisSizes, latent_channels: int, detail_channels: int, prior_channels: int
     ):
-        """Sizes.
+        """`detail_channels`: how many of the M latent channels, the last ones, enter at 1/8.
 
-        Args:
-            sizes: of what lies between the latents and the picture.
-            latent_channels: M.
-            detail_channels: how many of them, the last ones, enter at 1/8.
-            prior_channels: of the features of the hyper-latents.
+        `prior_channels`: of the features of the hyper-latents.
         """
         super().__init__()
         self.detail_channels = detail_channels
@@ -272,15 +246,9 @@ class Synthesis(nn.Module):
         self.edge = conv(sizes.edge_channels, 3 * EDGE_PX**2, 3)
 
     def forward(self, decoded: Tensor, prior: Tensor, planes: Tensor) -> Tensor:
-        """The picture.
+        """Latents (B, M, h, w), prior features, condition (B, ., h, w) -> the picture (B, 3, H, W).
 
-        Args:
-            decoded: (B, M, h, w) latents, symbol times step plus mean.
-            prior: (B, prior_channels, h, w) features of the hyper-latents.
-            planes: (B, CONDITION_PLANES, h, w), see :func:`condition`.
-
-        Returns:
-            (B, 3, H, W), nominally in [-0.5, 0.5], not clipped.
+        Nominally in [-0.5, 0.5], not clipped.
         """
         return nn.functional.pixel_shuffle(self.subpixels(decoded, prior, planes), EDGE_PX)
 

@@ -1,0 +1,177 @@
+"""The short tables of README and docs/results.md, read from the pages of docs/measurements.
+
+    python benchmarks/summary.py everyday|rates|times
+
+Measures nothing, so a short table never says anything else than the page behind it. Prints
+Markdown.
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+PAGES = Path(__file__).resolve().parent.parent / "docs" / "measurements"
+
+# The kinds of the everyday pictures, as a reader calls them, in the order of the table.
+KINDS = {
+    "photo": "photographs",
+    "grey": "grey photograph",
+    "building": "buildings",
+    "screen": "screens",
+    "text": "page of text",
+    "chart": "chart",
+    "flat": "flat colours",
+}
+OURS = ("cwic-visual", "cwic-psnr")
+
+Row = dict[str, str]
+
+
+class Block(NamedTuple):
+    """What one command printed."""
+
+    text: str
+
+    def table(self, after: str = "") -> list[Row]:
+        """Rows of the first table behind a text, by the words over their columns."""
+        start = self.text.index(after)
+        lines = re.search(r"(?:^\|.*\n?)+", self.text[start:], re.MULTILINE)
+        if lines is None:
+            raise ValueError(f"expected a table after {after!r}, found none")
+        head, _, *rows = (
+            [cell.strip() for cell in line.strip().strip("|").split("|")]
+            for line in lines[0].splitlines()
+        )
+        return [dict(zip(head, row, strict=True)) for row in rows]
+
+    def identity(self, model: str) -> str:
+        """A model and its identity, as the block names them."""
+        found = re.search(rf"\b{model} [0-9a-f]{{16}}\b", self.text)
+        if found is None:
+            raise ValueError(f"expected the identity of {model}, found none")
+        return found[0]
+
+
+def block(page: str, number: int = 0) -> Block:
+    """The output of a page's command."""
+    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
+    found = re.findall(r"^<!-- results: .*?-->\n(.*?)<!-- end -->", text, re.DOTALL | re.MULTILINE)
+    return Block(found[number])
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """As Markdown."""
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+
+
+def plain(label: str) -> str:
+    """A label without an identity."""
+    return re.sub(r" [0-9a-f]{16}$", "", label)
+
+
+def everyday() -> None:
+    """SSIMULACRA2 by kind and codec, and the worst picture of the default model."""
+    found = block("everyday")
+    bpp = re.search(r"^Files of (.*) bpp:$", found.text, re.MULTILINE)
+    assert bpp is not None, "expected the rate of the table"
+    rows = found.table(bpp[0])
+    by_kind: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_kind.setdefault(row["kind"], {})[row["codec"]] = row
+    ours, *others = (
+        name for name in dict.fromkeys(row["codec"] for row in rows) if name != OURS[1]
+    )
+    assert ours == OURS[0], f"expected {OURS[0]}, found {ours}"
+    table = []
+    for word, name in KINDS.items():
+        (kind,) = (kind for kind in by_kind if kind.startswith(f"{word} "))
+        codecs = by_kind[kind]
+        best = max(codecs, key=lambda codec: float(codecs[codec]["SSIMULACRA2"]))
+        cells = [
+            f"**{codecs[codec]['SSIMULACRA2']}**" if codec == best else codecs[codec]["SSIMULACRA2"]
+            for codec in (ours, *others)
+        ]
+        worst = codecs[ours]["its worst picture"].rpartition(" ")[2]
+        exact = re.search(r"(\d+) exact", codecs[ours]["PSNR dB"])
+        number = kind.partition(" ")[2].strip("()")
+        table.append(
+            [f"{name} ({number})", *cells, worst, f"{exact[1]} of {number}" if exact else ""]
+        )
+    print(
+        f"SSIMULACRA2 at {bpp[1]} bits per pixel, the same file size for every codec; 100 is the "
+        f"picture itself, bold is best. {found.identity(ours)}.\n"
+    )
+    print_table(
+        ["pictures", ours, *others, "worst of cwic-visual", "kept without loss"],
+        table,
+    )
+
+
+def rates() -> None:
+    """BD-rates of our models against AVIF and JPEG 2000."""
+    found = block("curves")
+    tables = {
+        anchor: {row["codec"]: row for row in found.table(f"BD-rate against {anchor}, %")}
+        for anchor in ("AVIF", "JPEG 2000")
+    }
+    metrics = [
+        metric
+        for metric in ("SSIMULACRA2", "MS-SSIM (RGB)", "SSIM (RGB)", "HaarPSI", "PSNR (RGB)")
+        if all(metric in rows[OURS[0]] for rows in tables.values())
+    ]
+    print(
+        "Size of files of equal quality, BD-rate in %; below 0 is smaller than the codec that is "
+        f"compared with. Kodak, 24 photographs. {', '.join(map(found.identity, OURS))}.\n"
+    )
+    print_table(
+        ["", *metrics],
+        [
+            [f"{model} against {anchor}", *(rows[model][metric] for metric in metrics)]
+            for anchor, rows in tables.items()
+            for model in OURS
+        ],
+    )
+
+
+def times() -> None:
+    """Seconds of each codec for a Kodak picture, and ours for a large one."""
+    peers, speed = block("peers"), block("speed")
+    rows = [
+        [plain(row[""]), row["encode s"], row["decode s"], row["installed MB"]]
+        for row in peers.table()
+    ]
+    large = [row for row in speed.table() if "megapixels" in row[""]]
+    for row in large:
+        size = row[""].partition(",")[0]
+        rows.insert(
+            1,
+            [
+                f"{OURS[0]}, {size}",
+                *(row[way].removesuffix(" s") for way in ("encode", "decode")),
+                "",
+            ],
+        )
+    machine = re.search(r"\d+ threads on \d+ cores of .*?(?=;)", peers.text)
+    assert machine is not None, "expected the machine"
+    print(
+        f"Seconds for a photograph of 768x512 in a running program, {machine[0]}, and what is "
+        f"installed, in MB. {peers.identity(OURS[0])}, {peers.identity('cvpr2018')}.\n"
+    )
+    print_table(["codec", "encode", "decode", "installed MB"], rows)
+
+
+TABLES = {"everyday": everyday, "rates": rates, "times": times}
+
+
+def main() -> None:
+    """Prints Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("table", choices=TABLES)
+    TABLES[parser.parse_args().table]()
+
+
+if __name__ == "__main__":
+    main()
