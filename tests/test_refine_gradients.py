@@ -1,10 +1,13 @@
 """Gradients without torch are those of torch's autograd."""
 
+import copy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from flagship_training import TINY
 
+from cwic import model_file
 from cwic.engine import Session
 from cwic.evaluation.structural_similarity import ms_ssim, ssim
 from cwic.families.flagship.refine.gradients import (
@@ -14,31 +17,33 @@ from cwic.families.flagship.refine.gradients import (
     reference_graph,
 )
 from cwic.training.distortion import low_frequency_error
-from cwic.training.flagship.export import build_model
-from cwic.training.flagship.network import FlagshipNetwork
+from cwic.training.flagship.network import FlagshipConfig, FlagshipNetwork
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
-def network() -> FlagshipNetwork:
-    """Untrained, no branch closed, weights as a model file stores them."""
-    torch.manual_seed(1)
-    network = FlagshipNetwork(TINY)
+def network(tiny_flagship_network: FlagshipNetwork) -> FlagshipNetwork:
+    """With weights as a model file stores them."""
+    network = copy.deepcopy(tiny_flagship_network)
     with torch.no_grad():
         for parameter in network.parameters():
-            if parameter.ndim == 4:
-                parameter.normal_(0, 0.7 / parameter[0].numel() ** 0.5)
-            parameter.copy_(parameter.half().float())
-    return network.eval()
+            if parameter.ndim >= 2:
+                parameter.copy_(parameter.half().float())
+    return network
+
+
+@pytest.fixture(scope="module")
+def model(tiny_flagship_path: Path) -> model_file.ModelFile:
+    return model_file.load(tiny_flagship_path)
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def inputs_of_synthesis(height: int, width: int) -> list[np.ndarray]:
-    sizes = (TINY.latent_channels, TINY.mean_width, 5)
+def inputs_of_synthesis(config: FlagshipConfig, height: int, width: int) -> list[np.ndarray]:
+    sizes = (config.latent_channels, config.mean_width, 5)
     return [random(1, size, height, width, seed=size) for size in sizes]
 
 
@@ -55,17 +60,16 @@ def assert_close(found: np.ndarray, expected: torch.Tensor, relative: float = 1e
     ids=["squared error", "structure"],
 )
 def test_the_gradient_of_a_distortion_is_that_of_autograd(
-    network: FlagshipNetwork, distortion: Distortion
+    network: FlagshipNetwork, model: model_file.ModelFile, distortion: Distortion
 ) -> None:
     height, width = 11, 12
-    inputs = inputs_of_synthesis(height, width)
+    inputs = inputs_of_synthesis(network.config, height, width)
     decoded, prior, planes = (torch.from_numpy(each) for each in inputs)
     with torch.no_grad():
         shown = network.synthesis(decoded, prior, planes)
     # Alike, or the powers of MS-SSIM have no slope that means anything.
     picture = 0.8 * shown.numpy() + 0.1 * random(1, 3, 16 * height, 16 * width)
     picture = picture.clip(-0.5, 0.5).astype(np.float32)
-    model = build_model(network, "tiny")
 
     num_scales = distortion.num_scales(16 * height)
     shares = np.ones((1, 1, 16 * height, 16 * width), np.float32)
@@ -95,14 +99,15 @@ def test_the_gradient_of_a_distortion_is_that_of_autograd(
     assert_close(gradient, decoded.grad)
 
 
-def test_the_gradient_through_means_is_that_of_autograd(network: FlagshipNetwork) -> None:
+def test_the_gradient_through_means_is_that_of_autograd(
+    network: FlagshipNetwork, model: model_file.ModelFile
+) -> None:
     height, width = 4, 6
-    config = TINY
+    config = network.config
     latents = 2 * random(1, config.latent_channels, height, width)
     state = random(1, config.mean_width, height, width, seed=1)
     even = (np.indices((height, width)).sum(axis=0) % 2 == 0).astype(np.float32)[None, None]
     by_means = random(1, config.latent_channels, height, width, seed=2)
-    model = build_model(network, "tiny")
     mean, gradient = Session(means_graph(model.arrays, config.groups), 1).run(
         latents, state, even, 1 - even, by_means
     )

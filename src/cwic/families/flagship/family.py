@@ -57,8 +57,8 @@ _MASK_LEVELS = 6.0
 # times, within these limits: as in training.
 _MASK_WEIGHTS = (1 / 8, 8.0)
 
-# Steps of a refinement by effort; each takes two passes of the synthesis, and there are six beside.
-_STEPS = (0, 2, 4, 7, 11, 17, 27, 42, 65, 100)
+# Steps of a refinement by effort; each takes two passes of the synthesis (docs/command.md).
+_STEPS = (0, 2, 4, 7, 11, 15, 25, 40, 64, 100)
 assert len(_STEPS) == MAX_EFFORT + 1
 
 
