@@ -44,6 +44,7 @@ def encode(
     saliency: "bool | Source | Detector | None" = None,
     model: str | None = None,
     strict: bool = False,
+    effort: int = 0,
     lossless: str = "auto",
     keep_metadata: bool = True,
     max_pixels: int | None = None,
@@ -63,6 +64,7 @@ def encode(
         saliency: True, a mask, or a function of the pixels that gives one, or its ONNX file.
         model: name of a bundled model or path of a model file; None is the default.
         strict: a file never larger (or a picture never worse) than the target, or TargetError.
+        effort: 0 to 9, how much longer to look for a smaller file of the same quality.
         lossless: "auto" keeps a picture whole, with nothing lost, where that is cheap; "never" and
             "always" are the others.
         keep_metadata: ICC, EXIF and XMP go into the file.
@@ -86,6 +88,7 @@ def encode(
         roi_strength=roi_strength,
         saliency=saliency,
         strict=strict,
+        effort=effort,
         lossless=lossless,
         keep_metadata=keep_metadata,
         max_pixels=max_pixels,

@@ -55,6 +55,9 @@ mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
 # A header's q differs from that of the request by what an importance map adds.
 _MAX_RATE_Q = bitstream.MAX_Q - 1024
 
+# About what a refinement saves at one q; where a search that refines begins.
+_REFINED_SAVING = 0.06
+
 _WHOLE = WholeReader()
 
 
@@ -122,6 +125,7 @@ class Codec:
         roi_strength: float = 1.0,
         saliency: "bool | Source | Detector | None" = None,
         strict: bool = False,
+        effort: int = 0,
         lossless: str = "auto",
         keep_metadata: bool = True,
         max_pixels: int | None = None,
@@ -148,6 +152,7 @@ class Codec:
             roi_strength=roi_strength,
             saliency=saliency,
             strict=strict,
+            effort=effort,
             lossless=lossless,
             keep_metadata=keep_metadata,
             max_pixels=max_pixels,
@@ -155,13 +160,24 @@ class Codec:
         )
         return self.encode_request(image, request).data
 
-    def encode_request(self, image: Source, request: Request) -> Encoded:
-        """A picture (path, PIL image, array) as a file, and what is known of it.
+    def encode_request(
+        self,
+        image: Source,
+        request: Request,
+        progress: Callable[[float], None] | None = None,
+    ) -> Encoded:
+        """A picture as a file, and what is known of it.
+
+        Args:
+            image: path, PIL image, or (H, W), (H, W, 1..4) array.
+            request: what is asked for.
+            progress: with an effort, is told the share of the work that is done, 0 to 1; a target
+                that takes more than one attempt begins anew.
 
         Raises:
             ImageError: the picture cannot be read.
-            TargetError: `strict` and the target cannot be met, or a picture too small for
-                SSIMULACRA2.
+            TargetError: `strict` and the target cannot be met, a picture too small for
+                SSIMULACRA2, or an effort of a model whose family knows none.
         """
         max_pixels = request.max_pixels or MAX_PIXELS
         picture = read_picture(
@@ -179,7 +195,7 @@ class Codec:
             roi_strength=request.roi_strength,
             saliency=request.saliency,
         )
-        answer = choose(picture, request, lambda: self._code(seen, request, emphasis))
+        answer = choose(picture, request, lambda: self._code(seen, request, emphasis, progress))
         if request.strict and answer.is_out_of_reach:
             raise TargetError(answer.complaint)
         if answer.complaint:
@@ -187,7 +203,13 @@ class Codec:
         header = bitstream.read_header(answer.data, bitstream.ANY_SIZE)
         return Encoded(answer.data, header, answer.reached)
 
-    def _code(self, picture: Picture, request: Request, emphasis: Emphasis | None) -> Answer:
+    def _code(
+        self,
+        picture: Picture,
+        request: Request,
+        emphasis: Emphasis | None,
+        progress: Callable[[float], None] | None,
+    ) -> Answer:
         """What the model makes of a request."""
         family = self._family
         analyzed = family.analyze(picture.pixels)
@@ -200,19 +222,56 @@ class Codec:
         )
 
         def code(q: int) -> Candidate:
-            return Candidate(analyzed.code(q, emphasis), pack)
+            return Candidate(q, analyzed.code(q, emphasis), pack)
+
+        def refine(q: int, *, keeps_quality: bool = False) -> Candidate:
+            refined = analyzed.refine(
+                q, emphasis, request.effort, keeps_quality=keeps_quality, progress=progress
+            )
+            return Candidate(q, refined, pack)
+
+        def searched(meet: Callable[..., Answer]) -> Answer:
+            """The best answer to a target, by a search in front of the refinement's."""
+            plain = meet(code)
+            if not request.effort or plain.is_missed or plain.is_out_of_reach:
+                return plain
+            smaller = round(_REFINED_SAVING / family.log_size_per_q)
+            start = plain.q + (smaller if size_bytes is not None else 0)
+            refined = meet(refine, start=start)
+            return plain if refined.is_missed or refined.is_out_of_reach else refined
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:
             overhead = overhead_of(pack(0, [b""] * len(analyzed.tiling.tiles)))
-            return at_size(code, family, request, size_bytes, overhead)
+            return searched(
+                partial(
+                    at_size,
+                    family=family,
+                    request=request,
+                    size_bytes=size_bytes,
+                    overhead=overhead,
+                )
+            )
         if request.measured_target is not None:
-            return at_measure(code, family, request, request.measured_target, picture)
+            return searched(
+                partial(
+                    at_measure,
+                    family=family,
+                    request=request,
+                    target=request.measured_target,
+                    picture=picture,
+                )
+            )
         quality = DEFAULT_QUALITY if request.quality is None else request.quality
         q = family.q_of_quality(quality, picture.pixels)
-        if emphasis is None:
+        if emphasis is None and not request.effort:
             return Answer(code(q).data)
-        return Answer(at_same_size(code, family, q, analyzed.code(q).size_bytes()).data)
+        if emphasis is not None:
+            plain = at_same_size(code, family, q, analyzed.code(q).size_bytes())
+            if not request.effort:
+                return Answer(plain.data)
+            q = plain.q
+        return Answer(refine(q, keeps_quality=True).data)
 
     def decode(
         self,

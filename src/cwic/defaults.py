@@ -13,6 +13,9 @@ MAX_METADATA_BYTES = 16 * 2**20
 # In 0..100; used where neither a quality nor another target is given.
 DEFAULT_QUALITY = 50.0
 
+# The most work that an encoder can be asked for; 0 is the default.
+MAX_EFFORT = 9
+
 # Choices of `lossless`, the default first.
 LOSSLESS = ("auto", "never", "always")
 

@@ -29,17 +29,19 @@ _inherited: "weakref.WeakSet[Session | Engine]" = weakref.WeakSet()
 class Session:
     """A graph that can be run on the processor; a forked process makes its own when it runs it."""
 
-    def __init__(self, graph: bytes, threads: int | None = None):
+    def __init__(self, graph: bytes, threads: int | None = None, *, is_large: bool = False):
         """Whatever is wrong with the graph is ONNX Runtime's exception.
 
         Args:
             graph: checked by :mod:`cwic.onnx_check`.
             threads: of one call; None leaves the choice to ONNX Runtime (all cores).
+            is_large: memory is worth more than a little time, and sizes of inputs change.
         """
         self._graph = graph
         self._threads = threads
+        self._is_large = is_large
         self._lock = threading.Lock()
-        self._session: Any = _new_session(graph, threads)
+        self._session: Any = _new_session(graph, threads, is_large)
         self.inputs: list[Any] = self._session.get_inputs()
         _inherited.add(self)
 
@@ -47,7 +49,7 @@ class Session:
         """The graph's outputs, its inputs given in its own order."""
         with self._lock:
             if self._session is None:
-                self._session = _new_session(self._graph, self._threads)
+                self._session = _new_session(self._graph, self._threads, self._is_large)
             session = self._session
         names = [graph_input.name for graph_input in self.inputs]
         outputs: list[npt.NDArray[Any]] = session.run(None, dict(zip(names, inputs, strict=True)))
@@ -65,8 +67,9 @@ class Session:
 class Engine:
     """Sessions of one model; each is made when it is first needed. Safe to share among threads."""
 
-    def __init__(self, model: ModelFile, threads: int | None = None):
-        """`threads`: of one call; None leaves the choice to ONNX Runtime (all cores)."""
+    def __init__(self, model: ModelFile, threads: int | None = None, *, is_large: bool = False):
+        """`threads`: of one call; None leaves the choice to ONNX Runtime; `is_large` as above."""
+        self._is_large = is_large
         self._graphs = model.graphs
         self._name = model.name
         self._threads = threads
@@ -116,7 +119,7 @@ class Engine:
                     raise ModelError(f"model {self._name}: expected a graph {graph}, found none")
                 content = self._graphs[graph]
                 try:
-                    self._sessions[graph] = Session(content, self._threads)
+                    self._sessions[graph] = Session(content, self._threads, is_large=self._is_large)
                 except Exception as error:  # ONNX Runtime's exceptions share no public base
                     raise ModelError(f"model {self._name}: bad {graph} graph: {error}") from error
             return self._sessions[graph]
@@ -136,7 +139,7 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def _new_session(graph: bytes, threads: int | None) -> Any:
+def _new_session(graph: bytes, threads: int | None, is_large: bool) -> Any:
     onnxruntime = _runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -145,7 +148,11 @@ def _new_session(graph: bytes, threads: int | None) -> Any:
     options.add_session_config_entry("session.load_model_format", "ONNX")
     if threads is not None:
         options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    provider: Any = "CPUExecutionProvider"
+    if is_large:
+        options.enable_mem_pattern = False
+        provider = provider, {"arena_extend_strategy": "kSameAsRequested"}
+    return onnxruntime.InferenceSession(graph, options, providers=[provider])
 
 
 def _begin_anew() -> None:

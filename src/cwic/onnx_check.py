@@ -43,65 +43,74 @@ def check_graph(data: bytes, operators: Set[str] = OPERATORS) -> None:
         ValueError: it is damaged, or asks for what no graph of ours needs.
     """
     graphs = 0
-    for field, value in _fields(memoryview(data)):
+    for field, value in fields(memoryview(data)):
         if field in (_MODEL_TRAINING, _MODEL_FUNCTIONS):
             raise ValueError("expected a graph alone, found functions or training steps beside it")
         if field == _MODEL_OPSETS:
-            _check_domains(_message(value), _OPSET_DOMAIN)
+            _check_domains(content_of(value), _OPSET_DOMAIN)
         if field == _MODEL_GRAPH:
             graphs += 1
-            _check_nodes(_message(value), operators)
+            _check_nodes(content_of(value), operators)
     if graphs != 1:
         raise ValueError(f"expected one graph, found {graphs}")
 
 
 def _check_nodes(graph: memoryview, operators: Set[str]) -> None:
-    for field, value in _fields(graph):
+    for field, value in fields(graph):
         if field == _GRAPH_SPARSE:
             raise ValueError("expected dense weights, found sparse ones")
         if field == _GRAPH_INITIALIZER:
-            _check_tensor(_message(value))
+            _check_tensor(content_of(value))
         if field == _GRAPH_NODE:
-            _check_node(_message(value), operators)
+            _check_node(content_of(value), operators)
 
 
 def _check_node(node: memoryview, operators: Set[str]) -> None:
     _check_domains(node, _NODE_DOMAIN)
     operator = ""
-    for field, value in _fields(node):
+    for field, value in fields(node):
         if field == _NODE_OPERATOR:
-            operator = bytes(_message(value)).decode("utf-8", "replace")
+            operator = bytes(content_of(value)).decode("utf-8", "replace")
         if field == _NODE_ATTRIBUTE:
-            for kind, content in _fields(_message(value)):
+            for kind, content in fields(content_of(value)):
                 if kind in _ATTRIBUTE_REFUSED:
                     raise ValueError(f"expected plain operators, found {_ATTRIBUTE_REFUSED[kind]}")
                 if kind in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-                    _check_tensor(_message(content))
+                    _check_tensor(content_of(content))
     if operator not in operators:
         raise ValueError(f"expected operators that networks here have, found {operator[:40]!r}")
 
 
 def _check_domains(message: memoryview, number: int) -> None:
-    for field, value in _fields(message):
-        if field == number and bytes(_message(value)) not in _DOMAINS:
-            domain = bytes(_message(value))[:40]
+    for field, value in fields(message):
+        if field == number and bytes(content_of(value)) not in _DOMAINS:
+            domain = bytes(content_of(value))[:40]
             raise ValueError(f"expected standard operators, found the domain {domain!r}")
 
 
 def _check_tensor(tensor: memoryview) -> None:
-    for field, value in _fields(tensor):
+    for field, value in fields(tensor):
         if field == _TENSOR_EXTERNAL or (field == _TENSOR_LOCATION and value != 0):
             raise ValueError("expected weights inside the graph, found a reference to a file")
 
 
-def _message(value: "int | memoryview") -> memoryview:
+def content_of(value: "int | memoryview") -> memoryview:
+    """The bytes of a field that is no number.
+
+    Raises:
+        ValueError: it is one.
+    """
     if isinstance(value, int):
         raise ValueError("damaged: expected a message, found a number")
     return value
 
 
-def _fields(message: memoryview) -> "Iterator[tuple[int, int | memoryview]]":
-    """Numbers of fields and their values: integers, or bytes of whatever else there is."""
+def fields(message: memoryview) -> "Iterator[tuple[int, int | memoryview]]":
+    """Numbers of fields and their values: integers, or bytes of whatever else there is.
+
+    Raises:
+        ValueError: this is no message of a protocol buffer.
+    """
     position = 0
     while position < len(message):
         key, position = _varint(message, position)

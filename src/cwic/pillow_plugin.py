@@ -32,7 +32,8 @@ _FORMAT = "CWIC"
 
 # Options of `Image.save` that are fields of a request.
 _REQUEST_OPTIONS = frozenset(
-    "quality bpp target_bytes psnr_db ssimulacra2 roi roi_strength saliency strict lossless".split()
+    "quality bpp target_bytes psnr_db ssimulacra2 roi roi_strength saliency strict effort"
+    " lossless".split()
 )
 _METADATA_OPTIONS = ("exif", "icc_profile", "xmp", "dpi")
 

@@ -54,13 +54,15 @@ class Answer(NamedTuple):
     complaint: str = ""  # why it misses the target
     is_out_of_reach: bool = False  # so that "strict" refuses it
     is_missed: bool = False  # what the model cannot do, nothing lost perhaps can
+    q: int = 0  # that the family was asked for
 
 
 class Candidate:
     """A picture coded at one q, and its file, which is made once and only if it is needed."""
 
-    def __init__(self, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes]):
-        """`pack` makes a file of the header's q and the payloads."""
+    def __init__(self, q: int, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes]):
+        """`q` that was asked for; `pack` makes a file of the header's q and the payloads."""
+        self.q = q
         self._coded: Coded | None = coded
         self._pack = pack
 
@@ -92,11 +94,13 @@ def at_size(
     request: Request,
     size_bytes: float,
     overhead: Overhead,
+    start: int | None = None,
 ) -> Answer:
     """The file that comes nearest to a size.
 
     `code` makes the picture at a q. The request has the unit of the size in messages, and whether
-    it is a promise. `overhead` is what the file takes whatever the search does.
+    it is a promise. `overhead` is what the file takes whatever the search does. `start` is the
+    first q to try; None: the middle.
     """
     why, target_bytes = blame(overhead, size_bytes), size_bytes
     # A promise is one about the file.
@@ -120,12 +124,13 @@ def at_size(
             low=family.rates.min_q,
             high=family.rates.max_q,
             tolerance=_SIZE_TOLERANCE,
+            start=start,
             slope=family.log_size_per_q,
             not_above=request.strict,
         ),
         Candidate.shelve,
     )
-    data = found.coding.data
+    data, q = found.coding.data, found.coding.q
     is_far = abs(math.log(len(data) / size_bytes)) > _SIZE_WARNING
     if request.strict:
         is_above = len(data) > size_bytes
@@ -136,7 +141,7 @@ def at_size(
         elif is_crowded:
             complaint = _because(f"more than half of {request.target} is not the picture", why)
         # What is smaller than it may be is done, unless something better is as small.
-        return Answer(data, None, complaint, is_above, is_missed=is_above or is_far)
+        return Answer(data, None, complaint, is_above, is_missed=is_above or is_far, q=q)
     if is_crowded and size_bytes > target_bytes:
         num_bytes = len(data) - overhead.total_bytes
         complaint = _because(
@@ -150,7 +155,7 @@ def at_size(
         complaint = _because(f"more than half of {request.target} is not the picture", why)
     else:
         complaint = ""
-    return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * target_bytes)
+    return Answer(data, None, complaint, is_missed=is_far or len(data) > 1.05 * target_bytes, q=q)
 
 
 def blame(overhead: Overhead, size_bytes: float) -> str:
@@ -231,6 +236,7 @@ def at_measure(
     request: Request,
     target: float,
     picture: Picture,
+    start: int | None = None,
 ) -> Answer:
     """The file whose decoded picture comes nearest to a PSNR or an SSIMULACRA2.
 
@@ -259,6 +265,7 @@ def at_measure(
             high=-family.rates.min_q,
             tolerance=measure.scaled_tolerance(aim),
             scale=measure.scale,
+            start=None if start is None else -start,
             slope=measure.slope_per_db * family.psnr_db_per_q,
             not_above=request.strict,
         ),
@@ -279,6 +286,7 @@ def at_measure(
         complaint,
         is_out_of_reach,
         is_missed=bool(complaint) and reached < aim,
+        q=found.coding.q,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from cwic.defaults import LOSSLESS, MAX_ROI_STRENGTH
+from cwic.defaults import LOSSLESS, MAX_EFFORT, MAX_ROI_STRENGTH
 
 if TYPE_CHECKING:
     from cwic.image import Source
@@ -55,6 +55,8 @@ class Request:
             function as an ONNX file (.onnx; what it must be is at `saliency.load_detector`).
         strict: a file never larger (or a picture never worse) than the target, or none. A smaller
             file (or a better picture) is done, where the picture takes no more.
+        effort: 0 to 9, how much longer to look for a smaller file of the same quality, or for a
+            better picture of the same size: see docs/command.md. The decoder's work stays.
         lossless: "auto" as above, "never", or "always": kept whole whatever the target.
         keep_metadata: ICC, EXIF and XMP go into the file.
         max_pixels: width times height beyond which a picture is refused; None: 179 million.
@@ -76,6 +78,7 @@ class Request:
     roi_strength: float = 1.0
     saliency: "bool | Source | Detector | None" = None
     strict: bool = False
+    effort: int = 0
     lossless: str = LOSSLESS[0]
     keep_metadata: bool = True
     max_pixels: int | None = None
@@ -100,6 +103,10 @@ class Request:
             is_above = value >= 0 if name == "quality" else value > 0
             if not (math.isfinite(value) and is_above and value <= largest):
                 raise ValueError(f"{name}: expected {expected}, found {value}")
+        if not _is_whole(self.effort) or not 0 <= self.effort <= MAX_EFFORT:
+            raise ValueError(
+                f"effort: expected a whole number, 0 to {MAX_EFFORT}, found {self.effort!r}"
+            )
         if self.lossless not in LOSSLESS:
             raise ValueError(f"lossless: expected one of {LOSSLESS}, found {self.lossless!r}")
         for name in ("strict", "keep_metadata", "truncated"):
@@ -108,9 +115,7 @@ class Request:
             if type(value).__name__ not in ("bool", "bool_"):
                 raise ValueError(f"{name}: expected True or False, found {value!r}")
         most = self.max_pixels
-        if most is not None and not (
-            isinstance(most, Integral) and not isinstance(most, bool) and most >= 1
-        ):
+        if most is not None and not (_is_whole(most) and most >= 1):
             raise ValueError(f"max_pixels: expected a whole number above 0, found {most!r}")
 
     @property
@@ -135,6 +140,10 @@ class Request:
     def size_bytes(self, num_pixels: int) -> float | None:
         """The target size of the whole file, of a picture of so many pixels."""
         return self.target_bytes if self.bpp is None else self.bpp * num_pixels / 8
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_number(name: str, value: Any, expected: str) -> None:

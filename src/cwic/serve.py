@@ -71,6 +71,7 @@ class Controls(NamedTuple):
     model: str | None = None
     lossless: str = defaults.LOSSLESS[0]
     fast: bool = False  # whether the page shows what a fast decode makes of the file
+    effort: int = 0
 
     def request(self, roi: npt.NDArray[np.bool_] | None) -> Request:
         """The same for `Codec.encode_request`, with a mask of the picture's size."""
@@ -82,6 +83,7 @@ class Controls(NamedTuple):
             roi_strength=self.strength,
             saliency=self.find_saliency,
             lossless=self.lossless,
+            effort=self.effort,
         )
 
 
@@ -237,6 +239,7 @@ class _Inputs(NamedTuple):
     model: Any
     lossless: Any
     fast: Any
+    effort: Any
     codecs: Any
 
 
@@ -275,6 +278,13 @@ def _inputs(gr: Any, models: dict[str, str]) -> _Inputs:
         visible=any(map(_decodes_fast, models.values())),
         value=False,
     )
+    effort = gr.Slider(
+        0,
+        defaults.MAX_EFFORT,
+        0,
+        step=1,
+        label="effort: seconds for a smaller file of the same quality",
+    )
     codecs = gr.CheckboxGroup(
         others,
         value=[name for _, name in others if name in _COMPARED_AT_FIRST],
@@ -282,7 +292,7 @@ def _inputs(gr: Any, models: dict[str, str]) -> _Inputs:
     )
     return _Inputs(
         *(dropped, editor, target, quality, bpp, size_kb),
-        *(strength, find_saliency, model, lossless, fast, codecs),
+        *(strength, find_saliency, model, lossless, fast, effort, codecs),
     )
 
 
@@ -361,6 +371,7 @@ def _controls(inputs: _Inputs) -> Controls:
         inputs.model,
         inputs.lossless,
         inputs.fast,
+        inputs.effort,
     )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Fields of `Request`; an option that sets one stores it under the same name.
 _REQUEST = (
-    "quality bpp target_bytes psnr_db ssimulacra2 roi roi_strength saliency strict lossless"
+    "quality bpp target_bytes psnr_db ssimulacra2 roi roi_strength saliency strict effort lossless"
     " keep_metadata max_pixels truncated"
 ).split()
 
@@ -177,6 +177,13 @@ _SSIMULACRA2 = _value(
 )
 _TARGETS = (_QUALITY, _BPP, _SIZE, _PSNR, _SSIMULACRA2)  # at most one of them
 _STRICT = _switch("--strict", "fail instead of exceeding the size or missing PSNR or SSIMULACRA2")
+_EFFORT = _option(
+    "-e --effort",
+    "look longer for a smaller file of the same quality (default: 0)",
+    choices=range(defaults.MAX_EFFORT + 1),
+    type=int,
+    default=0,
+)
 _LOSSLESS = _option(
     "--lossless",
     "keep the picture whole, without any loss: auto (the default) does so where it is cheap",
@@ -209,12 +216,14 @@ _VERBS = {
         "turn a picture into a .cwic file",
         _PICTURE,
         _OUTPUT.but("the .cwic file, a folder for the files of a folder, or - for stdout"),
-        *(_FORCE, *_TARGETS, _STRICT, _ROI, _ROI_STRENGTH, _SALIENCY, _LOSSLESS, _STRIP, _MODEL),
+        *(_FORCE, *_TARGETS, _STRICT, _EFFORT, _ROI, _ROI_STRENGTH, _SALIENCY, _LOSSLESS),
+        *(_STRIP, _MODEL),
         *(_MAX_PIXELS, _TRUNCATED),
         examples="""
   cwic encode photo.png                        makes photo.cwic at quality 50
   cwic encode photo.png -o small.cwic --bpp 0.3
   cwic encode photo.png --target-size 40kB -f  overwrites photo.cwic
+  cwic encode photo.png --effort 5             takes seconds, and less room
   cwic encode photo.png --roi mask.png         moves bits to where the mask is white
   cwic encode photos/ -o files/                a folder without its subfolders""",
     ),
@@ -252,7 +261,7 @@ _VERBS = {
     "compare": _Verb(
         "make a page of a picture by cwic and by other codecs",
         *(_PICTURE, _OUTPUT.but("the page to make (default: NAME.html), a folder, or -")),
-        *(_FORCE, *_TARGETS, _STRICT, _LOSSLESS, _ROI, _SALIENCY, _TRUNCATED, _MODEL),
+        *(_FORCE, *_TARGETS, _STRICT, _EFFORT, _LOSSLESS, _ROI, _SALIENCY, _TRUNCATED, _MODEL),
         examples="""
   cwic compare photo.png --bpp 0.25            makes photo.html; open it in a browser""",
     ),
@@ -266,7 +275,7 @@ _VERBS = {
             choices=(CODEC_FORMAT, *PICTURE_FORMATS),
             default=CODEC_FORMAT,
         ),
-        *(*_TARGETS, _STRICT, _LOSSLESS, _STRIP, _TRUNCATED, _FAST, _MODEL),
+        *(*_TARGETS, _STRICT, _EFFORT, _LOSSLESS, _STRIP, _TRUNCATED, _FAST, _MODEL),
         _JOBS.but("number of workers (default: one for each processor)"),
         _value("--ray", "local|ADDRESS", None, "use a Ray cluster; needs the extra 'ray'"),
         _FORCE.but("make existing results again"),

@@ -6,11 +6,14 @@ With `--quiet` only errors are printed.
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 from cwic.errors import CodecWarning, reason
+
+# Work that takes less has no progress bar.
+_SILENT_S = 2.0
 
 _is_quiet = False
 
@@ -36,6 +39,29 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {reason(error)}"
     return reason(error)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[float], None]]:
+    """A bar on the standard error, if that is a terminal, for work of more than two seconds.
+
+    Yields:
+        What is told the share of the work that is done; less than before means another attempt.
+    """
+    if _is_quiet:
+        yield lambda share: None
+        return
+    from tqdm import tqdm
+
+    form = "{percentage:3.0f}% |{bar}| {elapsed} < {remaining}"
+    with tqdm(total=1.0, delay=_SILENT_S, bar_format=form, leave=False, disable=None) as bar:
+
+        def show(share: float) -> None:
+            if share < bar.n:
+                bar.reset()
+            bar.update(share - bar.n)
+
+        yield show
 
 
 @contextmanager

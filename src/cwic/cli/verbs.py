@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cwic import defaults
 from cwic.cli import files
 from cwic.cli.arguments import build_parser, input_path, location, request_of
-from cwic.cli.messages import print_error, print_note, print_result
+from cwic.cli.messages import print_error, print_note, print_result, progress_bar
 from cwic.errors import NotBuiltError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
 
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     request = request_of(options)
-    data, header, reached = loaded(options.model).encode_request(picture, request)
+    with progress_bar() as progress:
+        data, header, reached = loaded(options.model).encode_request(picture, request, progress)
     files.write(data, target)
     seconds = time.perf_counter() - start_s
     goal = "" if reached is None else f", {request.with_unit(f'{reached:.2f}')}"

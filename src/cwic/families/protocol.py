@@ -4,7 +4,7 @@ A family turns the pixels of a picture into the payload of a tile and back. Targ
 metadata and picture files are left to :mod:`cwic.codec`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -81,6 +81,30 @@ class Analyzed(Protocol):
 
     def code(self, q: int, emphasis: Emphasis | None = None) -> Coded:
         """The picture at a q within the model's range; `emphasis` is what masks add to the map."""
+        ...
+
+    def refine(
+        self,
+        q: int,
+        emphasis: Emphasis | None,
+        effort: int,
+        *,
+        keeps_quality: bool,
+        progress: Callable[[float], None] | None = None,
+    ) -> Coded:
+        """The same with more work for fewer bits.
+
+        Args:
+            q: in the header's units.
+            emphasis: as of `code`.
+            effort: 1 to `defaults.MAX_EFFORT`.
+            keeps_quality: what the picture loses, by the measure that the model was trained for,
+                is not to rise; otherwise size and loss fall together.
+            progress: is told what share of the work is done, from 0 to 1.
+
+        Raises:
+            TargetError: the family cannot.
+        """
         ...
 
 

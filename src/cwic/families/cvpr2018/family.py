@@ -1,5 +1,6 @@
 """The `cvpr2018` family at run time (Li et al., 2018): a binary code, masked by importance."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import numpy.typing as npt
 
 from cwic.coding.arithmetic_coder import BitCounter
 from cwic.engine import Engine
-from cwic.errors import BitstreamError, ImageError
+from cwic.errors import BitstreamError, ImageError, TargetError
 from cwic.families.cvpr2018.coder import CodeCoder, CodedPicture, CodeLayout
 from cwic.families.protocol import (
     Allocation,
@@ -172,6 +173,19 @@ class _Analyzed(NamedTuple):
         if emphasis is not None:
             analysis = analysis._replace(map_logits=analysis.map_logits + _MASK_LOGITS * emphasis)
         return _Coded(self, q, code_of_picture(analysis, q, self.family.layout))
+
+    def refine(
+        self,
+        q: int,
+        emphasis: Emphasis | None,
+        effort: int,
+        *,
+        keeps_quality: bool,
+        progress: Callable[[float], None] | None = None,
+    ) -> "_Coded":
+        """Refused: binary codes have no gradient to follow."""
+        del q, emphasis, keeps_quality, progress
+        raise TargetError(f"expected effort 0 with a model of family {FAMILY}, found {effort}")
 
 
 class _Coded:

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cwic.coding.arithmetic_coder import BitCounter
+from cwic.defaults import MAX_EFFORT
 from cwic.errors import BitstreamError, ModelError
 from cwic.families.flagship.activity import activity
 from cwic.families.flagship.coder import CodedLatents, LatentCoder
 from cwic.families.flagship.grid import LATENT_PX, PREVIEW_PX, cells_of
 from cwic.families.flagship.latents import SideInformation
 from cwic.families.flagship.levels import centred_levels
+from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task, Uncoded
 from cwic.families.flagship.tiles import (
     FAST,
     FULL,
@@ -61,6 +63,13 @@ _ACTIVITY_RAMP = 0.15
 # Quarter octaves of the step size that a mask of contrast 1 adds to the importance map. Networks
 # are trained with random maps of up to 6.
 _MASK_LEVELS = 6.0
+# Where a mask makes steps finer by so many quarter octaves, its distortion counts 2^(half of that)
+# times, within these limits: as in training.
+_MASK_WEIGHTS = (1 / 8, 8.0)
+
+# Steps of a refinement by effort; each takes two passes of the synthesis (docs/command.md).
+_STEPS = (0, 2, 4, 7, 11, 15, 25, 40, 64, 100)
+assert len(_STEPS) == MAX_EFFORT + 1
 
 
 class Flagship:
@@ -72,8 +81,10 @@ class Flagship:
 
     def __init__(self, model: ModelFile, threads: int | None = None):
         """`threads`: processor threads of one call; None: all cores."""
-        self.rates = RateRange(**checked_numbers(model, model.encoding, RateRange))
+        rates = {name: value for name, value in model.encoding.items() if name != "distortion"}
+        self.rates = RateRange(**checked_numbers(model, rates, RateRange))
         self.coder = LatentCoder(model.arrays, _groups(model), model.name)
+        self.refiner = Refiner(model, self.coder, threads)
         self.transforms = TileTransforms(model, threads)
         self._name = model.name
 
@@ -235,6 +246,7 @@ class FlagshipAnalysis:
         """Analyzes all tiles; keeps what it finds of pictures that are not enormous."""
         self.tiling = tiling
         self._family = family
+        self._picture = picture
         _, _, height, width = tiling.picture
         self._keeps = height * width <= _MAX_KEPT_PIXELS
         self._at_any_q: TileLatents | None = None
@@ -268,6 +280,27 @@ class FlagshipAnalysis:
         level, q = centred_levels(importance, q)
         return FlagshipCoded(latents, q, level)
 
+    def refine(
+        self,
+        q: int,
+        emphasis: Emphasis | None,
+        effort: int,
+        *,
+        keeps_quality: bool,
+        progress: Callable[[float], None] | None = None,
+    ) -> "RefinedCoding":
+        """The picture at a q, its latents refined."""
+        weights = None
+        if emphasis is not None:
+            weights = np.exp2(_MASK_LEVELS / 2 * emphasis).clip(*_MASK_WEIGHTS)
+            weights = weights.astype(np.float32)
+        plain = self.code(q, emphasis)
+        task = Task(self._picture, self.tiling, q, plain.uncoded, weights)
+        tiles = self._family.refiner.refine(
+            task, _STEPS[effort], keeps_quality=keeps_quality, progress=progress
+        )
+        return RefinedCoding(self._family, self.tiling, plain.q, tiles)
+
 
 class FlagshipCoded:
     """A picture at one rate."""
@@ -288,6 +321,20 @@ class FlagshipCoded:
         """
         if self._only_tile is not None:
             return self._only_tile
+        latents, side, cells = self.uncoded(number)
+        tiling, transforms = self._of.tiling, self._of.family.transforms
+        counter = BitCounter()
+        coded = self._of.family.coder.encode(
+            counter, latents, side, cells, two_threads=transforms.two_threads(tiling)
+        )
+        if len(tiling.tiles) == 1:
+            self._only_tile = counter, coded
+        else:
+            self._payloads[number] = counter.payload()
+        return counter, coded
+
+    def uncoded(self, number: int) -> Uncoded:
+        """What is known of a tile before its latents are quantized."""
         tile = self._of.tiling.tiles[number]
         cells = cells_of(tile.height, tile.width)
         # What hyper-latents cover beyond the tile's own cells repeats the last of these.
@@ -296,19 +343,7 @@ class FlagshipCoded:
         latents = np.pad(self._of.latents(number), ((0, 0), *beyond), mode="edge")
         tiling, transforms = self._of.tiling, self._of.family.transforms
         hyper = transforms.hyper_latents(tiling, latents, self.q, level)
-        counter = BitCounter()
-        coded = self._of.family.coder.encode(
-            counter,
-            latents,
-            SideInformation(self.q, level, hyper),
-            cells,
-            two_threads=transforms.two_threads(tiling),
-        )
-        if len(tiling.tiles) == 1:
-            self._only_tile = counter, coded
-        else:
-            self._payloads[number] = counter.payload()
-        return counter, coded
+        return Uncoded(latents, SideInformation(self.q, level, hyper), cells)
 
     def size_bytes(self) -> float:
         """Of all payloads, without making them."""
@@ -334,6 +369,28 @@ class FlagshipCoded:
         return self._of.family.transforms.synthesize(
             lambda number: self.tile(number)[1], tiling, tiling.picture
         )
+
+
+class RefinedCoding:
+    """A picture at one rate, refined: its payloads are made."""
+
+    def __init__(self, family: Flagship, tiling: Tiling, q: int, tiles: list[RefinedTile]):
+        """`q` of the header, `tiles` in raster order."""
+        self._family, self._tiling, self._tiles = family, tiling, tiles
+        self.q = q
+
+    def size_bytes(self) -> float:
+        """Of all payloads."""
+        return float(sum(map(len, self.payloads())))
+
+    def payloads(self) -> list[bytes]:
+        """The tiles' bytes."""
+        return [tile.payload for tile in self._tiles]
+
+    def pixels(self) -> Pixels:
+        """What a decoder will show."""
+        stream = TileStream(self.payloads(), self.q, self._tiling)
+        return self._family.decode(stream, self._tiling.picture)
 
 
 def _no_allocation(tiling: Tiling) -> Allocation:

@@ -33,7 +33,7 @@ HALO_PX = 128
 ANALYSIS, ANALYSIS_AT_Q = "analysis", "analysis_at_q"
 
 # What the synthesis takes of a tile: latents, prior and planes, each (channels, rows, columns).
-_Inputs = tuple[npt.NDArray[np.float32], ...]
+Inputs = tuple[npt.NDArray[np.float32], ...]
 
 
 class View(NamedTuple):
@@ -178,7 +178,7 @@ class TileTransforms:
         unit_px = view.unit_px * reduce
         shown = part.shrunk(unit_px)
         result = np.empty((shown.height, shown.width, 3), np.uint8)
-        inputs: dict[int, _Inputs] = {}
+        inputs: dict[int, Inputs] = {}
 
         def window_of(number: int) -> Rectangle:
             return tiling.around(tiling.tiles[number].cut(part), view.halo_px)
@@ -189,7 +189,7 @@ class TileTransforms:
 
         def show(number: int) -> None:
             core, window = tiling.tiles[number].cut(part), window_of(number)
-            seen = (array[None] for array in _gathered(inputs, tiling, window))
+            seen = (array[None] for array in gathered(inputs, tiling, window))
             (pixels,) = self._engine(tiling).run(view.graph, *seen)
             own = core.shrunk(view.unit_px).slices(window.shrunk(view.unit_px))
             result[core.shrunk(unit_px).slices(shown)] = shrunk(pixels[0][own], reduce)
@@ -262,10 +262,16 @@ def in_pipeline(
                 done(*running.pop(future))
 
 
-def _gathered(
-    inputs: dict[int, _Inputs], tiling: Tiling, window: Rectangle
+def gathered(
+    inputs: dict[int, Inputs], tiling: Tiling, window: Rectangle
 ) -> list[npt.NDArray[np.float32]]:
-    """What the synthesis takes of a window, from the tiles that it meets."""
+    """What the synthesis takes of a window, from the tiles that it meets.
+
+    Args:
+        inputs: of those tiles by number, on their own cells or with padding behind.
+        tiling: of the picture.
+        window: in pixels, its corners on cells.
+    """
     whole: list[npt.NDArray[np.float32]] = []
     shape = (window.height // LATENT_PX, window.width // LATENT_PX)
     for number in tiling.meeting(window):

@@ -1,0 +1,65 @@
+"""What a model was trained to keep of a picture: what a refinement may not lose."""
+
+import math
+from dataclasses import dataclass, fields
+
+from cwic.errors import ModelError
+from cwic.model_file import ModelFile
+
+__all__ = ["Distortion", "distortion_of"]
+
+SSIM_WINDOW_PX = 11
+SCALE_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM (2003), fine to coarse
+LOW_FREQUENCY_PX = 16
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """What a picture's loss is made of, with the weights of training: at q = 0, in bits per pixel.
+
+    At another q all of it counts 2^(q / 128) times, q in 1/64 of a quarter octave.
+    """
+
+    mse: float = 845.0  # of pixels in a range of length 1
+    ssim: float = 0.0
+    ms_ssim: float = 0.0
+    low_frequencies: float = 0.0  # of the squared error of pictures shrunk by 16
+
+    def num_scales(self, side_px: int) -> int:
+        """Scales at which pictures are compared by their structure.
+
+        Args:
+            side_px: the shorter side of a picture, a multiple of 16; where the window does not fit
+                into the coarser scales, the finer ones count for them.
+        """
+        wanted = len(SCALE_EXPONENTS) if self.ms_ssim else 1 if self.ssim else 0
+        return min(wanted, 1 + (side_px // SSIM_WINDOW_PX).bit_length() - 1)
+
+
+# Of bundled models whose files say nothing of it; of any other model it is the squared error.
+_OF_NAMES = {
+    "cwic-visual": Distortion(mse=150.0, ssim=2.2, ms_ssim=25.0, low_frequencies=1000.0),
+}
+
+
+def distortion_of(model: ModelFile) -> Distortion:
+    """Of a model: the table `distortion` of its manifest's `encoding`, or else the default.
+
+    Raises:
+        ModelError: the table holds anything but weights.
+    """
+    found = model.encoding.get("distortion")
+    if found is None:
+        return _OF_NAMES.get(model.name, Distortion())
+    names = [field.name for field in fields(Distortion)]
+    if (
+        not isinstance(found, dict)
+        or not set(found) <= set(names)
+        or any(type(value) not in (int, float) for value in found.values())
+        or any(not (math.isfinite(value) and value >= 0) for value in found.values())
+    ):
+        raise ModelError(
+            f"model {model.name}: damaged manifest: expected a distortion of weights "
+            f"{', '.join(names)}, at least 0, found {str(found)[:200]}"
+        )
+    return Distortion(**found)

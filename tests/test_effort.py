@@ -1,0 +1,125 @@
+"""More work of the encoder gives smaller files of the same quality, which decode as before."""
+
+import numpy as np
+import pytest
+from conftest import seeded_picture
+
+from cwic import model_file
+from cwic.codec import Codec
+from cwic.errors import ModelError, TargetError
+from cwic.families.flagship.refine.distortion import Distortion, distortion_of
+from cwic.onnx_graph import read_graph, write_graph
+from cwic.psnr import psnr_db
+from cwic.request import Request
+
+
+@pytest.fixture(scope="module")
+def psnr_codec() -> Codec:
+    return Codec.load("cwic-psnr", threads=1)
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return seeded_picture(3)
+
+
+@pytest.fixture(scope="module")
+def plain(psnr_codec: Codec, picture: np.ndarray) -> bytes:
+    return psnr_codec.encode(picture, quality=40, lossless="never")
+
+
+def decibels(codec: Codec, data: bytes, picture: np.ndarray) -> float:
+    return psnr_db(picture, np.asarray(codec.decode(data)))
+
+
+def test_a_file_of_some_effort_is_smaller_and_no_worse(
+    psnr_codec: Codec, picture: np.ndarray, plain: bytes
+) -> None:
+    told: list[float] = []
+    request = Request(quality=40, lossless="never", effort=4)
+    data = psnr_codec.encode_request(picture, request, told.append).data
+    assert len(data) < 0.97 * len(plain)
+    # Rounding to bytes is not part of what is kept.
+    assert decibels(psnr_codec, data, picture) > decibels(psnr_codec, plain, picture) - 0.03
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
+def test_the_same_effort_gives_the_same_file(psnr_codec: Codec, picture: np.ndarray) -> None:
+    one, other = (
+        psnr_codec.encode(picture, quality=30, lossless="never", effort=1) for _ in range(2)
+    )
+    assert one == other
+
+
+def test_a_size_is_met_with_a_better_picture(psnr_codec: Codec, picture: np.ndarray) -> None:
+    target_bytes = 1200
+    files = [
+        psnr_codec.encode(
+            picture, target_bytes=target_bytes, strict=True, lossless="never", effort=effort
+        )
+        for effort in (0, 3)
+    ]
+    assert all(0.97 * target_bytes < len(data) <= target_bytes for data in files)
+    worse, better = (decibels(psnr_codec, data, picture) for data in files)
+    assert better > worse + 0.1
+
+
+@pytest.mark.parametrize("name", ["cwic-psnr", "cwic-visual"])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (17, 33, 4), (20, 40)], ids=str)
+def test_pictures_of_any_size_and_mode_are_refined(name: str, shape: tuple[int, ...]) -> None:
+    codec = Codec.load(name, threads=1)
+    samples = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
+    plain, refined = (codec.encode(samples, effort=effort, lossless="never") for effort in (0, 1))
+    assert len(refined) <= len(plain)
+    assert codec.decode(refined).size == codec.decode(plain).size
+
+
+def test_a_mask_still_moves_bits_with_an_effort(psnr_codec: Codec, picture: np.ndarray) -> None:
+    mask = np.zeros(picture.shape[:2], bool)
+    mask[:, : mask.shape[1] // 2] = True
+    gaps = []
+    for roi in (None, mask):
+        data = psnr_codec.encode(
+            picture, bpp=0.8, roi=roi, roi_strength=3, lossless="never", effort=2
+        )
+        shown = np.asarray(psnr_codec.decode(data))
+        inside, outside = (
+            psnr_db(picture[:, part], shown[:, part]) for part in (slice(32), slice(48, None))
+        )
+        gaps.append(inside - outside)
+    assert gaps[1] > gaps[0] + 2
+
+
+def test_a_family_without_a_gradient_refuses(tiny_codec: Codec, picture: np.ndarray) -> None:
+    with pytest.raises(TargetError, match="expected effort 0 with a model of family cvpr2018"):
+        tiny_codec.encode(picture, effort=1, lossless="never")
+
+
+@pytest.mark.parametrize("effort", [-1, 10, 2.0, True])
+def test_an_effort_out_of_range_is_refused(effort: object) -> None:
+    with pytest.raises(ValueError, match="effort: expected a whole number, 0 to 9"):
+        Request(effort=effort)  # type: ignore[arg-type]
+
+
+def model_with(distortion: object, name: str = "mine") -> model_file.ModelFile:
+    return model_file.ModelFile(
+        name, "flagship", {}, {"distortion": distortion} if distortion else {}, {}, {}, bytes(8)
+    )
+
+
+def test_a_model_file_says_what_its_distortion_is() -> None:
+    assert distortion_of(model_with({"mse": 3, "ssim": 0.5})) == Distortion(mse=3, ssim=0.5)
+    assert distortion_of(model_with(None)) == Distortion()
+    assert distortion_of(model_with(None, "cwic-visual")).ms_ssim > 0
+    for wrong in ({"mse": -1}, {"colour": 1}, {"mse": "much"}, 3):
+        with pytest.raises(ModelError, match="expected a distortion of weights"):
+            distortion_of(model_with(wrong))
+
+
+def test_a_graph_that_was_read_is_written_again() -> None:
+    graph = read_graph(model_file.load(model_file.find("cwic-psnr")).graphs["synthesis"])
+    again = read_graph(write_graph(graph))
+    assert (again.nodes, again.inputs, again.outputs) == (graph.nodes, graph.inputs, graph.outputs)
+    assert again.arrays.keys() == graph.arrays.keys()
+    assert all((again.arrays[name] == array).all() for name, array in graph.arrays.items())
