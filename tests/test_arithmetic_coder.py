@@ -155,6 +155,51 @@ def test_a_payload_of_symbols_is_at_most_five_bytes_longer_than_their_informatio
     assert len(encoder.finish()) <= expected * 1.0002 + 5
 
 
+def peaked_table(num_symbols: int) -> NDArray[np.int64]:
+    """(1, S) one symbol is nearly certain, three on either side are not rare, the others are."""
+    middle = num_symbols // 2
+    table = np.zeros((1, num_symbols), np.int64)
+    table[0, middle - 3 : middle + 4] = 300
+    table[0, middle] += FREQUENCY_TOTAL - 7 * 300
+    return table
+
+
+@pytest.mark.parametrize("places", [[], [0], [39_999], [16_383, 16_384], [5, 20_000, 39_000]])
+def test_a_long_run_of_one_table_may_have_unusual_symbols_anywhere(places: list[int]) -> None:
+    table = peaked_table(512)
+    symbols = np.repeat(np.arange(253, 260, dtype=np.int32), 40_000 // 7 + 1)[:40_000]
+    symbols[places] = np.resize([0, 511, 251, 260], len(places))
+    tables, index = SymbolTables(table), np.zeros(len(symbols), np.int64)
+    usual = tables.usual(0)
+    assert usual is not None
+    assert (usual.first, usual.last) == (253, 259)
+    encoder = BitEncoder()
+    encoder.code_symbols(symbols, tables, index)
+    decoder = BitDecoder(encoder.finish())
+    assert np.array_equal(decoder.code_symbols(symbols * 0, tables, index), symbols)
+    decoder.finish()
+
+
+@given(payloads)
+def test_garbage_decodes_alike_whether_or_not_usual_symbols_are_expected(payload: bytes) -> None:
+    tables = SymbolTables(peaked_table(80))
+    runs = []
+    for at_once in (320, 1):  # of so few as one none is expected to be usual
+        decoder, decoded = BitDecoder(payload), []
+        try:
+            for _ in range(320 // at_once):
+                part = decoder.code_symbols(np.zeros(at_once), tables, np.zeros(at_once, np.int64))
+                decoded += part.tolist()
+        except BitstreamError as error:
+            decoded = [str(error)]
+        runs.append(decoded)
+    assert runs[0] == runs[1]
+
+
+def test_a_table_of_many_likely_symbols_has_no_usual_ones() -> None:
+    assert SymbolTables(np.full((1, 512), FREQUENCY_TOTAL // 512)).usual(0) is None
+
+
 def test_even_the_least_likely_bits_and_symbols_can_be_coded() -> None:
     encoder = BitEncoder()
     encoder.code(np.array([1, 0], np.uint8), np.array([1, FREQUENCY_TOTAL - 1]))

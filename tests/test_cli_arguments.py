@@ -147,7 +147,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
         "info": {"--json"},
         "models": {"--json", "--web", "--model"},
         "train": {"--data", "--out", "--init-from", "--max-seconds", "--threads", "--device"},
-        "export": output,
+        "export": output | {"--identity-of"},
         "evaluate": {"--codecs", "--out", "-j", "--jobs"},
         "data": {"-o", "--output"},
         "completion": set(),

@@ -435,7 +435,7 @@ def test_a_model_without_its_own_map_takes_masks(
     pixels = seeded_picture(14)
     analysis = family.analyze(pixels)
     assert not analysis.code(0).level.any()
-    emphasis = np.zeros(analysis.importance.shape, np.float32)
+    emphasis = np.zeros(analysis.at(0).importance.shape, np.float32)
     emphasis[:, 0] = 1
     assert analysis.code(0, emphasis).level[:, 0].min() > 2
 
@@ -518,16 +518,3 @@ def test_a_model_of_another_rule_for_borders_is_refused(tiny_flagship_path: Path
         assert old.identity != model.identity
         with pytest.raises(ModelError, match=f"expected padding_px 16, .* found {found}"):
             Codec(old)
-
-
-def test_a_network_that_no_coder_knows_is_not_exported(
-    tiny_flagship_network: "FlagshipNetwork",
-) -> None:
-    from cwic.errors import TrainingError
-    from cwic.training.flagship.export import build_model
-    from cwic.training.flagship.network import FlagshipNetwork
-
-    sizes = tiny_flagship_network.config
-    network = FlagshipNetwork(dataclasses.replace(sizes, analysis_sees_q=True))
-    with pytest.raises(TrainingError, match="expected a network"):
-        build_model(network, "other")

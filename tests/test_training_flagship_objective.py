@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 
@@ -15,7 +16,10 @@ from cwic.errors import TrainingError  # noqa: E402
 from cwic.evaluation.metrics import grid_ratio, line_gradients  # noqa: E402
 from cwic.evaluation.structural_similarity import ms_ssim, ssim  # noqa: E402
 from cwic.training.config import load_config  # noqa: E402
-from cwic.training.distortion import grid_variation  # noqa: E402
+from cwic.training.distortion import (  # noqa: E402
+    grid_variation,
+    luma_and_chroma_squares,
+)
 from cwic.training.families import FAMILIES  # noqa: E402
 from cwic.training.flagship.family import draw_choices, draw_cut  # noqa: E402
 from cwic.training.flagship.objective import (  # noqa: E402
@@ -148,8 +152,39 @@ def test_weights_of_0_load_nothing_and_change_nothing(monkeypatch: pytest.Monkey
     assert torch.allclose(distortion(x, y, stage), expected)
 
 
+def test_luma_and_chroma_are_those_of_jpeg() -> None:
+    rng = np.random.default_rng(6)
+    pixels = rng.integers(0, 256, (2, 16, 24, 3), np.uint8)
+    x, y = (torch.from_numpy(part).permute(2, 0, 1)[None].float() / 255 for part in pixels)
+    planes = [np.asarray(Image.fromarray(part).convert("YCbCr"), float) / 255 for part in pixels]
+    squares = np.square(planes[0] - planes[1])
+    luma, chroma = (found[0, 0].numpy() for found in luma_and_chroma_squares(x, y))
+    np.testing.assert_allclose(luma, squares[..., 0], atol=0.01)  # Pillow rounds
+    np.testing.assert_allclose(chroma, squares[..., 1:].mean(axis=2), atol=0.01)
+
+
+def test_errors_of_luma_and_of_colour_have_weights_of_their_own() -> None:
+    x, noisy = two_pictures()
+    grey = x + (noisy - x).mean(dim=1, keepdim=True)
+    stage = FlagshipStage(name="one", steps=1, mse_weight=0.0, luma_weight=50.0)
+    in_colour = dataclasses.replace(stage, luma_weight=0.0, chroma_weight=50.0)
+    expected = 50 * (x - grey).square()[:, 0].mean(dim=(1, 2))
+    assert torch.allclose(distortion(x, grey, stage), expected)
+    assert float(distortion(x, grey, in_colour).max()) < 1e-9
+    assert float(distortion(x, noisy, in_colour).min()) > 1e-3
+    # As the squared error itself, it counts by what a map asks for.
+    doubled = torch.full((2, 1, 4, 4), 2.0)
+    assert torch.allclose(distortion(x, grey, stage, doubled), 2 * expected)
+
+
 @pytest.mark.parametrize(
-    "line", ["saliency_weight = 1.5", "perceptual_weight = -1.0", "saliency_weight = -0.1"]
+    "line",
+    [
+        "chroma_weight = -1.0",
+        "saliency_weight = 1.5",
+        "perceptual_weight = -1.0",
+        "saliency_weight = -0.1",
+    ],
 )
 def test_weights_out_of_range_are_refused(line: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=line.partition(" ")[0]):

@@ -337,7 +337,9 @@ _VERBS = {
     "export": _Verb(
         "turn a checkpoint into a model file; needs the extra 'train'",
         _value("checkpoint", "CHECKPOINT", Path, "a file of a training run"),
-        *(_OUTPUT.but("the model file to make", required=True), _FORCE),
+        _OUTPUT.but("the model file to make", required=True),
+        _value("--identity-of", "MODEL", Path, "keep the decoder of this model file"),
+        _FORCE,
         examples="\n  cwic export run/best.safetensors -o mine.cwicmodel",
     ),
     "data": _Verb(

@@ -407,7 +407,7 @@ def _export(options: argparse.Namespace) -> int:
 
     # A stream has no name that a model could have.
     stem = (checkpoint if files.is_stream(target) else target).stem
-    model = export_checkpoint(checkpoint, stem)
+    model = export_checkpoint(checkpoint, stem, identity_of=options.identity_of)
     data = packed(model)
     files.write(data, target)
     facts = f"{len(data):,} B, {model.family}, identity {model.identity.hex()}"

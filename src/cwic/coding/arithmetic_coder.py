@@ -13,13 +13,13 @@ content of its symbols. A shorter last word would often do, but constriction's c
 `BitDecoder.finish` notice most decoders that have lost their way (93 of 100 in an experiment).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cwic.coding.symbol_tables import BERNOULLI, FREQUENCY_TOTAL, SymbolTables
+from cwic.coding.symbol_tables import BERNOULLI, FREQUENCY_TOTAL, SymbolTables, UsualSymbols
 from cwic.errors import BitstreamError
 
 try:
@@ -34,6 +34,11 @@ else:
 __all__ = ["BitCoder", "BitCounter", "BitDecoder", "BitEncoder"]
 
 _FEW = 64  # so many symbols are ordered sooner as numbers of Python than as arrays
+
+# From so many symbols of one table on it is quicker to expect usual ones; if there is another after
+# all, no more than _ONE_TRY are decoded again.
+_MANY = 64
+_ONE_TRY = 16384
 
 _WORD_BYTES = 4
 
@@ -101,8 +106,8 @@ class BitEncoder:
         values = _integers("symbols", symbols, 0, tables.num_symbols - 1)
         ordered = values[order]
         start = 0
-        for model, length in runs:
-            self._coder.encode(ordered[start : start + length], model)
+        for table, length in runs:
+            self._coder.encode(ordered[start : start + length], tables.model(table))
             start += length
         return values
 
@@ -185,7 +190,9 @@ class BitDecoder:
         order, runs = _by_table(symbols, tables, table_index)
         decoded = np.empty(len(symbols), np.int32)
         if runs:
-            decoded[order] = np.concatenate([self._decode(model, length) for model, length in runs])
+            decoded[order] = np.concatenate(
+                [part for table, length in runs for part in self._run(tables, table, length)]
+            )
         return decoded
 
     def finish(self) -> None:
@@ -202,6 +209,31 @@ class BitDecoder:
             raise BitstreamError(
                 "damaged payload: found more data after the last symbol, expected its end"
             )
+
+    def _run(self, tables: SymbolTables, table: int, length: int) -> Iterator[NDArray[np.int32]]:
+        """The next symbols, all of one table, in parts."""
+        usual = tables.usual(table) if length >= _MANY else None
+        if usual is None:
+            yield self._decode(tables.model(table), length)
+            return
+        for start in range(0, length, _ONE_TRY):
+            count = min(_ONE_TRY, length - start)
+            before = self._coder.clone()
+            decoded = self._decode_usual(usual, count)
+            if decoded is None:
+                self._coder = before
+                decoded = self._decode(tables.model(table), count)
+            yield decoded
+
+    def _decode_usual(self, usual: UsualSymbols, count: int) -> NDArray[np.int32] | None:
+        """The next symbols if all are usual ones; else None, and the decoder has lost its way."""
+        try:
+            decoded = self._decode(usual.model, count)
+        except BitstreamError:
+            return None
+        decoded += usual.first - 1
+        are_usual = usual.first <= decoded.min() and decoded.max() <= usual.last
+        return decoded if are_usual else None
 
     def _decode(self, model: object, parameters: object) -> NDArray[np.int32]:
         # constriction's documentation names no exception. Seen are AssertionError (bytes no encoder
@@ -240,8 +272,8 @@ def _bit_probabilities(bits: NDArray[Any], p_one: NDArray[Any]) -> NDArray[np.fl
 
 def _by_table(
     symbols: NDArray[Any], tables: SymbolTables, table_index: NDArray[Any]
-) -> tuple[NDArray[np.intp], list[tuple[object, int]]]:
-    """Positions ordered by table, and the model and the number of symbols of each table in use."""
+) -> tuple[NDArray[np.intp], list[tuple[int, int]]]:
+    """Positions ordered by table, and each table in use with the number of its symbols."""
     if len(symbols) != len(table_index):
         raise ValueError(
             f"found {len(symbols)} symbols and {len(table_index)} table indices, expected as many"
@@ -250,7 +282,7 @@ def _by_table(
         numbers: list[int] = table_index.tolist()
         places = sorted(range(len(numbers)), key=numbers.__getitem__)
         if numbers[places[0]] >= 0 and numbers[places[-1]] < tables.num_tables:
-            runs = [(tables.model(table), numbers.count(table)) for table in sorted(set(numbers))]
+            runs = [(table, numbers.count(table)) for table in sorted(set(numbers))]
             return np.array(places), runs
     _check_integers("table_index", table_index, 0, tables.num_tables - 1)
     # Tables are few: their numbers as bytes sort by counting.
@@ -258,4 +290,4 @@ def _by_table(
     index = table_index.astype(np.uint8, copy=False) if few else table_index
     order = np.argsort(index, kind="stable")
     counts = np.bincount(index).tolist()
-    return order, [(tables.model(table), count) for table, count in enumerate(counts) if count]
+    return order, [(table, count) for table, count in enumerate(counts) if count]

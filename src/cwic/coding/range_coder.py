@@ -4,7 +4,7 @@ Those are Linux and Windows on arm64. What is here has the names and the argumen
 :mod:`.arithmetic_coder` uses of constriction, whose arithmetic is in `docs/format.md`: a coded
 number lies in [low, low + range), and each symbol narrows that to its share of 2^24 parts. It is
 slower, about a microsecond a symbol. Tables are those of constriction with `perfect=False`, for
-probabilities that are multiples of 2^-16.
+frequencies with which it does not round.
 """
 
 from bisect import bisect_right
@@ -29,16 +29,17 @@ class Categorical:
     """A table: `bounds[s]` is how many of the 2^24 parts lie below symbol s.
 
     Args:
-        frequencies: (S,) integers in float64, out of 2^16.
+        frequencies: (S,) integers in float64, shares of their sum.
         perfect: False.
     """
 
     def __init__(self, frequencies: NDArray[np.float64], perfect: bool) -> None:
         assert not perfect
         whole: list[int] = frequencies.astype(np.int64).tolist()
+        total = sum(whole)
         before, self.bounds = 0, [0] * (len(whole) + 1)
         for symbol, frequency in enumerate(whole):
-            self.bounds[symbol] = (before * (_TOTAL - len(whole)) >> 16) + symbol
+            self.bounds[symbol] = before * (_TOTAL - len(whole)) // total + symbol
             before += frequency
         self.bounds[-1] = _TOTAL
         self.parts = [(left, right - left) for left, right in pairwise(self.bounds)]
@@ -128,6 +129,13 @@ class RangeDecoder:
         self._offset = self._word() << _WORD_BITS
         self._offset |= self._word()
         self._range = _STATE_MASK
+
+    def clone(self) -> "RangeDecoder":
+        """Another one in the same place."""
+        other = RangeDecoder(np.zeros(0, np.uint32))
+        other._words = self._words.copy()
+        other._offset, other._range = self._offset, self._range
+        return other
 
     def _word(self) -> int:
         """The next one; zeros beyond the end."""

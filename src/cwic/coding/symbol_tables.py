@@ -20,7 +20,7 @@ leave 257 and 256 parts in 2^24 for the unlikely value.
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +34,32 @@ except ImportError:
 else:
     _models = constriction.stream.model
 
-__all__ = ["BERNOULLI", "FREQUENCY_BITS", "FREQUENCY_TOTAL", "SymbolTables"]
+__all__ = ["BERNOULLI", "FREQUENCY_BITS", "FREQUENCY_TOTAL", "SymbolTables", "UsualSymbols"]
 
 FREQUENCY_BITS = 16
 FREQUENCY_TOTAL = 1 << FREQUENCY_BITS
 
 _CODER_BITS = 24  # of the probabilities inside constriction
 
+# Usual symbols of a table are all but a share of 2^-14, and so few that looking for one is quick.
+_UNUSUAL_PARTS = 1 << (_CODER_BITS - 14)
+_MAX_USUAL = 64
+
 # constriction's model of bits, each of which comes with its own probability.
 BERNOULLI: Any = _models.Bernoulli(perfect=False)
+
+
+class UsualSymbols(NamedTuple):
+    """The likeliest symbols of a table, with the same probabilities as there.
+
+    A decoder searches a table for each symbol, and among a few in half the time. What lies below
+    `first` is the model's symbol 0, what lies above `last` its last one, and after either of these
+    a decoder has lost its way: it must have kept where it was.
+    """
+
+    model: object
+    first: int
+    last: int
 
 
 class SymbolTables:
@@ -76,6 +93,7 @@ class SymbolTables:
         self.frequencies: NDArray[np.int64] = frequencies
         self.num_tables, self.num_symbols = frequencies.shape
         self._models: dict[int, object] = {}
+        self._usual: dict[int, UsualSymbols | None] = {}
 
     def model(self, table: int) -> object:
         """constriction's model of a table."""
@@ -86,6 +104,41 @@ class SymbolTables:
             row = self.frequencies[table].astype(np.float64)
             self._models[table] = categorical(row, perfect=False)
         return self._models[table]
+
+    def usual(self, table: int) -> UsualSymbols | None:
+        """The usual symbols of a table, or None where too many are usual."""
+        if table not in self._usual:
+            self._usual[table] = self._new_usual(table)
+        return self._usual[table]
+
+    def _new_usual(self, table: int) -> UsualSymbols | None:
+        lefts = self._lefts(table)
+        parts: list[int] = np.diff(lefts).tolist()
+        first = last = int(self.frequencies[table].argmax())
+        unusual = (1 << _CODER_BITS) - parts[first]
+        while unusual > _UNUSUAL_PARTS:
+            if first == 0 or last == self.num_symbols - 1 or last - first == _MAX_USUAL - 1:
+                return None
+            if parts[first - 1] >= parts[last + 1]:
+                first -= 1
+                unusual -= parts[first]
+            else:
+                last += 1
+                unusual -= parts[last]
+        if first == 0 or last == self.num_symbols - 1:
+            return None
+        # Of S symbols constriction gives each its share of 2^24 - S, and one more. So these
+        # numbers, which sum to that, are shares already: the factor is 1, and nothing rounds.
+        shares = np.diff([0, *lefts[first : last + 2], 1 << _CODER_BITS]) - 1
+        categorical: Callable[..., object] = _models.Categorical
+        return UsualSymbols(categorical(shares.astype(np.float64), perfect=False), first, last)
+
+    def _lefts(self, table: int) -> NDArray[np.int64]:
+        """(S + 1,) left cumulatives of a table's symbols out of 2^24, and the end."""
+        before = np.cumsum(self.frequencies[table]) - self.frequencies[table]
+        share = (1 << _CODER_BITS) - self.num_symbols
+        lefts = (before * share >> FREQUENCY_BITS) + np.arange(self.num_symbols)
+        return np.append(lefts, 1 << _CODER_BITS)
 
     @cached_property
     def bits(self) -> NDArray[np.float32]:

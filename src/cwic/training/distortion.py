@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cwic.evaluation.metrics import line_gradients
 from cwic.evaluation.structural_similarity import ms_ssim, ssim
+from cwic.image import LUMA
 from cwic.training.config import StageConfig
 
 _LOW_FREQUENCY_PX = 16
@@ -29,6 +30,20 @@ def low_frequency_error(reference: Tensor, decoded: Tensor) -> Tensor:
     """(B,) mean squared error of pictures (B, 3, H, W) shrunk by 16."""
     shrunk = nn.functional.avg_pool2d(reference - decoded, _LOW_FREQUENCY_PX)
     return shrunk.square().mean(dim=(1, 2, 3))
+
+
+def luma_and_chroma_squares(reference: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared errors of pictures (B, 3, H, W), R, G, B, in luma and in colour.
+
+    Returns:
+        (B, 1, H, W) each: of Y, and the mean of Cb's and Cr's (BT.601, as JPEG has them).
+    """
+    difference = reference - decoded
+    red, green, blue = (difference[:, i : i + 1] for i in range(3))
+    luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    # All three span the range of length 1 that R, G and B have.
+    cb, cr = ((part - luma) / (2 - 2 * of) for part, of in ((blue, LUMA[2]), (red, LUMA[0])))
+    return luma.square(), (cb.square() + cr.square()) / 2
 
 
 def grid_variation(reference: Tensor, decoded: Tensor) -> Tensor:

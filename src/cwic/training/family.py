@@ -54,6 +54,8 @@ class Family(FamilyTypes, Protocol):
     rate_column: str  # the one that is the rate, in bits per pixel
     validation_columns: tuple[str, ...]  # of `rows`
     dynamic_shapes: bool | None  # of torch.compile
+    encoder_graphs: frozenset[str]  # of a model file, that no decoder runs
+    decoder_prefixes: tuple[str, ...]  # of parameters that a model's identity depends on
 
     def build(self, config: TrainConfig) -> nn.Module:
         """A fresh network."""

@@ -18,7 +18,7 @@ levels of their nearest neighbours, and are not coded. Leaves the networks to
 :mod:`.tiles`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,25 +53,39 @@ _SCALE_PLANES = 2  # of the scale network: level and q
 _HALF = FREQUENCY_TOTAL // 2
 
 
-class CodedLatents(NamedTuple):
-    """All that a payload says, and what it means to the synthesis."""
-
-    q: int  # of the header, in 1/64 of a quarter octave
-    level: npt.NDArray[np.int64]  # (h, w) levels of the importance map
-    hyper: npt.NDArray[np.int64]  # (hyper_channels, h / 4, w / 4)
-    symbols: npt.NDArray[np.int32]  # (M, h, w); of the first groups alone, fewer channels
-    tables: npt.NDArray[np.uint8]  # as many numbers of the symbols' coding tables
-    decoded: npt.NDArray[np.float32]  # as many latents
-    prior: npt.NDArray[np.float32]  # (mean width, h, w) what is known without the latents
-    planes: npt.NDArray[np.float32]  # (5, h, w), see `latents.condition`
-
-
 class _Step(NamedTuple):
     """What is coded at once: a group's channels, cells of one colour."""
 
     number: int  # 2 group + colour
     tables: npt.NDArray[np.uint8]  # (channels, cells)
     symbols: Symbols  # (channels, cells) zeros, to be filled in before the next step
+
+
+class CodedLatents(NamedTuple):
+    """All that a payload says, and what it means to the synthesis."""
+
+    q: int  # of the header, in 1/64 of a quarter octave
+    level: npt.NDArray[np.int64]  # (h, w) levels of the importance map
+    hyper: npt.NDArray[np.int64]  # (hyper_channels, h / 4, w / 4)
+    steps: Sequence[_Step]  # as they were coded
+    board: Checkerboard  # of their cells
+    decoded: npt.NDArray[np.float32]  # (M, h, w); of the first groups alone, fewer channels
+    prior: npt.NDArray[np.float32]  # (mean width, h, w) what is known without the latents
+    planes: npt.NDArray[np.float32]  # (5, h, w), see `latents.condition`
+
+    @property
+    def symbols(self) -> Symbols:
+        """As many as latents; made when they are asked for."""
+        return self._whole([step.symbols for step in self.steps])
+
+    @property
+    def tables(self) -> npt.NDArray[np.uint8]:
+        """Numbers of the symbols' coding tables; made when they are asked for."""
+        return self._whole([step.tables for step in self.steps])
+
+    def _whole(self, of_steps: Sequence[Array]) -> Array:
+        """(channels, cells) of each step on the grid, (M, h, w)."""
+        return self.board.whole((np.concatenate(of_steps[::2]), np.concatenate(of_steps[1::2])))
 
 
 class LatentCoder:
@@ -228,16 +242,8 @@ class LatentCoder:
             )
             latents.take(step.number, step.symbols)
             steps.append(step)
-        even, odd = steps[::2], steps[1::2]
-        symbols, tables = (
-            board.whole((np.concatenate(of_even), np.concatenate(of_odd)))
-            for of_even, of_odd in (
-                ([step.symbols for step in even], [step.symbols for step in odd]),
-                ([step.tables for step in even], [step.tables for step in odd]),
-            )
-        )
         decoded = latents.finish()
-        return CodedLatents(*side, symbols, tables, decoded, latents.prior, latents.planes)
+        return CodedLatents(*side, steps, board, decoded, latents.prior, latents.planes)
 
     def _steps(self, side: SideInformation, board: Checkerboard, num_steps: int) -> Iterator[_Step]:
         """The order of the latents: what is coded next, and by which tables.
@@ -253,8 +259,9 @@ class LatentCoder:
             tables = network.table(state, number, levels[number % 2], side.q)
             step = _Step(number, tables, np.zeros(tables.shape, np.int32))
             yield step
-            magnitudes = self._magnitudes.take(step.symbols + MAX_SYMBOL, mode="clip")
-            network.absorb(state, number, magnitudes, board, num_steps)
+            if number + 1 < num_steps:
+                magnitudes = self._magnitudes.take(step.symbols + MAX_SYMBOL, mode="clip")
+                network.absorb(state, number, magnitudes, board, num_steps)
 
 
 def _visit_symbols(
@@ -336,7 +343,7 @@ def _tables(
         raise ModelError(f"model {model}: {name}: {error}") from error
 
 
-def _magnitudes(arrays: Mapping[str, Array], model: str) -> npt.NDArray[np.float64]:
+def _magnitudes(arrays: Mapping[str, Array], model: str) -> npt.NDArray[np.uint16]:
     """What the scale network sees of symbols from -MAX_SYMBOL to MAX_SYMBOL."""
     magnitudes = arrays.get("magnitudes", np.zeros(0))
     if (
@@ -348,4 +355,4 @@ def _magnitudes(arrays: Mapping[str, Array], model: str) -> npt.NDArray[np.float
             f"model {model}: expected {MAX_SYMBOL + 1} integer magnitudes, 0 to {MAX_INTEGER}, "
             f"found shape {magnitudes.shape} of {magnitudes.dtype}"
         )
-    return np.concatenate([magnitudes[:0:-1], magnitudes]).astype(np.float64)
+    return np.concatenate([magnitudes[:0:-1], magnitudes]).astype(np.uint16)

@@ -1,6 +1,7 @@
 """The `flagship` family: one content-weighted model for every rate."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,15 @@ from cwic.families.flagship.grid import LATENT_PX, PREVIEW_PX, cells_of
 from cwic.families.flagship.latents import SideInformation
 from cwic.families.flagship.levels import centred_levels
 from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task, Uncoded
-from cwic.families.flagship.tiles import FAST, FULL, PREVIEW, TileTransforms, View, cells_in
+from cwic.families.flagship.tiles import (
+    FAST,
+    FULL,
+    PREVIEW,
+    Analyzed,
+    TileTransforms,
+    View,
+    cells_in,
+)
 from cwic.families.protocol import (
     Allocation,
     Emphasis,
@@ -38,7 +47,8 @@ TILE_PX = 1024
 # What a reader takes: a file must not ask for more memory than a picture would.
 _MAX_TILE_PIXELS = 2**22
 
-# Latents take 5 bytes a pixel; beyond 335 MB of them they are computed again rather than kept.
+# Latents take 5 bytes a pixel, what of an analysis does not depend on q up to 11; beyond 335 and
+# 740 MB of them they are computed again rather than kept.
 _MAX_KEPT_PIXELS = 2**26
 
 _MAX_GROUPS = 5
@@ -193,40 +203,82 @@ class Flagship:
         result.bits[cells_in(tile)] = self.coder.bits_of_cells(coded, own)
 
 
-class FlagshipAnalysis:
-    """A picture behind the analysis transform."""
+class TileLatents:
+    """Latents and importance of all tiles of a picture, as one analysis makes them."""
 
-    def __init__(self, family: Flagship, picture: Pixels, tiling: Tiling):
-        """Analyzes all tiles; keeps the latents of pictures that are not enormous."""
+    def __init__(
+        self, family: Flagship, tiling: Tiling, analyze: Callable[[int], Analyzed], *, keeps: bool
+    ):
+        """Analyzes all tiles.
+
+        Args:
+            family: that codes them.
+            tiling: of the picture.
+            analyze: a tile by its number.
+            keeps: whether latents are kept rather than made again.
+        """
         self.family, self.tiling = family, tiling
-        self._picture = picture
+        self._analyze = analyze
         _, _, height, width = tiling.picture
         cells = cells_of(height, width)
         self.importance = np.empty((cells.height, cells.width), np.float32)
         self._latents: dict[int, npt.NDArray[np.float32]] = {}
-        keeps = height * width <= _MAX_KEPT_PIXELS
 
-        def analyze(number: int) -> None:
-            latents, importance = family.transforms.analyze(picture, tiling, number)
-            self.importance[cells_in(tiling.tiles[number])] = importance
+        def add(number: int) -> None:
+            found = analyze(number)
+            self.importance[cells_in(tiling.tiles[number])] = found.importance
             if keeps:
-                self._latents[number] = latents
+                self._latents[number] = found.latents
 
-        family.transforms.for_each(tiling, analyze)
+        family.transforms.for_each(tiling, add)
 
     def latents(self, number: int) -> npt.NDArray[np.float32]:
         """(M, h, w) of a tile's own cells."""
         if number in self._latents:
             return self._latents[number]
-        return self.family.transforms.analyze(self._picture, self.tiling, number)[0]
+        return self._analyze(number).latents
+
+
+class FlagshipAnalysis:
+    """A picture behind the analysis transform, or behind what of it does not depend on q."""
+
+    def __init__(self, family: Flagship, picture: Pixels, tiling: Tiling):
+        """Analyzes all tiles; keeps what it finds of pictures that are not enormous."""
+        self.tiling = tiling
+        self._family = family
+        self._picture = picture
+        _, _, height, width = tiling.picture
+        self._keeps = height * width <= _MAX_KEPT_PIXELS
+        self._at_any_q: TileLatents | None = None
+        self._front: Callable[[int], npt.NDArray[np.float32]]
+        transforms = family.transforms
+        if not transforms.analysis_sees_q():
+            analyze = partial(transforms.analyze, picture, tiling)
+            self._at_any_q = TileLatents(family, tiling, analyze, keeps=self._keeps)
+            return
+        self._front = partial(transforms.front, picture, tiling)
+        if self._keeps:
+            self._front = transforms.for_each(tiling, self._front).__getitem__
+
+    def at(self, q: int) -> TileLatents:
+        """All tiles at a q, or at any, where the analysis does not see it."""
+        if self._at_any_q is not None:
+            return self._at_any_q
+        transforms, tiling, front = self._family.transforms, self.tiling, self._front
+
+        def analyze(number: int) -> Analyzed:
+            return transforms.analyze_at(q, front(number), tiling, number)
+
+        return TileLatents(self._family, tiling, analyze, keeps=self._keeps)
 
     def code(self, q: int, emphasis: Emphasis | None = None) -> "FlagshipCoded":
         """The picture at a q."""
-        importance = self.importance
+        latents = self.at(q)
+        importance = latents.importance
         if emphasis is not None:
             importance = importance + _MASK_LEVELS * emphasis
         level, q = centred_levels(importance, q)
-        return FlagshipCoded(self, q, level)
+        return FlagshipCoded(latents, q, level)
 
     def refine(
         self,
@@ -244,16 +296,16 @@ class FlagshipAnalysis:
             weights = weights.astype(np.float32)
         plain = self.code(q, emphasis)
         task = Task(self._picture, self.tiling, q, plain.uncoded, weights)
-        tiles = self.family.refiner.refine(
+        tiles = self._family.refiner.refine(
             task, _STEPS[effort], keeps_quality=keeps_quality, progress=progress
         )
-        return RefinedCoding(self.family, self.tiling, plain.q, tiles)
+        return RefinedCoding(self._family, self.tiling, plain.q, tiles)
 
 
 class FlagshipCoded:
     """A picture at one rate."""
 
-    def __init__(self, of: FlagshipAnalysis, q: int, level: npt.NDArray[np.int64]):
+    def __init__(self, of: TileLatents, q: int, level: npt.NDArray[np.int64]):
         """`level` (rows, columns) of cells of the picture, `q` of the header."""
         self._of = of
         self.q = q

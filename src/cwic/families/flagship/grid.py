@@ -1,5 +1,6 @@
 """The grid of a picture's latents: its cells, their two colours, and the units of both and of q."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,18 +82,41 @@ class Checkerboard:
         Returns:
             (C * taps, cells of `to`), the taps those of :func:`taps`.
         """
-        shape = (len(padded), self.height, self.width // 2)
-        chosen = taps(colour, to)
-        result = np.empty((shape[0], len(chosen), *shape[1:]), padded.dtype)
-        for place, tap in enumerate(chosen):
+        channels, half_width = len(padded), self.width // 2
+        num_taps = len(taps(colour, to))
+        result = np.empty((channels, num_taps, self.height, half_width), padded.dtype)
+        for place, row, rows, columns in self._neighbours(colour, to):
+            result[:, place, row::2] = padded[:, rows, columns]
+        return result.reshape(-1, len(self.cells[to]))
+
+    def rows(self, padded: Array, colour: int, to: int) -> Array:
+        """As :meth:`columns`, with the channels of a cell side by side.
+
+        Args:
+            padded: (height + 2, width / 2 + 2, C), as :meth:`padded` but for the order.
+            colour: of the values.
+            to: colour of the cells whose neighbourhoods are asked for.
+
+        Returns:
+            (cells of `to`, taps * C)
+        """
+        channels, half_width = padded.shape[2], self.width // 2
+        num_taps = len(taps(colour, to))
+        result = np.empty((self.height, half_width, num_taps, channels), padded.dtype)
+        for place, row, rows, columns in self._neighbours(colour, to):
+            result[row::2, :, place] = padded[rows, columns]
+        return result.reshape(len(self.cells[to]), -1)
+
+    def _neighbours(self, colour: int, to: int) -> Iterator[tuple[int, int, slice, slice]]:
+        """Place of a tap, first of every other row, and rows and columns in a padded half."""
+        for place, tap in enumerate(taps(colour, to)):
             down, right = tap // 3 - 1, tap % 3 - 1
             for row in (0, 1):
                 # Cell i of a row lies at x = 2 i + first.
                 first, first_there = (row + to) % 2, (row + down + colour) % 2
                 left = 1 + (first + right - first_there) // 2
                 rows = slice(1 + down + row, 1 + down + self.height, 2)
-                result[:, place, row::2] = padded[:, rows, left : left + shape[2]]
-        return result.reshape(-1, len(self.cells[to]))
+                yield place, row, rows, slice(left, left + self.width // 2)
 
     def halves(self, grid: Array) -> Halves:
         """(C, height, width) in two halves."""

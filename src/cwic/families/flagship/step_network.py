@@ -12,7 +12,7 @@ the cells of even x + y, the second the others, so everything is kept in two hal
 colour. Cells and colours are left to :mod:`.grid`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from cwic.coding.exact_arithmetic import (
     check_exact,
 )
 from cwic.errors import ModelError
+from cwic.families.flagship.digit_products import DigitWeights, activation_digits
 from cwic.families.flagship.grid import Q_UNITS, Array, Checkerboard, Halves, taps
 
 # The largest hyper-latents of a scale network are activations themselves.
@@ -101,13 +102,6 @@ class StepNetwork:
         for step in steps:
             self._add(layers, f"hidden.{step}", self.width, self.width, 1)
             self._add(layers, f"head.{step}", groups[step // 2], self.width, 1)
-        # A pass reaches the two colours by different taps.
-        self._absorb: dict[tuple[int, bool], Array] = {}
-        for group, channels in enumerate(groups):
-            kernel = self._layers[f"absorb_group.{group}"].weight.reshape(self.width, channels, 9)
-            for same in (True, False):
-                chosen = kernel[:, :, taps(0, 0 if same else 1)]
-                self._absorb[group, same] = np.ascontiguousarray(chosen.reshape(self.width, -1))
 
     def _add(
         self,
@@ -171,15 +165,6 @@ class StepNetwork:
         hidden = self._layers[f"hidden.{step}"](self.activate(state[step % 2]))
         return self._layers[f"head.{step}"](self.activate(hidden))
 
-    def _weights(self, group: int, same_colour: bool, channels: npt.NDArray[np.intp]) -> Array:
-        """(width, channels * taps) of a group's convolution."""
-        weights = self._absorb[group, same_colour]
-        num_taps = len(taps(0, 0 if same_colour else 1))
-        if len(channels) * num_taps == weights.shape[1]:
-            return weights
-        split = weights.reshape(self.width, -1, num_taps)
-        return split[:, channels].reshape(self.width, -1)
-
     def absorb(
         self, state: Halves, step: int, decoded: Array, board: Checkerboard, num_steps: int
     ) -> None:
@@ -192,33 +177,22 @@ class StepNetwork:
             board: of the cells.
             num_steps: that are taken in all.
         """
-        colours = {num_steps - 1: (), num_steps - 2: (1,)}.get(step, (0, 1))
-        if not colours:
-            return
-        # At low rates most channels are zero everywhere, and many cells have no other neighbour.
-        channels = np.flatnonzero(decoded.any(axis=1))
-        if len(channels) < len(decoded):
-            decoded = decoded[channels]
-        values = decoded.astype(self.dtype, copy=False)
-        nonzero = values.any(axis=0).reshape(1, -1)
-        is_dense = np.count_nonzero(nonzero) > _DENSE * nonzero.size
-        padded = board.padded(values)
-        padded_nonzero = None if is_dense else board.padded(nonzero)
-        group, colour = divmod(step, 2)
-        for to in colours:
-            half = state[to]
-            half += self._layers[f"absorb_group.{group}"].bias
-            if not len(channels):
-                continue
-            weights = self._weights(group, colour == to, channels)
-            columns = board.columns(padded, colour, to)
-            if padded_nonzero is not None:
-                near = board.columns(padded_nonzero, colour, to).any(axis=0)
-                reached = np.flatnonzero(near)
-                if len(reached) <= _DENSE * half.shape[1]:
-                    half[:, reached] += weights @ columns[:, reached]
-                    continue
-            half += weights @ columns
+        raise NotImplementedError
+
+    def _kernels(self) -> Iterator[tuple[int, bool, Array]]:
+        """Group, whether to the same colour, and weights (width, channels, taps) of convolutions.
+
+        A pass reaches the two colours by different taps.
+        """
+        for group, channels in enumerate(self.groups):
+            kernel = self._layers[f"absorb_group.{group}"].weight.reshape(self.width, channels, 9)
+            for same in (True, False):
+                yield group, same, kernel[:, :, taps(0, 0 if same else 1)]
+
+
+def _colours_after(step: int, num_steps: int) -> tuple[int, ...]:
+    """Colours of the cells that a step after this one looks at."""
+    return {num_steps - 1: (), num_steps - 2: (1,)}.get(step, (0, 1))
 
 
 class MeanNetwork(StepNetwork):
@@ -226,10 +200,29 @@ class MeanNetwork(StepNetwork):
 
     dtype = np.float32
 
+    def __init__(self, layers: Mapping[str, tuple[Array, Array]], groups: Sequence[int], what: str):
+        """As of :class:`StepNetwork`."""
+        super().__init__(layers, groups, what)
+        self._absorb = {
+            (group, same): np.ascontiguousarray(kernel.reshape(self.width, -1))
+            for group, same, kernel in self._kernels()
+        }
+
     def activate(self, x: Array) -> Array:
         """Leaky ReLU."""
-        result: Array = np.maximum(x, np.float32(MEAN_SLOPE) * x)
-        return result
+        result: Array = np.float32(MEAN_SLOPE) * x
+        return np.maximum(x, result, out=result)
+
+    def absorb(
+        self, state: Halves, step: int, decoded: Array, board: Checkerboard, num_steps: int
+    ) -> None:
+        """Latents, few of which are zero."""
+        group, colour = divmod(step, 2)
+        padded = board.padded(decoded)
+        for to in _colours_after(step, num_steps):
+            half = state[to]
+            half += self._layers[f"absorb_group.{group}"].bias
+            half += self._absorb[group, colour == to] @ board.columns(padded, colour, to)
 
 
 class ScaleNetwork(StepNetwork):
@@ -237,7 +230,8 @@ class ScaleNetwork(StepNetwork):
 
     Its planes are 2^8 s and 4 q, its hyper-latents 2^8 z; what it absorbs are magnitudes of symbols
     as activations. Sums are held in units of the next layer's activations, or of the numbers of
-    tables: a power of two scales integers exactly.
+    tables: a power of two scales integers exactly. In memory the channels of a cell's state lie
+    side by side, as products of digits give them.
     """
 
     dtype = np.float64
@@ -250,6 +244,9 @@ class ScaleNetwork(StepNetwork):
     ):
         """As of :class:`StepNetwork`, or a sum would not be exact."""
         super().__init__(layers, groups, what)
+        self._absorb = {
+            (group, same): DigitWeights(kernel) for group, same, kernel in self._kernels()
+        }
         used = {name: layers[name] for name in self._layers}
         of_state = ("to_16", "from_planes", "absorb_group")
         # Each group is absorbed twice, once for each colour.
@@ -267,8 +264,40 @@ class ScaleNetwork(StepNetwork):
             bias *= unit
             if not is_head and not name.startswith(("from_planes", "absorb_group")):
                 bias += 0.5  # so that the floor of a sum rounds it
-        for weight in self._absorb.values():
-            weight *= 2.0**-WEIGHT_BITS
+
+    def begin(self, z: Array, planes: Array, board: Checkerboard) -> Halves:
+        """As of :class:`StepNetwork`."""
+        even, odd = super().begin(z, planes, board)
+        return np.ascontiguousarray(even.T).T, np.ascontiguousarray(odd.T).T
+
+    def absorb(
+        self, state: Halves, step: int, decoded: Array, board: Checkerboard, num_steps: int
+    ) -> None:
+        """Magnitudes (uint16), most of which are zero at low rates: so are channels, and digits."""
+        group, colour = divmod(step, 2)
+        colours = _colours_after(step, num_steps)
+        for to in colours:
+            state[to][...] += self._layers[f"absorb_group.{group}"].bias
+        if not colours:
+            return
+        for digits, worth in activation_digits(decoded):
+            unit = worth * 2.0**-WEIGHT_BITS
+            channels = np.flatnonzero(digits.any(axis=1))
+            digits = digits[channels]
+            nonzero = digits.any(axis=0).reshape(1, -1)
+            is_dense = np.count_nonzero(nonzero) > _DENSE * nonzero.size
+            padded_nonzero = None if is_dense else board.padded(nonzero)
+            padded = np.ascontiguousarray(board.padded(digits).transpose(1, 2, 0))
+            for to in colours:
+                weights, sums = self._absorb[group, colour == to], state[to].T
+                rows = board.rows(padded, colour, to)
+                if padded_nonzero is not None:
+                    near = board.columns(padded_nonzero, colour, to).any(axis=0)
+                    reached = np.flatnonzero(near)
+                    if len(reached) <= _DENSE * len(sums):
+                        sums[reached] += weights.products(rows[reached], channels, unit)
+                        continue
+                sums += weights.products(rows, channels, unit)
 
     def activate(self, x: Array) -> Array:
         """Round, ReLU, clip; a half was added before."""

@@ -28,6 +28,10 @@ from cwic.model_file import ModelFile
 # What the transforms see of a tile's neighbours; their receptive fields reach 112 pixels.
 HALO_PX = 128
 
+# Picture -> latents and importance. Of an analysis that sees q the first graph makes, at 1/16 and
+# whatever the rate, what the second one takes beside q.
+ANALYSIS, ANALYSIS_AT_Q = "analysis", "analysis_at_q"
+
 # What the synthesis takes of a tile: latents, prior and planes, each (channels, rows, columns).
 Inputs = tuple[npt.NDArray[np.float32], ...]
 
@@ -50,6 +54,29 @@ def cells_in(part: Rectangle) -> tuple[slice, slice]:
     return (
         slice(part.top // LATENT_PX, -(-part.bottom // LATENT_PX)),
         slice(part.left // LATENT_PX, -(-part.right // LATENT_PX)),
+    )
+
+
+class Analyzed(NamedTuple):
+    """A tile's own cells behind the analysis."""
+
+    latents: npt.NDArray[np.float32]  # (M, h, w)
+    importance: npt.NDArray[np.float32]  # (h, w)
+
+
+def _window(tiling: Tiling, number: int) -> Rectangle:
+    """What the analysis sees of a tile."""
+    return tiling.around(tiling.around(tiling.tiles[number]), HALO_PX)
+
+
+def _own(tiling: Tiling, number: int, found: list[npt.NDArray[Any]]) -> Analyzed:
+    """Of latents (1, M, h, w) and importance (1, 1, h, w) of a window what lies in its tile."""
+    latents, importance = found
+    core = tiling.around(tiling.tiles[number])
+    rows, columns = core.slices(_window(tiling, number), LATENT_PX)
+    # A view of a part would keep the halo in memory.
+    return Analyzed(
+        np.ascontiguousarray(latents[0][:, rows, columns]), importance[0, 0, rows, columns]
     )
 
 
@@ -88,18 +115,29 @@ class TileTransforms:
         with self.pool(tiling) as pool:
             return list(pool(call, range(len(tiling.tiles))))
 
-    def analyze(
-        self, picture: Pixels, tiling: Tiling, number: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Latents (M, h, w) of a tile's own cells, and their importance (h, w)."""
-        core = tiling.around(tiling.tiles[number])
-        window = tiling.around(core, HALO_PX)
-        pixels = tiling.pixels(picture, window)
-        latents, importance = self._engine(tiling).run("analysis", pixels[None])
-        rows, columns = core.slices(window, LATENT_PX)
-        # A view of a part would keep the halo in memory.
-        own = np.ascontiguousarray(latents[0][:, rows, columns])
-        return own, importance[0, 0, rows, columns]
+    def analysis_sees_q(self) -> bool:
+        """Whether latents depend on q: then :meth:`front` and :meth:`analyze_at`."""
+        return self._engine_of_one.has(ANALYSIS_AT_Q)
+
+    def analyze(self, picture: Pixels, tiling: Tiling, number: int) -> Analyzed:
+        """Latents and importance of a tile's own cells."""
+        pixels = tiling.pixels(picture, _window(tiling, number))
+        return _own(tiling, number, self._engine(tiling).run(ANALYSIS, pixels[None]))
+
+    def front(self, picture: Pixels, tiling: Tiling, number: int) -> npt.NDArray[np.float32]:
+        """What of a tile's analysis does not depend on q: (C, h, w) of the tile with its halo."""
+        pixels = tiling.pixels(picture, _window(tiling, number))
+        (front,) = self._engine(tiling).run(ANALYSIS, pixels[None])
+        result: npt.NDArray[np.float32] = front[0]
+        return result
+
+    def analyze_at(
+        self, q: int, front: npt.NDArray[np.float32], tiling: Tiling, number: int
+    ) -> Analyzed:
+        """The rest of a tile's analysis: as :meth:`analyze`, at one q."""
+        planes = condition(q, np.zeros(front.shape[1:], np.int64))
+        found = self._engine(tiling).run(ANALYSIS_AT_Q, front[None], planes[None])
+        return _own(tiling, number, found)
 
     def hyper_latents(
         self,

@@ -12,7 +12,13 @@ from cwic.families.cvpr2018.family import CELL_PX, FAMILY
 from cwic.training.config import StageConfig, TrainConfig
 from cwic.training.cvpr2018.export import build_model
 from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Network
-from cwic.training.cvpr2018.objective import distortion, rate_distortion_loss, target_fraction
+from cwic.training.cvpr2018.objective import (
+    Cvpr2018Stage,
+    distortion,
+    offset_weight,
+    rate_distortion_loss,
+    target_fraction,
+)
 from cwic.training.cvpr2018.transforms import normalized
 from cwic.training.data import to_device
 from cwic.training.family import (
@@ -29,6 +35,9 @@ from cwic.training.restore import fitted, load_model, stored_weights
 # Kept bits per pixel at which validation compares checkpoints.
 _SCORE_BPP = (0.15, 0.3, 0.6)
 
+# Blocks whose mean colour is measured: of a crop the one furthest off, of 255.
+_BLOCK_PX = 64
+
 # Channels of the code that a step of the entropy coder's training looks at.
 _CHANNELS_A_STEP = 16
 
@@ -37,11 +46,15 @@ class Cvpr2018Family:
     """See :class:`cwic.training.family.Family`."""
 
     network_type = Cvpr2018Config
-    stage_type = StageConfig
+    stage_type = Cvpr2018Stage
     log_columns: tuple[str, ...] = ("psnr_db", "kept_bpp", "coded_bpp")
     rate_column = "kept_bpp"
-    validation_columns = tuple("rate_offset kept_bpp psnr_db distortion code_bpp level_bpp".split())
+    validation_columns = tuple(
+        "rate_offset kept_bpp psnr_db block_color_error distortion code_bpp level_bpp".split()
+    )
     dynamic_shapes: bool | None = None
+    encoder_graphs = frozenset(("analysis",))
+    decoder_prefixes: tuple[str, ...] = ("synthesis.", "code_context.", "level_context.")
 
     def build(self, config: TrainConfig) -> Cvpr2018Network:
         """A fresh network."""
@@ -71,8 +84,10 @@ class Cvpr2018Family:
             drawn = (to_device(values, pixels.device) for values in (own_offsets, channels))
             return Drawn((pixels, *drawn))
         offset = rng.uniform(low, high)
-        both = np.array([offset, target_fraction(offset, network)], np.float32)
-        return Drawn((pixels, to_device(both, pixels.device)))
+        assert isinstance(stage, Cvpr2018Stage)
+        threshold, weight = target_fraction(offset, network), offset_weight(offset, network, stage)
+        drawn_for_all = np.array([offset, threshold, weight], np.float32)
+        return Drawn((pixels, to_device(drawn_for_all, pixels.device)))
 
     def objective(
         self, model: nn.Module, drawn: Drawn, config: TrainConfig, stage: StageConfig
@@ -83,7 +98,8 @@ class Cvpr2018Family:
         if stage.entropy_only:
             _, offsets, channels = drawn.tensors
             return _entropy_objective(model, x, offsets, channels, config)
-        rate_offset, threshold = drawn.tensors[1]
+        assert isinstance(stage, Cvpr2018Stage)
+        rate_offset, threshold, weight = drawn.tensors[1]
         autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=config.bf16)
         with_map = stage.with_map and network.importance_map
         with autocast:
@@ -92,7 +108,7 @@ class Cvpr2018Family:
         found = rate_distortion_loss(output, network, x, stage, threshold)
         no_bpp = torch.full_like(found.mse, math.nan)
         figures = torch.stack([psnr_db_tensor(found.mse), found.kept_bpp, no_bpp])
-        return StepLoss(found.loss, figures)
+        return StepLoss(weight * found.loss, figures)
 
     def validate(
         self,
@@ -104,6 +120,7 @@ class Cvpr2018Family:
     ) -> Validation:
         """The validation curve and its score."""
         assert isinstance(network, Cvpr2018Network)
+        assert isinstance(stage, Cvpr2018Stage)
         measured = _measure_entropy if stage.entropy_only else _measure
         sizes = network.config
         offsets = np.linspace(sizes.min_rate_offset, sizes.max_rate_offset, 5)
@@ -140,24 +157,27 @@ class Cvpr2018Family:
 def _measure(
     network: Cvpr2018Network,
     config: TrainConfig,
-    stage: StageConfig,
+    stage: Cvpr2018Stage,
     rate_offset: float,
     crops: np.ndarray,
     device: torch.device,
 ) -> dict[str, float]:
     """Means over crops (N, S, S, 3) uint8 at one rate; decibels are those of the mean error."""
     with_map = stage.with_map and network.config.importance_map
-    sums = np.zeros(3)
+    sums = np.zeros(4)
     for crop in crops:
         x = normalized(torch.from_numpy(crop[None]).to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             output = network(x, rate_offset, with_map)
-        weighted, mse = distortion(x, output.reconstruction.float().clamp(-1, 1), stage)
-        sums += [float(output.kept_fraction.mean()), float(mse), float(weighted)]
-    kept_fraction, mse_mean, distortion_mean = (float(value) for value in sums / len(crops))
+        decoded = output.reconstruction.float().clamp(-1, 1)
+        weighted, mse = distortion(x, decoded, stage)
+        colour = nn.functional.avg_pool2d(127.5 * (x - decoded), min(_BLOCK_PX, *x.shape[2:]))
+        sums += [float(v) for v in (output.kept_fraction.mean(), mse, weighted, colour.abs().max())]
+    kept_fraction, mse_mean, distortion_mean, colour_mean = map(float, sums / len(crops))
     return {
         "kept_bpp": kept_fraction * network.config.code_channels / CELL_PX**2,
         "psnr_db": decibels(mse_mean),
+        "block_color_error": colour_mean,
         "distortion": distortion_mean,
     }
 
@@ -165,7 +185,7 @@ def _measure(
 def _measure_entropy(
     network: Cvpr2018Network,
     config: TrainConfig,
-    stage: StageConfig,  # noqa: ARG001 - as of `_measure`
+    stage: Cvpr2018Stage,  # noqa: ARG001 - as of `_measure`
     rate_offset: float,
     crops: np.ndarray,
     device: torch.device,

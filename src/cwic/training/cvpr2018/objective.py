@@ -1,6 +1,7 @@
 """What training minimises in the `cvpr2018` family: distortion plus the thresholded rate loss."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch.distributed as dist
@@ -9,7 +10,23 @@ from torch import Tensor
 from cwic.families.cvpr2018.family import CELL_PX
 from cwic.training.config import StageConfig
 from cwic.training.cvpr2018.network import Cvpr2018Config, Cvpr2018Output
-from cwic.training.distortion import similarity_terms
+from cwic.training.distortion import low_frequency_error, similarity_terms
+
+
+@dataclass(frozen=True)
+class Cvpr2018Stage(StageConfig):
+    """One stage of the training of `cvpr2018`: distortion plus the thresholded rate."""
+
+    low_frequency_weight: float = 0.0  # weight of the error of the pictures shrunk by 16
+    upper_weight: float = 0.0  # e^this times as much counts a batch at the highest offset as one
+    # at the lowest, whose distortion is several times as large
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low_frequency_weight < 0:
+            raise ValueError(
+                f"low_frequency_weight must not be negative, found {self.low_frequency_weight}"
+            )
 
 
 class Cvpr2018Loss(NamedTuple):
@@ -28,13 +45,24 @@ def mean_squared_error(reference: Tensor, decoded: Tensor) -> Tensor:
     return (reference - decoded).float().square().mean() / 4
 
 
-def distortion(reference: Tensor, decoded: Tensor, stage: StageConfig) -> tuple[Tensor, Tensor]:
+def distortion(reference: Tensor, decoded: Tensor, stage: Cvpr2018Stage) -> tuple[Tensor, Tensor]:
     """Weighted distortion of a stage, and the mean squared error by itself (both scalars)."""
     mse = mean_squared_error(reference, decoded)
     total = stage.mse_weight * mse
     for term in similarity_terms(reference.float() / 2 + 0.5, decoded.float() / 2 + 0.5, stage):
         total = total + term.mean()
+    if stage.low_frequency_weight:
+        # In the range of length 1 of a pixel, as the mean squared error.
+        shrunk = low_frequency_error(reference.float() / 2, decoded.float() / 2)
+        total = total + stage.low_frequency_weight * shrunk.mean()
     return total, mse
+
+
+def offset_weight(rate_offset: float, config: Cvpr2018Config, stage: Cvpr2018Stage) -> float:
+    """How much a batch at a rate offset counts; 1 in the middle of the range."""
+    span = config.max_rate_offset - config.min_rate_offset
+    share = (rate_offset - config.min_rate_offset) / span if span else 0.5
+    return math.exp(stage.upper_weight * (share - 0.5))
 
 
 def target_fraction(rate_offset: float, config: Cvpr2018Config) -> float:
@@ -68,7 +96,11 @@ def thresholded_rate(p: Tensor, kept_fraction: Tensor, threshold: Tensor | float
 
 
 def rate_distortion_loss(
-    output: Cvpr2018Output, config: Cvpr2018Config, x: Tensor, stage: StageConfig, threshold: Tensor
+    output: Cvpr2018Output,
+    config: Cvpr2018Config,
+    x: Tensor,
+    stage: Cvpr2018Stage,
+    threshold: Tensor,
 ) -> Cvpr2018Loss:
     """Distortion plus thresholded rate of one batch (eq. 9: L = sum of L_D + gamma L_R).
 

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from cwic import model_file
-from cwic.errors import TrainingError
 from cwic.families.flagship.family import FAMILY
 from cwic.families.flagship.grid import HYPER_LATENTS, LATENT_PX, Q_UNITS
 from cwic.families.flagship.latents import CONDITION_PLANES
+from cwic.families.flagship.tiles import ANALYSIS, ANALYSIS_AT_Q
 from cwic.families.protocol import RateRange
 from cwic.training.flagship.entropy import MeanNetwork, coding_tables, magnitude_table
 from cwic.training.flagship.network import FlagshipConfig, FlagshipNetwork
 from cwic.training.flagship.transforms import EDGE_PX, normalized, to_bytes
 from cwic.training.onnx_graph import Input, onnx_graph
+
+# Rows and columns of latents that graphs are exported with; both are free in them.
+_EXAMPLE_CELLS = (HYPER_LATENTS, 2 * HYPER_LATENTS)
 
 
 class AnalysisGraph(nn.Module):
@@ -31,6 +34,39 @@ class AnalysisGraph(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder needs of a picture, whatever its rate."""
         y, features = self.network.analysis(normalized(pixels))
+        if self.with_map:
+            return y, self.network.importance_net(features)
+        return y, torch.zeros_like(y[:, :1])
+
+
+class AnalysisFrontGraph(nn.Module):
+    """(1, 16 h, 16 w, 3) uint8 -> what the second half takes, (1, C, h, w) float32."""
+
+    def __init__(self, network: FlagshipNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """What does not depend on the rate."""
+        features, details = self.network.analysis.front(normalized(pixels))
+        return features if details is None else torch.cat([features, details], dim=1)
+
+
+class AnalysisAtQGraph(nn.Module):
+    """What the first half gives, condition -> latents (1, M, h, w), importance (1, 1, h, w)."""
+
+    def __init__(self, network: FlagshipNetwork, with_map: bool):
+        super().__init__()
+        self.network = network
+        self.with_map = with_map and network.config.importance_map
+
+    def forward(self, front: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder needs of a picture at one q."""
+        analysis = self.network.analysis
+        features, details = front[:, : analysis.width_16], None
+        if analysis.to_details is not None:
+            details = front[:, analysis.width_16 :]
+        y, features = analysis.rest(features, details, planes)
         if self.with_map:
             return y, self.network.importance_net(features)
         return y, torch.zeros_like(y[:, :1])
@@ -77,29 +113,16 @@ def build_model(
     """
     network = network.eval().float().cpu()
     config = network.config
-    if config.analysis_sees_q:
-        raise TrainingError("expected a network whose analysis does not see q, found one that does")
-    height, width = HYPER_LATENTS, 2 * HYPER_LATENTS
-
-    def example(name: str, channels: int) -> Input:
-        return Input(name, torch.zeros(1, channels, height, width), (2, 3))
-
-    pixels = torch.zeros(1, LATENT_PX * height, LATENT_PX * width, 3, dtype=torch.uint8)
     latents = config.latent_channels
     latent_inputs = [
-        example("decoded", latents),
-        example("prior", config.mean_width),
-        example("condition", CONDITION_PLANES),
+        _example("decoded", latents),
+        _example("prior", config.mean_width),
+        _example("condition", CONDITION_PLANES),
     ]
-    graphs = {
-        "analysis": onnx_graph(
-            AnalysisGraph(network, with_map),
-            [Input("pixels", pixels, (1, 2))],
-            ["latents", "importance"],
-        ),
+    graphs = analysis_graphs(network, with_map=with_map) | {
         "hyper_analysis": onnx_graph(
             network.hyper_analysis,
-            [example("latents", latents), example("condition", CONDITION_PLANES)],
+            [_example("latents", latents), _example("condition", CONDITION_PLANES)],
             ["hyper"],
         ),
         "synthesis": onnx_graph(
@@ -110,9 +133,9 @@ def build_model(
         "preview": onnx_graph(
             PreviewGraph(network),
             [
-                example("group", config.groups[0]),
-                example("prior", config.mean_width),
-                example("condition", CONDITION_PLANES),
+                _example("group", config.groups[0]),
+                _example("prior", config.mean_width),
+                _example("condition", CONDITION_PLANES),
             ],
             ["pixels"],
         ),
@@ -127,6 +150,34 @@ def build_model(
         graphs=graphs,
         arrays=coder_arrays(network),
     )
+
+
+def analysis_graphs(network: FlagshipNetwork, *, with_map: bool = True) -> dict[str, bytes]:
+    """The graphs of the analysis, one, or two if it sees q, by their names.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        with_map: as of :func:`build_model`.
+    """
+    config = network.config
+    sides = (LATENT_PX * side for side in _EXAMPLE_CELLS)
+    pixels = [Input("pixels", torch.zeros(1, *sides, 3, dtype=torch.uint8), (1, 2))]
+    outputs = ["latents", "importance"]
+    if not config.analysis_sees_q:
+        return {ANALYSIS: onnx_graph(AnalysisGraph(network, with_map), pixels, outputs)}
+    front = _example("front", config.width_16 + config.detail_channels)
+    return {
+        ANALYSIS: onnx_graph(AnalysisFrontGraph(network), pixels, ["front"]),
+        ANALYSIS_AT_Q: onnx_graph(
+            AnalysisAtQGraph(network, with_map),
+            [front, _example("condition", CONDITION_PLANES)],
+            outputs,
+        ),
+    }
+
+
+def _example(name: str, channels: int) -> Input:
+    return Input(name, torch.zeros(1, channels, *_EXAMPLE_CELLS), (2, 3))
 
 
 def coder_arrays(network: FlagshipNetwork) -> dict[str, npt.NDArray[Any]]:

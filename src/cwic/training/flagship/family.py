@@ -13,6 +13,7 @@ from cwic import model_file
 from cwic.evaluation.metrics import grid_ratio
 from cwic.evaluation.structural_similarity import MS_SSIM_PX, ms_ssim
 from cwic.families.flagship.grid import HYPER_LATENTS, HYPER_PX, LATENT_PX, Q_UNITS
+from cwic.families.flagship.tiles import ANALYSIS, ANALYSIS_AT_Q
 from cwic.training.config import StageConfig, TrainConfig
 from cwic.training.data import to_device
 from cwic.training.family import (
@@ -69,11 +70,13 @@ class FlagshipFamily:
     log_columns: tuple[str, ...] = ("psnr_db", "bpp", "hyper_bpp", "level_bpp")
     rate_column = "bpp"
     validation_columns = tuple(
-        "q bpp psnr_db ms_ssim_db grid_ratio preview_db fast_db hyper_bpp level_bpp"
-        " distortion".split()
+        "q bpp psnr_db ms_ssim_db grid_ratio preview_db fast_db fast_ms_ssim_db hyper_bpp"
+        " level_bpp distortion".split()
     )
     # Every stage has one shape: a second one shall not make the first generic and slow.
     dynamic_shapes: bool | None = False
+    encoder_graphs = frozenset((ANALYSIS, ANALYSIS_AT_Q, "hyper_analysis"))
+    decoder_prefixes: tuple[str, ...] = ("synthesis.", "mean_network.", "scale_network.")
 
     def build(self, config: TrainConfig) -> FlagshipNetwork:
         """A fresh network."""
@@ -84,8 +87,10 @@ class FlagshipFamily:
         """Freeze what the stage does not train."""
         assert isinstance(network, FlagshipNetwork)
         assert isinstance(stage, FlagshipStage)
-        trains_all = not (stage.entropy_only or stage.fast_only)
+        trains_all = not stage.trains_a_part
         network.requires_grad_(trains_all)
+        for parameter in network.encoder_parameters():
+            parameter.requires_grad_(trains_all or stage.analysis_only)
         network.fast.requires_grad_(stage.fast_only)
         for parameter in network.entropy_parameters():
             parameter.requires_grad_(trains_all or stage.entropy_only)
@@ -269,7 +274,9 @@ def _measure(
 
     In a stage that trains `fast` alone the distortion is that of its pictures.
     """
-    names = "bpp hyper_bpp level_bpp mse preview_mse fast_mse distortion ms_ssim".split()
+    names = (
+        "bpp hyper_bpp level_bpp mse preview_mse fast_mse distortion ms_ssim fast_ms_ssim".split()
+    )
     sums = dict.fromkeys(names, 0.0)
     references, decodeds = [], []
     pixels = crops.shape[1] * crops.shape[2]
@@ -298,10 +305,14 @@ def _measure(
             sums["distortion"] += float(distortion(x, shown, stage).sum())
             if min(x.shape[2:]) >= MS_SSIM_PX:
                 sums["ms_ssim"] += float(ms_ssim(x + 0.5, decoded + 0.5).sum())
+                if output.fast is not None:
+                    sums["fast_ms_ssim"] += float(ms_ssim(x + 0.5, shown + 0.5).sum())
             references.append(x)
             decodeds.append(decoded)
     mean = {name: value / len(crops) for name, value in sums.items()}
-    ms_ssim_db = decibels(1 - mean["ms_ssim"]) if mean["ms_ssim"] else math.nan
+    ms_ssim_db, fast_ms_ssim_db = (
+        decibels(1 - mean[name]) if mean[name] else math.nan for name in ("ms_ssim", "fast_ms_ssim")
+    )
     return {
         "q": q,
         "bpp": mean["bpp"],
@@ -310,6 +321,7 @@ def _measure(
         "grid_ratio": grid_ratio(torch.cat(references), torch.cat(decodeds)),
         "preview_db": decibels(mean["preview_mse"]),
         "fast_db": decibels(mean["fast_mse"]) if stage.fast_only else math.nan,
+        "fast_ms_ssim_db": fast_ms_ssim_db,
         "hyper_bpp": mean["hyper_bpp"],
         "level_bpp": mean["level_bpp"],
         "distortion": mean["distortion"],

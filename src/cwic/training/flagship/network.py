@@ -78,7 +78,7 @@ class FlagshipConfig(NetworkConfig):
     hyper_width: int = 64  # hidden channels of the way from and to the hyper-latents
     mean_width: int = 128  # state of the mean network
     scale_width: int = 96  # state of the scale network, which is evaluated in integers
-    analysis_sees_q: bool = False  # True: a search for a size must rerun the analysis
+    analysis_sees_q: bool = False  # True: a search for a size runs the analysis' second half
     importance_map: bool = True
     fast: SynthesisSizes = field(default_factory=SynthesisSizes)  # of the light synthesis
     min_q: float = -11.0  # quarter octaves of the step size that the network is trained for:
@@ -280,8 +280,19 @@ class FlagshipNetwork(nn.Module):
                     synthesis.enter_8.weight.zero_()
                 synthesis.edge.weight.mul_(0.1)
             self.preview.last.weight.mul_(0.1)
+            # As an analysis that does not see q: what is restored from one is the same at first.
+            for layer in (self.analysis.from_q, self.analysis.move_details):
+                if layer is not None:
+                    layer.weight.zero_()
         if self.config.importance_map:
             nn.init.zeros_(self.importance_net.last.weight)
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Those that no decoder has: of the analysis, its map and the hyper-analysis."""
+        yield from self.analysis.parameters()
+        yield from self.hyper_analysis.parameters()
+        if self.config.importance_map:
+            yield from self.importance_net.parameters()
 
     def entropy_parameters(self) -> Iterator[nn.Parameter]:
         """Those that no latent depends on, and no picture of full size: expectations, preview."""

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from cwic.evaluation.perceptual import DistanceName, PerceptualDistance, load_distance
 from cwic.families.flagship.grid import PREVIEW_PX
 from cwic.training.config import StageConfig
-from cwic.training.distortion import grid_variation, low_frequency_error, similarity_terms
+from cwic.training.distortion import (
+    grid_variation,
+    low_frequency_error,
+    luma_and_chroma_squares,
+    similarity_terms,
+)
 from cwic.training.flagship.network import FlagshipOutput
 from cwic.training.saliency import saliency_shares
 
@@ -24,6 +29,8 @@ class FlagshipStage(StageConfig):
 
     mse_weight: float = 845.0  # weight of the mean squared error (pixel range 1)
     rate_weight: float = 1.0  # weight of the rate in bits per pixel
+    luma_weight: float = 0.0  # weight of the mean squared error of luma
+    chroma_weight: float = 0.0  # weight of that of Cb and Cr; both beside mse_weight, of R, G, B
     low_frequency_weight: float = 0.0  # weight of the error of the pictures shrunk by 16
     preview_weight: float = 0.0  # weight of the error of previews, at 1/8 of the pictures' size
     grid_weight: float = 0.0  # weight of what repeats every 8 pixels, whatever q
@@ -36,15 +43,20 @@ class FlagshipStage(StageConfig):
     cut_share: float = 0.0  # share of steps whose entropy model is cut, as at a tile's border
     hard: bool = False  # rates of rounded values in place of noise
     fast_only: bool = False  # train nothing but the light synthesis
+    analysis_only: bool = False  # train nothing but the encoder's half: decoders stay as they are
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("random_maps", "saliency_weight", "cut_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], found {getattr(self, name)}")
-        if self.fast_only and self.entropy_only:
-            raise ValueError("expected at most one of fast_only and entropy_only, found both")
+        parts = ("analysis_only", "fast_only", "entropy_only")
+        if sum(getattr(self, name) for name in parts) > 1:
+            found = ", ".join(name for name in parts if getattr(self, name))
+            raise ValueError(f"expected at most one of {', '.join(parts)}, found {found}")
         for name in (
+            "luma_weight",
+            "chroma_weight",
             "low_frequency_weight",
             "preview_weight",
             "grid_weight",
@@ -60,7 +72,7 @@ class FlagshipStage(StageConfig):
     @property
     def trains_a_part(self) -> bool:
         """Whether most of the network stays as it is."""
-        return self.entropy_only or self.fast_only
+        return self.entropy_only or self.fast_only or self.analysis_only
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -75,7 +87,7 @@ def distortion(
 ) -> Tensor:
     """Weighted distortion of each picture at q = 0.
 
-    With `saliency_weight`, places that stand out count for more in the squared error, in SSIM,
+    With `saliency_weight`, places that stand out count for more in the squared errors, in SSIM,
     MS-SSIM and the perceptual distance; the mean over a picture of what they count stays 1.
 
     Args:
@@ -90,15 +102,19 @@ def distortion(
     shares = None
     if stage.saliency_weight:
         shares = saliency_shares(reference, stage.saliency_weight)
-    error = (reference - decoded).square()
-    if shares is not None:
-        error = error * shares
-    if weight is None:
-        mse = error.mean(dim=(1, 2, 3))
-    else:
-        side = reference.shape[3] // weight.shape[3]
-        mse = (nn.functional.avg_pool2d(error, side) * weight).mean(dim=(1, 2, 3))
-    total = stage.mse_weight * mse
+
+    def mean(squares: Tensor) -> Tensor:
+        if shares is not None:
+            squares = squares * shares
+        if weight is not None:
+            side = reference.shape[3] // weight.shape[3]
+            squares = nn.functional.avg_pool2d(squares, side) * weight
+        return squares.mean(dim=(1, 2, 3))
+
+    total = stage.mse_weight * mean((reference - decoded).square())
+    if stage.luma_weight or stage.chroma_weight:
+        luma, chroma = luma_and_chroma_squares(reference, decoded)
+        total = total + stage.luma_weight * mean(luma) + stage.chroma_weight * mean(chroma)
     for term in similarity_terms(reference + 0.5, decoded + 0.5, stage, shares):
         total = total + term
     if stage.perceptual_weight:

@@ -2,9 +2,11 @@
 
 The statistics of hyper-latents and of levels are fitted to their tables. The importance net, which
 a model without a map leaves out, keeps the values that it has, and so does the light synthesis
-where a model has none.
+where a model has none. An analysis may be deeper than the model's, and see q where that does not:
+what it has more keeps its values too, and changes nothing as long as they are those of a fresh one.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ import torch
 from torch import Tensor
 
 from cwic.coding.symbol_tables import FREQUENCY_TOTAL
+from cwic.errors import TrainingError
 from cwic.families.flagship.family import FAMILY
 from cwic.families.flagship.levels import LEVEL_FRACTIONS, MAX_LEVEL_RESIDUAL
 from cwic.families.flagship.step_network import MAX_HYPER
+from cwic.families.flagship.tiles import ANALYSIS_AT_Q
+from cwic.model_file import ModelFile
 from cwic.training.flagship.entropy import LOG_SCALES, STATISTICS_GAIN
 from cwic.training.flagship.network import FlagshipNetwork
 from cwic.training.logistic import logistic_bits
@@ -29,8 +34,31 @@ def restored_weights(path: Path, network: FlagshipNetwork) -> dict[str, Tensor]:
     found = stored_weights(model, network, {"mean": "mean_network", "scale": "scale_network"})
     found |= _hyper_statistics(model.arrays["hyper_tables"], network)
     found |= _level_statistics(model.arrays["level_tables"])
-    optional = ("importance_net.",) if "fast" in model.graphs else ("importance_net.", "fast.")
-    return fitted(path, network, found, optional)
+    optional = ["importance_net.", *_analysis_beyond(model, found, network)]
+    if "fast" not in model.graphs:
+        optional.append("fast.")
+    return fitted(path, network, found, tuple(optional))
+
+
+def _analysis_beyond(
+    model: ModelFile, found: Mapping[str, Tensor], network: FlagshipNetwork
+) -> Iterator[str]:
+    """Beginnings of names of what a network's analysis has and the model's has not.
+
+    Raises:
+        TrainingError: the model's has more blocks.
+    """
+    if ANALYSIS_AT_Q not in model.graphs:
+        yield from ("analysis.from_q.", "analysis.move_details.")
+    for kind in ("blocks_8", "blocks_16"):
+        prefix = f"analysis.{kind}."
+        numbers = [int(name.split(".")[2]) for name in found if name.startswith(prefix)]
+        depth, wanted = max(numbers, default=-1) + 1, len(getattr(network.analysis, kind))
+        if depth > wanted:
+            raise TrainingError(
+                f"{model.path}: expected an analysis_{kind} of at least {depth}, found {wanted}"
+            )
+        yield from (f"{prefix}{number}." for number in range(depth, wanted))
 
 
 def _hyper_statistics(tables: np.ndarray, network: FlagshipNetwork) -> dict[str, Tensor]:

@@ -115,7 +115,12 @@ def _full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class Analysis(nn.Module):
-    """Picture -> latents y and features for the importance map."""
+    """Picture -> latents y and features for the importance map, in two halves.
+
+    The first half, :meth:`front`, does what lies at 1/8 and above and never knows the rate. The
+    second, :meth:`rest`, lies at 1/16; an analysis that sees q sees it there, so that a search for
+    a size repeats a small part of the work.
+    """
 
     def __init__(
         self,
@@ -131,34 +136,63 @@ class Analysis(nn.Module):
         """Channels at 1/4 (`edge_channels`), 1/8 and 1/16; residual blocks at 1/8 and 1/16.
 
         `detail_channels`: how many of the M latent channels, the last ones, are made at 1/8.
-        `sees_q`: whether the picture's quality is an input.
+        `sees_q`: whether the picture's quality is an input of the second half.
         """
         super().__init__()
+        self.width_16 = width_16
         # Each window overlaps its neighbours by half.
         self.edge = conv(3, edge_channels, 2 * EDGE_PX, EDGE_PX)
         self.to_8 = conv(edge_channels, width_8, 4, 2)
-        self.from_q = conv(CONDITION_PLANES, width_8, 1) if sees_q else None
         self.blocks_8 = _blocks(ResidualBlock, width_8, blocks_8)
         self.to_16 = conv(width_8, width_16, 3, 2)
         self.blocks_16 = _blocks(ResidualBlock, width_16, blocks_16)
         self.to_latents = conv(width_16, latent_channels - detail_channels, 1)
         self.to_details = conv(width_8, detail_channels, 2, 2) if detail_channels else None
+        # q enters with the features; details, which are made before it, are moved by what comes
+        # of them. Both start at zero, see :class:`FlagshipNetwork`.
+        self.from_q = conv(CONDITION_PLANES, width_16, 1) if sees_q else None
+        moves_details = sees_q and detail_channels > 0
+        self.move_details = conv(width_16, detail_channels, 1) if moves_details else None
 
     def forward(self, x: Tensor, q: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x (B, 3, H, W) in [-0.5, 0.5] -> y (B, M, h, w) float32, features (B, width_16, h, w).
 
         `q` (B,) in quarter octaves is looked at only by a network that sees it.
         """
-        features = self.to_8(self.edge(x))
+        planes = None
         if self.from_q is not None:
             assert q is not None
-            flat = torch.zeros_like(q)[:, None, None, None]
-            features = features + self.from_q(condition(q, flat))
-        features_8 = self.blocks_8(features)
-        features = self.blocks_16(self.to_16(features_8))
-        y = _full_precision(self.to_latents, features)
+            planes = condition(q, torch.zeros_like(q)[:, None, None, None])
+        return self.rest(*self.front(x), planes)
+
+    def front(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x (B, 3, H, W) -> features (B, width_16, h, w), details (B, detail_channels, h, w)."""
+        features_8 = self.blocks_8(self.to_8(self.edge(x)))
+        details = None
         if self.to_details is not None:
-            y = torch.cat([y, _full_precision(self.to_details, features_8)], dim=1)
+            details = _full_precision(self.to_details, features_8)
+        return self.to_16(features_8), details
+
+    def rest(
+        self, features: Tensor, details: Tensor | None, planes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Of :meth:`front` to what :meth:`forward` gives.
+
+        Args:
+            features: (B, width_16, h, w).
+            details: (B, detail_channels, h, w) float32; None without any.
+            planes: :func:`condition` of q and levels of 0, (B, CONDITION_PLANES, h or 1, w or 1);
+                looked at only by a network that sees q.
+        """
+        if self.from_q is not None:
+            assert planes is not None
+            features = features + self.from_q(planes)
+        features = self.blocks_16(features)
+        y = _full_precision(self.to_latents, features)
+        if details is not None:
+            if self.move_details is not None:
+                details = details + _full_precision(self.move_details, features)
+            y = torch.cat([y, details], dim=1)
         return y, features
 
 
