@@ -128,6 +128,7 @@ def test_the_options_of_every_verb_are_frozen() -> None:
     }
     output = {"-o", "--output", "-f", "--force"}
     rate = {"-q", "--quality", "--bpp", "--target-size", "--psnr", "--ssimulacra2"}
+    rate |= {"-e", "--effort"}
     assert found == {
         "encode": output
         | rate

@@ -148,11 +148,10 @@ def _new_session(graph: bytes, threads: int | None, is_large: bool) -> Any:
     options.add_session_config_entry("session.load_model_format", "ONNX")
     if threads is not None:
         options.intra_op_num_threads = threads
-    provider: Any = "CPUExecutionProvider"
     if is_large:
-        options.enable_mem_pattern = False
-        provider = provider, {"arena_extend_strategy": "kSameAsRequested"}
-    return onnxruntime.InferenceSession(graph, options, providers=[provider])
+        # Arenas keep what they had, in pieces that fit no other size.
+        options.enable_mem_pattern = options.enable_cpu_mem_arena = False
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _begin_anew() -> None:

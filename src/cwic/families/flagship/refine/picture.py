@@ -35,9 +35,10 @@ from cwic.model_file import ModelFile
 # fades with the distance.
 _HALO_PX = 64
 
-# A tile's distortion is taken in blocks of at most so many pixels a side: graphs of the visual tune
-# take 650 bytes a pixel while they run.
-_BLOCK_PX = 768
+# The distortion of a tile of more pixels than `_WHOLE_PIXELS` is taken in blocks of at most so many
+# pixels a side: graphs of the visual tune take 700 bytes a pixel while they run.
+_WHOLE_PIXELS = 768 * 768
+_BLOCK_PX = 384
 
 # Half of the sum that a window of SSIM needs to look at both its sides.
 _WINDOW_MARGIN_PX = 5
@@ -269,6 +270,8 @@ class Refiner:
 
 def _blocks(tile: Rectangle) -> list[Rectangle]:
     """A tile in blocks of nearly equal sides, its corners and theirs on cells."""
+    if tile.height * tile.width <= _WHOLE_PIXELS:
+        return [tile]
 
     def ends(start: int, end: int) -> list[tuple[int, int]]:
         num_cells = (end - start) // LATENT_PX
