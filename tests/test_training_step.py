@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from cwic.training.config import StageConfig, TrainConfig  # noqa: E402
 from cwic.training.cvpr2018.network import Cvpr2018Network  # noqa: E402
+from cwic.training.cvpr2018.objective import Cvpr2018Stage  # noqa: E402
 from cwic.training.data import DataConfig  # noqa: E402
 from cwic.training.families import FAMILIES  # noqa: E402
 from cwic.training.family import Drawn, Place, StepLoss  # noqa: E402
@@ -34,8 +35,8 @@ STAGES: dict[str, tuple[StageConfig, ...]] = {
         FlagshipStage("hard", 1, batch=2, hard=True, entropy_only=True),
     ),
     "cvpr2018": (
-        StageConfig("map", 1, batch=2, ssim_weight=0.1),
-        StageConfig("entropy", 1, batch=2, entropy_only=True),
+        Cvpr2018Stage("map", 1, batch=2, ssim_weight=0.1),
+        Cvpr2018Stage("entropy", 1, batch=2, entropy_only=True),
     ),
 }
 
