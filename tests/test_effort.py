@@ -1,5 +1,8 @@
 """More work of the encoder gives smaller files of the same quality, which decode as before."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import seeded_picture
@@ -7,6 +10,7 @@ from conftest import seeded_picture
 from cwic import model_file
 from cwic.codec import Codec
 from cwic.errors import ModelError, TargetError
+from cwic.families.flagship.refine.descent import Candidate, Problem
 from cwic.families.flagship.refine.distortion import Distortion, distortion_of
 from cwic.onnx_graph import read_graph, write_graph
 from cwic.psnr import psnr_db
@@ -63,6 +67,41 @@ def test_a_size_is_met_with_a_better_picture(psnr_codec: Codec, picture: np.ndar
     assert all(0.97 * target_bytes < len(data) <= target_bytes for data in files)
     worse, better = (decibels(psnr_codec, data, picture) for data in files)
     assert better > worse + 0.1
+
+
+def made_to_fail(problem: Problem, *_: object, **options: object) -> Candidate:
+    """What a descent gives that went astray."""
+    noise = np.random.default_rng(4).normal(size=problem.latents.shape)
+    latents = problem.latents + (0.2 * noise / problem.gain).astype(np.float32)
+    bits, coded = problem.encode(latents)
+    return Candidate(latents, bits, problem.distortion(coded.decoded)[0], coded)
+
+
+@pytest.mark.parametrize("target", [{"target_bytes": 1200}, {"psnr_db": 24.0}], ids=str)
+def test_a_refinement_that_fails_leaves_the_plain_file(
+    psnr_codec: Codec,
+    picture: np.ndarray,
+    target: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = Request(**target, strict=True, lossless="never")
+    plain = psnr_codec.encode_request(picture, request).data
+    request = replace(request, effort=1)
+    refined = psnr_codec.encode_request(picture, request).data
+    assert refined != plain
+    monkeypatch.setattr("cwic.families.flagship.refine.picture.descend", made_to_fail)
+    assert psnr_codec.encode_request(picture, request).data == plain
+
+
+def test_a_refined_file_of_a_quality_is_smaller_than_the_plain_one(
+    psnr_codec: Codec, picture: np.ndarray
+) -> None:
+    plain, refined = (
+        psnr_codec.encode(picture, psnr_db=24, strict=True, lossless="never", effort=effort)
+        for effort in (0, 2)
+    )
+    assert len(refined) < len(plain)
+    assert decibels(psnr_codec, refined, picture) >= 24
 
 
 @pytest.mark.parametrize("name", ["cwic-psnr", "cwic-visual"])

@@ -107,6 +107,18 @@ class Analyzed(Protocol):
         """
         ...
 
+    def distortion(self, shown: Pixels, emphasis: Emphasis | None) -> float:
+        """What the picture loses by the measure that the model was trained for.
+
+        Args:
+            shown: what a decoder shows in its place.
+            emphasis: as of `code`; what stands out counts for more.
+
+        Raises:
+            TargetError: the family cannot.
+        """
+        ...
+
 
 class Family(Protocol):
     """One model, ready to encode and decode; safe to share among threads.

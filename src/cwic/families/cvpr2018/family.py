@@ -187,6 +187,11 @@ class _Analyzed(NamedTuple):
         del q, emphasis, keeps_quality, progress
         raise TargetError(f"expected effort 0 with a model of family {FAMILY}, found {effort}")
 
+    def distortion(self, shown: Pixels, emphasis: Emphasis | None) -> float:
+        """Refused: nothing is refined that it would be the measure of."""
+        del shown, emphasis
+        raise TargetError(f"expected a model with a measure of its own, found family {FAMILY}")
+
 
 class _Coded:
     def __init__(self, of: _Analyzed, q: int, picture: CodedPicture):

@@ -15,7 +15,7 @@ from cwic.families.flagship.coder import CodedLatents, LatentCoder
 from cwic.families.flagship.grid import LATENT_PX, PREVIEW_PX, cells_of
 from cwic.families.flagship.latents import SideInformation
 from cwic.families.flagship.levels import centred_levels
-from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task, Uncoded
+from cwic.families.flagship.refine.picture import Original, RefinedTile, Refiner, Task, Uncoded
 from cwic.families.flagship.tiles import (
     FAST,
     FULL,
@@ -290,16 +290,23 @@ class FlagshipAnalysis:
         progress: Callable[[float], None] | None = None,
     ) -> "RefinedCoding":
         """The picture at a q, its latents refined."""
-        weights = None
-        if emphasis is not None:
-            weights = np.exp2(_MASK_LEVELS / 2 * emphasis).clip(*_MASK_WEIGHTS)
-            weights = weights.astype(np.float32)
         plain = self.code(q, emphasis)
-        task = Task(self._picture, self.tiling, q, plain.uncoded, weights)
+        task = Task(self._original(emphasis), q, plain.uncoded)
         tiles = self._family.refiner.refine(
             task, _STEPS[effort], keeps_quality=keeps_quality, progress=progress
         )
         return RefinedCoding(self._family, self.tiling, plain.q, tiles)
+
+    def distortion(self, shown: Pixels, emphasis: Emphasis | None) -> float:
+        """What the picture loses, (H, W, 3) shown in its place; in bits per pixel at q = 0."""
+        return self._family.refiner.distortion(self._original(emphasis), shown)
+
+    def _original(self, emphasis: Emphasis | None) -> Original:
+        weights = None
+        if emphasis is not None:
+            weights = np.exp2(_MASK_LEVELS / 2 * emphasis).clip(*_MASK_WEIGHTS)
+            weights = weights.astype(np.float32)
+        return Original(self._picture, self.tiling, weights)
 
 
 class FlagshipCoded:

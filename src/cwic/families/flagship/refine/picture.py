@@ -23,6 +23,7 @@ from cwic.families.flagship.refine.descent import RECIPES, Latents, Problem, des
 from cwic.families.flagship.refine.distortion import LOW_FREQUENCY_PX, distortion_of
 from cwic.families.flagship.refine.gradients import (
     distortion_graph,
+    loss_graph,
     means_graph,
     reference_graph,
 )
@@ -52,14 +53,20 @@ class Uncoded(NamedTuple):
     cells: Cells
 
 
-class Task(NamedTuple):
-    """A picture to be refined."""
+class Original(NamedTuple):
+    """A picture that is coded, and where it counts."""
 
     picture: Pixels
     tiling: Tiling
+    weights: npt.NDArray[np.float32] | None  # (rows, columns) of cells, of a mask; None: all 1
+
+
+class Task(NamedTuple):
+    """A picture to be refined."""
+
+    original: Original
     q: int  # what was asked for: that of the distortion's weight
     uncoded: Callable[[int], Uncoded]  # of a tile by its number
-    weights: npt.NDArray[np.float32] | None  # (rows, columns) of cells, of a mask; None: all 1
 
 
 class RefinedTile(NamedTuple):
@@ -108,7 +115,7 @@ class Refiner:
             keeps_quality: see :func:`.descent.descend`.
             progress: is told the share of the work that is done, after each step.
         """
-        tiling = task.tiling
+        tiling = task.original.tiling
         around: dict[int, Inputs] = {}
         result = []
         done = 0
@@ -139,6 +146,22 @@ class Refiner:
             result.append(RefinedTile(counter.payload(), best.bits, best.distortion))
         return result
 
+    def distortion(self, original: Original, shown: Pixels) -> float:
+        """What a picture loses that is shown in place of its original, (H, W, 3) both.
+
+        In bits per pixel at q = 0, by the same measure and in the same blocks as of a refinement.
+        """
+        tiling = original.tiling
+        total = 0.0
+        for tile in tiling.tiles:
+            for core in _blocks(tiling.around(tile)):
+                seen = tiling.around(core, _HALO_PX)
+                engine = self._engine(self._num_scales(seen))
+                pixels = _planes(tiling.pixels(shown, seen)) - np.float32(0.5)
+                (value,) = engine.run("loss", pixels, *self._fixed(original, seen))
+                total += _num_pixels(tiling, core) * float(value.item())
+        return total / _num_pixels(tiling, tiling.picture)
+
     def _coded(self, uncoded: Uncoded, latents: Latents) -> tuple[BitCounter, CodedLatents]:
         counter = BitCounter()
         # What is beyond the picture is filled in again by the coder.
@@ -160,11 +183,12 @@ class Refiner:
         state = board.whole(network.begin(side.hyper, planes, board))
         prior = network.activate(state)
         steps = side.level.astype(np.float32) + np.float32(side.q / Q_UNITS)
-        own = task.tiling.around(task.tiling.tiles[number])
+        tiling = task.original.tiling
+        own = tiling.around(tiling.tiles[number])
         rows, columns = own.slices(window, LATENT_PX)
         inside = (slice(None), slice(cells.height), slice(cells.width))
         neighbours = {**around, number: (np.zeros_like(latents), prior, planes)}
-        decoded, *beside = gathered(neighbours, task.tiling, window)
+        decoded, *beside = gathered(neighbours, tiling, window)
         blocks = [self._block(task, core, window, beside) for core in _blocks(own)]
 
         def distortion(candidate: Latents) -> tuple[float, Latents]:
@@ -202,7 +226,7 @@ class Refiner:
         beside: list[npt.NDArray[np.float32]],
     ) -> "_Block":
         """`beside`: prior and planes of the tile's window."""
-        tiling = task.tiling
+        tiling = task.original.tiling
         seen = tiling.around(core, _HALO_PX)
         place = seen.slices(window, LATENT_PX)
         fixed = [np.ascontiguousarray(each[:, *place])[None] for each in beside]
@@ -211,7 +235,7 @@ class Refiner:
             core,
             seen,
             self._engine(self._num_scales(seen)),
-            fixed + self._fixed(task, seen),
+            fixed + self._fixed(task.original, seen),
             weight * _num_pixels(tiling, seen),
             weight * _num_pixels(tiling, core),
         )
@@ -219,16 +243,16 @@ class Refiner:
     def _num_scales(self, window: Rectangle) -> int:
         return self._distortion.num_scales(min(window.height, window.width))
 
-    def _fixed(self, task: Task, window: Rectangle) -> list[npt.NDArray[np.float32]]:
+    def _fixed(self, original: Original, window: Rectangle) -> list[npt.NDArray[np.float32]]:
         """What a distortion graph takes of a picture's window beside latents, prior and planes."""
-        pixels = task.tiling.pixels(task.picture, window)
-        picture = (pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
-        inside = window.cut(task.tiling.picture)
+        tiling = original.tiling
+        picture = _planes(tiling.pixels(original.picture, window))
+        inside = window.cut(tiling.picture)
         shares = np.zeros((window.height, window.width), np.float32)
         rows, columns = inside.slices(window)
         shares[rows, columns] = 1 / (inside.height * inside.width)
-        if task.weights is not None:
-            weights = task.weights[cells_in(window)]
+        if original.weights is not None:
+            weights = original.weights[cells_in(window)]
             shares *= np.repeat(np.repeat(weights, LATENT_PX, axis=0), LATENT_PX, axis=1)
         low = _shrunk(shares, LOW_FREQUENCY_PX) * LOW_FREQUENCY_PX**2
         result: list[npt.NDArray[np.float32]] = [
@@ -261,6 +285,7 @@ class Refiner:
                     "distortion": distortion_graph(
                         model.graphs["synthesis"], self._distortion, num_scales
                     ),
+                    "loss": loss_graph(self._distortion, num_scales),
                     "reference": reference_graph(num_scales),
                 }
                 changed = replace(model, graphs=graphs)
@@ -284,6 +309,11 @@ def _blocks(tile: Rectangle) -> list[Rectangle]:
         for top, bottom in ends(tile.top, tile.bottom)
         for left, right in ends(tile.left, tile.right)
     ]
+
+
+def _planes(pixels: Pixels) -> npt.NDArray[np.float32]:
+    """(H, W, 3) -> (1, 3, H, W) in [0, 1]."""
+    return (pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
 
 
 def _num_pixels(tiling: Tiling, window: Rectangle) -> int:
