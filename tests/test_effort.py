@@ -1,6 +1,8 @@
 """More work of the encoder gives smaller files of the same quality, which decode as before."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,10 @@ from conftest import seeded_picture
 
 from cwic import model_file
 from cwic.codec import Codec
+from cwic.engine import Engine
 from cwic.errors import ModelError, TargetError
-from cwic.families.flagship.refine.descent import Candidate, Problem
+from cwic.families.flagship.family import steps_of
+from cwic.families.flagship.refine.descent import Candidate, Problem, most_passes
 from cwic.families.flagship.refine.distortion import Distortion, distortion_of
 from cwic.onnx_graph import read_graph, write_graph
 from cwic.psnr import psnr_db
@@ -74,7 +78,7 @@ def made_to_fail(problem: Problem, *_: object, **options: object) -> Candidate:
     noise = np.random.default_rng(4).normal(size=problem.latents.shape)
     latents = problem.latents + (0.2 * noise / problem.gain).astype(np.float32)
     bits, coded = problem.encode(latents)
-    return Candidate(latents, bits, problem.distortion(coded.decoded)[0], coded)
+    return Candidate(latents, bits, problem.distortion(coded.decoded), coded)
 
 
 @pytest.mark.parametrize("target", [{"target_bytes": 1200}, {"psnr_db": 24.0}], ids=str)
@@ -128,6 +132,35 @@ def test_a_mask_still_moves_bits_with_an_effort(psnr_codec: Codec, picture: np.n
         )
         gaps.append(inside - outside)
     assert gaps[1] > gaps[0] + 2
+
+
+@pytest.mark.parametrize("keeps_quality", [True, False])
+def test_a_descent_takes_no_more_passes_than_it_says(
+    psnr_codec: Codec, picture: np.ndarray, keeps_quality: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    run = Engine.run
+
+    def counted(engine: Engine, graph: str, *inputs: np.ndarray) -> list[np.ndarray]:
+        passes.append({"slope": 2, "distortion": 1}.get(graph, 0))
+        return run(engine, graph, *inputs)
+
+    monkeypatch.setattr(Engine, "run", counted)
+    target: dict[str, Any] = {"quality": 5} if keeps_quality else {"target_bytes": 1200}
+    monkeypatch.setattr("cwic.rate_control._SIZE_TOLERANCE", 0.2)  # met by the first refinement
+    psnr_codec.encode(picture, **target, lossless="never", effort=1)
+    assert 0 < sum(passes) <= most_passes(2, keeps_quality=keeps_quality)
+
+
+def test_the_page_says_how_many_passes_an_effort_takes_at_most() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "command.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([1-9]) \| (\d+) \| [^|]+ \| (\d+) \| (\d+) \|", page, re.MULTILINE)
+    assert [int(row[0]) for row in rows] == list(range(1, 10))
+    for row in rows:
+        effort, num_steps, kept, free = map(int, row)
+        assert num_steps == steps_of(effort)
+        assert kept == most_passes(num_steps, keeps_quality=True)
+        assert free == most_passes(num_steps, keeps_quality=False)
 
 
 def test_a_family_without_a_gradient_refuses(tiny_codec: Codec, picture: np.ndarray) -> None:

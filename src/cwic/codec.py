@@ -26,7 +26,7 @@ from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PI
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
-from cwic.families.protocol import Emphasis, Family, TileStream
+from cwic.families.protocol import Coded, Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
 from cwic.image import (
     Picture,
@@ -238,9 +238,17 @@ class Codec:
         def code(q: int) -> Candidate:
             return Candidate(q, analyzed.code(q, emphasis), pack)
 
+        found: Coded | None = None
+
         def refine(q: int, *, keeps_quality: bool = False) -> Candidate:
-            refined = analyzed.refine(
-                q, emphasis, request.effort, keeps_quality=keeps_quality, progress=progress
+            nonlocal found
+            found = refined = analyzed.refine(
+                q,
+                emphasis,
+                request.effort,
+                keeps_quality=keeps_quality,
+                start=found,
+                progress=progress,
             )
             return Candidate(q, refined, pack)
 

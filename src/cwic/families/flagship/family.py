@@ -1,5 +1,6 @@
 """The `flagship` family: one content-weighted model for every rate."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from cwic.families.flagship.tiles import (
 )
 from cwic.families.protocol import (
     Allocation,
+    Coded,
     Emphasis,
     Pixels,
     RateRange,
@@ -67,9 +69,11 @@ _MASK_LEVELS = 6.0
 # times, within these limits: as in training.
 _MASK_WEIGHTS = (1 / 8, 8.0)
 
-# Steps of a refinement by effort; each takes two passes of the synthesis (docs/command.md).
-_STEPS = (0, 2, 4, 7, 11, 15, 25, 40, 64, 100)
+# Steps of a refinement by effort; `descent.most_passes` has what they take (docs/command.md).
+_STEPS = (0, 2, 4, 7, 10, 14, 24, 39, 62, 98)
 assert len(_STEPS) == MAX_EFFORT + 1
+# Of one that begins with what was found at another q, which is nearly done.
+_SHARE_AGAIN = 1 / 3
 
 
 class Flagship:
@@ -287,14 +291,24 @@ class FlagshipAnalysis:
         effort: int,
         *,
         keeps_quality: bool,
+        start: Coded | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> "RefinedCoding":
-        """The picture at a q, its latents refined."""
+        """The picture at a q, its latents refined; a third of the steps from a `start` on."""
         plain = self.code(q, emphasis)
         task = Task(self._original(emphasis), q, plain.uncoded)
+        starts = None
+        if isinstance(start, RefinedCoding) and self._keeps:
+            starts = [tile.latents for tile in start.tiles]
         tiles = self._family.refiner.refine(
-            task, _STEPS[effort], keeps_quality=keeps_quality, progress=progress
+            task,
+            steps_of(effort, again=starts is not None),
+            keeps_quality=keeps_quality,
+            starts=starts,
+            progress=progress,
         )
+        if not self._keeps:
+            tiles = [tile._replace(latents=tile.latents[:0]) for tile in tiles]
         return RefinedCoding(self._family, self.tiling, plain.q, tiles)
 
     def distortion(self, shown: Pixels, emphasis: Emphasis | None) -> float:
@@ -383,7 +397,7 @@ class RefinedCoding:
 
     def __init__(self, family: Flagship, tiling: Tiling, q: int, tiles: list[RefinedTile]):
         """`q` of the header, `tiles` in raster order."""
-        self._family, self._tiling, self._tiles = family, tiling, tiles
+        self._family, self._tiling, self.tiles = family, tiling, tiles
         self.q = q
 
     def size_bytes(self) -> float:
@@ -392,12 +406,17 @@ class RefinedCoding:
 
     def payloads(self) -> list[bytes]:
         """The tiles' bytes."""
-        return [tile.payload for tile in self._tiles]
+        return [tile.payload for tile in self.tiles]
 
     def pixels(self) -> Pixels:
         """What a decoder will show."""
         stream = TileStream(self.payloads(), self.q, self._tiling)
         return self._family.decode(stream, self._tiling.picture)
+
+
+def steps_of(effort: int, *, again: bool = False) -> int:
+    """Steps of a refinement; `again` begins with what one at another q found."""
+    return math.ceil(_STEPS[effort] * (_SHARE_AGAIN if again else 1))
 
 
 def _no_allocation(tiling: Tiling) -> Allocation:

@@ -59,13 +59,16 @@ def reference_graph(num_scales: int) -> bytes:
     return write_graph(graph)
 
 
-def distortion_graph(synthesis: bytes, distortion: Distortion, num_scales: int) -> bytes:
+def distortion_graph(
+    synthesis: bytes, distortion: Distortion, num_scales: int, *, with_gradient: bool = True
+) -> bytes:
     """The distortion of a picture and its gradient by the latents.
 
     Args:
         synthesis: the model's graph.
         distortion: of the tune.
         num_scales: of `Distortion.num_scales`.
+        with_gradient: without, half of the work is left out, and the second output.
 
     Returns:
         A graph of what the synthesis takes; of the picture (1, 3, H, W) in [-0.5, 0.5]; how much
@@ -79,8 +82,9 @@ def distortion_graph(synthesis: bytes, distortion: Distortion, num_scales: int) 
     y = _shown(graph, read_graph(synthesis))
     seeds: dict[str, str] = {}
     total = _loss(graph, y, distortion, num_scales, seeds)
-    (gradient,) = add_gradient(graph, seeds, ["decoded"])
-    graph.outputs = [total, gradient]
+    graph.outputs = [total]
+    if with_gradient:
+        graph.outputs += add_gradient(graph, seeds, ["decoded"])
     return write_graph(graph)
 
 

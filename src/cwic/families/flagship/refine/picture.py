@@ -6,7 +6,7 @@ tiles are in memory than a row and its neighbours.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -73,6 +73,7 @@ class RefinedTile(NamedTuple):
     """What became of a tile."""
 
     payload: bytes
+    latents: Latents  # (M, h, w), padded, that the coder made it of
     bits: float
     distortion: float  # in bits, of its window
 
@@ -105,6 +106,7 @@ class Refiner:
         num_steps: int,
         *,
         keeps_quality: bool,
+        starts: Sequence[Latents] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> list[RefinedTile]:
         """All tiles, in raster order.
@@ -113,6 +115,7 @@ class Refiner:
             task: the picture.
             num_steps: of each tile's descent.
             keeps_quality: see :func:`.descent.descend`.
+            starts: latents of each tile to begin with; None: those of the analysis.
             progress: is told the share of the work that is done, after each step.
         """
         tiling = task.original.tiling
@@ -139,11 +142,13 @@ class Refiner:
                 _, coded = self._coded(uncoded, uncoded.latents)
                 around[other] = (coded.decoded, coded.prior, coded.planes)
             problem = self._problem(task, number, window, around)
+            if starts is not None:
+                problem = problem._replace(start=starts[number])
             best = descend(problem, self._recipe, num_steps, keeps_quality=keeps_quality, tick=tick)
             coded = best.coded
             around[number] = (coded.decoded, coded.prior, coded.planes)
             counter, _ = self._coded(task.uncoded(number), best.latents)
-            result.append(RefinedTile(counter.payload(), best.bits, best.distortion))
+            result.append(RefinedTile(counter.payload(), best.latents, best.bits, best.distortion))
         return result
 
     def distortion(self, original: Original, shown: Pixels) -> float:
@@ -191,13 +196,20 @@ class Refiner:
         decoded, *beside = gathered(neighbours, tiling, window)
         blocks = [self._block(task, core, window, beside) for core in _blocks(own)]
 
-        def distortion(candidate: Latents) -> tuple[float, Latents]:
+        def run(graph: str, candidate: Latents) -> Iterator[tuple[_Block, list[Latents]]]:
             decoded[:, rows, columns] = candidate[inside]
-            slopes = np.zeros_like(candidate)
-            total = 0.0
             for block in blocks:
                 seen = decoded[:, *block.seen.slices(window, LATENT_PX)]
-                value, gradient = block.engine.run("distortion", seen[None], *block.fixed)
+                yield block, block.engine.run(graph, seen[None], *block.fixed)
+
+        def distortion(candidate: Latents) -> float:
+            found = run("distortion", candidate)
+            return sum(block.core_bits * float(value.item()) for block, (value,) in found)
+
+        def slope(candidate: Latents) -> tuple[float, Latents]:
+            slopes = np.zeros_like(candidate)
+            total = 0.0
+            for block, (value, gradient) in run("slope", candidate):
                 total += block.core_bits * float(value.item())
                 part = gradient[0][:, *block.core.slices(block.seen, LATENT_PX)]
                 slopes[:, *block.core.slices(own, LATENT_PX)] = np.float32(block.bits) * part
@@ -216,7 +228,7 @@ class Refiner:
             counter, coded = self._coded(uncoded, candidate)
             return counter.bits, coded
 
-        return Problem(latents, np.exp2(steps / 4), cells, encode, distortion, means)
+        return Problem(latents, np.exp2(steps / 4), cells, encode, distortion, slope, means)
 
     def _block(
         self,
@@ -280,11 +292,11 @@ class Refiner:
         with self._lock:
             if num_scales not in self._engines:
                 model, groups = self._model, self._coder.mean_network.groups
+                of_latents = model.graphs["synthesis"], self._distortion, num_scales
                 graphs = {
                     "means": means_graph(model.arrays, groups),
-                    "distortion": distortion_graph(
-                        model.graphs["synthesis"], self._distortion, num_scales
-                    ),
+                    "distortion": distortion_graph(*of_latents, with_gradient=False),
+                    "slope": distortion_graph(*of_latents),
                     "loss": loss_graph(self._distortion, num_scales),
                     "reference": reference_graph(num_scales),
                 }
