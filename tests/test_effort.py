@@ -16,6 +16,7 @@ from cwic.errors import ModelError, TargetError
 from cwic.families.flagship.family import steps_of
 from cwic.families.flagship.refine.descent import Candidate, Problem, most_passes
 from cwic.families.flagship.refine.distortion import Distortion, distortion_of
+from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task
 from cwic.onnx_graph import read_graph, write_graph
 from cwic.psnr import psnr_db
 from cwic.request import Request
@@ -145,11 +146,21 @@ def test_a_descent_takes_no_more_passes_than_it_says(
         passes.append({"slope": 2, "distortion": 1}.get(graph, 0))
         return run(engine, graph, *inputs)
 
+    attempts: list[int] = []
+    refine = Refiner.refine
+
+    def told(refiner: Refiner, task: Task, num_steps: int, **options: Any) -> list[RefinedTile]:
+        attempts.append(num_steps)
+        return refine(refiner, task, num_steps, **options)
+
     monkeypatch.setattr(Engine, "run", counted)
+    monkeypatch.setattr(Refiner, "refine", told)
     target: dict[str, Any] = {"quality": 5} if keeps_quality else {"target_bytes": 1200}
-    monkeypatch.setattr("cwic.rate_control._SIZE_TOLERANCE", 0.2)  # met by the first refinement
     psnr_codec.encode(picture, **target, lossless="never", effort=1)
-    assert 0 < sum(passes) <= most_passes(2, keeps_quality=keeps_quality)
+    # What begins with what the last one found has a third of the steps.
+    assert attempts == [steps_of(1), *[steps_of(1, again=True)] * (len(attempts) - 1)]
+    most = sum(most_passes(num_steps, keeps_quality=keeps_quality) for num_steps in attempts)
+    assert 0 < sum(passes) <= most
 
 
 def test_the_page_says_how_many_passes_an_effort_takes_at_most() -> None:

@@ -144,24 +144,25 @@ def descend(
     best = first
     descent = _Descent(problem, recipe, first.coded)
     watched_from = _first_watched(num_steps) if keeps_quality else num_steps
-    last_cost = math.inf
+    last: tuple[float, float] | None = None  # bits and distortion at the last look
     for step in range(num_steps):
         if step and step % _TABLES_EVERY == 0:
             if step >= watched_from:
                 found = _candidate(problem, descent.latents)
                 descent.compare(found)
                 best = _better(found, best, first, keeps_quality)
-                bits, coded, cost = found.bits, found.coded, found.cost
+                bits, coded, distortion = found.bits, found.coded, found.distortion
             else:
                 bits, coded = problem.encode(descent.latents)
-                cost = bits + descent.predicted
+                distortion = descent.predicted
             descent.follow(coded)
-            is_done = last_cost - cost < _TABLES_EVERY * _LEAST_GAIN * cost
-            if is_done and (step > watched_from or not keeps_quality):
+            is_kept = step >= watched_from and distortion <= first.distortion * (1 + _SLACK)
+            may_end = is_kept or not keeps_quality
+            if last is not None and may_end and descent.is_done(last, (bits, distortion)):
                 for _ in range(num_steps - step):
                     tick()
                 break
-            last_cost = cost
+            last = bits, distortion
         descent.step(min(1.0, step / num_steps / (1 - _LAST_SHARE)))
         if step >= watched_from:
             descent.weigh(first.distortion)
@@ -248,6 +249,11 @@ class _Descent:
             added = found.distortion - self._value
             self._rounding = max(added / self._spread_sum, 0.0)
             self.predicted = found.distortion
+
+    def is_done(self, last: tuple[float, float], now: tuple[float, float]) -> bool:
+        """Whether the steps between two looks, bits and distortion of each, brought too little."""
+        before, after = (bits + self._weight * distortion for bits, distortion in (last, now))
+        return before - after < _TABLES_EVERY * _LEAST_GAIN * after
 
     def weigh(self, distortion: float) -> None:
         """Let the distortion count for more where it is going to be above what it is to be."""
