@@ -156,7 +156,9 @@ def descend(
                 bits, coded = problem.encode(descent.latents)
                 distortion = descent.predicted
             descent.follow(coded)
-            is_kept = step >= watched_from and distortion <= first.distortion * (1 + _SLACK)
+            # Below what is to be kept, the weight still falls, and bits with it.
+            share = distortion / max(first.distortion, 1e-9)
+            is_kept = step >= watched_from and 2 * _AIM - 1 <= share <= 1 + _SLACK
             may_end = is_kept or not keeps_quality
             if last is not None and may_end and descent.is_done(last, (bits, distortion)):
                 for _ in range(num_steps - step):
