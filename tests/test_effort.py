@@ -45,6 +45,15 @@ def test_a_file_of_some_effort_is_smaller_and_no_worse(
     assert told[-1] == 1
 
 
+def test_the_lowest_qualities_gain_too() -> None:
+    """There the descent ends far above the distortion that is to be kept."""
+    codec, picture = Codec.load("cwic-visual", threads=1), seeded_picture(0)
+    plain, refined = (
+        codec.encode(picture, quality=5, lossless="never", effort=effort) for effort in (0, 5)
+    )
+    assert len(refined) < 0.95 * len(plain)
+
+
 def test_the_same_effort_gives_the_same_file(psnr_codec: Codec, picture: np.ndarray) -> None:
     one, other = (
         psnr_codec.encode(picture, quality=30, lossless="never", effort=1) for _ in range(2)

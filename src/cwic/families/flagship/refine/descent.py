@@ -54,9 +54,10 @@ _RESPONSE = 4.0  # of the weight's logarithm to the distortion's
 _MOST_CHANGE = 0.2  # of that in one step
 _AIM = 0.997  # of the distortion that is not to be exceeded
 _SLACK = 5e-4  # of a distortion that counts as the same
-# Where the quality is not kept in the end, so many more steps, so many times.
+# Where the quality is not kept in the end, so many more steps, so many times at most: at the lowest
+# qualities what is saved is lost again slowly.
 _REPAIR_STEPS = 3
-_MOST_REPAIRS = 3
+_MOST_REPAIRS = 12
 
 
 @dataclass(frozen=True)
