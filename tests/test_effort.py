@@ -1,5 +1,7 @@
 """More work of the encoder gives smaller files of the same quality, which decode as before."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import seeded_picture
@@ -103,6 +105,19 @@ def test_a_mask_still_moves_bits_with_an_effort(psnr_codec: Codec, picture: np.n
 def test_a_family_without_a_gradient_refuses(tiny_codec: Codec, picture: np.ndarray) -> None:
     with pytest.raises(TargetError, match="expected effort 0 with a model of family cvpr2018"):
         tiny_codec.encode(picture, effort=1, lossless="never")
+
+
+@pytest.mark.parametrize("operator", ["Sigmoid", "Clip"])
+def test_a_synthesis_without_a_known_gradient_is_an_error_of_the_model(operator: str) -> None:
+    model = model_file.load(model_file.find("cwic-psnr"))
+    graph = read_graph(model.graphs["synthesis"])
+    place = {"Sigmoid": 0, "Clip": -1}[operator]
+    node = [node for node in graph.nodes if node.operator in ("LeakyRelu", "Add")][place]
+    graph.nodes[graph.nodes.index(node)] = replace(node, operator=operator)
+    graphs = {**model.graphs, "synthesis": write_graph(graph)}
+    codec = Codec(replace(model, graphs=graphs), threads=1)
+    with pytest.raises(ModelError, match="model cwic-psnr: its synthesis allows no effort"):
+        codec.encode(seeded_picture(1), effort=1, lossless="never")
 
 
 @pytest.mark.parametrize("effort", [-1, 10, 2.0, True])

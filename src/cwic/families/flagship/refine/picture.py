@@ -1,8 +1,8 @@
 """A picture refined tile by tile: what each sees of its neighbours, and what may be lost where.
 
 A tile is refined beside the latents of its neighbours, those before it as they were refined, the
-others as they would be coded without: so what its latents do beyond its borders counts. No more
-tiles are in memory than a row and its neighbours.
+others as they would be coded without: so what its latents do beyond its borders counts. Of decoded
+tiles no more are in memory than two rows and three.
 """
 
 import threading
@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cwic.coding.arithmetic_coder import BitCounter
+from cwic.coding.blas_threads import one_blas_thread
 from cwic.engine import Engine
+from cwic.errors import ModelError
 from cwic.families.flagship.coder import CodedLatents, LatentCoder
 from cwic.families.flagship.grid import LATENT_PX, Q_UNITS, Cells, Checkerboard
 from cwic.families.flagship.latents import SideInformation, condition
@@ -107,6 +109,9 @@ class Refiner:
             num_steps: of each tile's descent.
             keeps_quality: see :func:`.descent.descend`.
             progress: is told the share of the work that is done, after each step.
+
+        Raises:
+            ModelError: the synthesis has an operator whose gradient is not known.
         """
         tiling = task.tiling
         around: dict[int, Inputs] = {}
@@ -157,7 +162,8 @@ class Refiner:
         network = self._coder.mean_network
         planes = condition(side.q, side.level)
         board = Checkerboard(cells)
-        state = board.whole(network.begin(side.hyper, planes, board))
+        with one_blas_thread():
+            state = board.whole(network.begin(side.hyper, planes, board))
         prior = network.activate(state)
         steps = side.level.astype(np.float32) + np.float32(side.q / Q_UNITS)
         own = task.tiling.around(task.tiling.tiles[number])
@@ -255,17 +261,23 @@ class Refiner:
         """The graphs for so many scales."""
         with self._lock:
             if num_scales not in self._engines:
-                model, groups = self._model, self._coder.mean_network.groups
-                graphs = {
-                    "means": means_graph(model.arrays, groups),
-                    "distortion": distortion_graph(
-                        model.graphs["synthesis"], self._distortion, num_scales
-                    ),
-                    "reference": reference_graph(num_scales),
-                }
-                changed = replace(model, graphs=graphs)
+                changed = replace(self._model, graphs=self._graphs(num_scales))
                 self._engines[num_scales] = Engine(changed, self._threads, is_large=True)
             return self._engines[num_scales]
+
+    def _graphs(self, num_scales: int) -> dict[str, bytes]:
+        model, groups = self._model, self._coder.mean_network.groups
+        try:
+            distortion = distortion_graph(model.graphs["synthesis"], self._distortion, num_scales)
+        except (LookupError, ValueError) as error:
+            raise ModelError(
+                f"model {model.name}: its synthesis allows no effort: {error}"
+            ) from error
+        return {
+            "means": means_graph(model.arrays, groups),
+            "distortion": distortion,
+            "reference": reference_graph(num_scales),
+        }
 
 
 def _blocks(tile: Rectangle) -> list[Rectangle]:
