@@ -170,16 +170,6 @@ class Flagship:
             result.append(np.concatenate([part.ravel().astype(np.int32) for part in parts]))
         return result
 
-    def allocation(self, stream: TileStream) -> Allocation:
-        """Levels of the importance map, and bits a cell."""
-        result = _no_allocation(stream.tiling)
-
-        def add(number: int) -> None:
-            self._allocate(stream.tiling.tiles[number], self._decode_tile(stream, number), result)
-
-        self.transforms.for_each(stream.tiling, add)
-        return result
-
     def decode_with_allocation(
         self, stream: TileStream, *, fast: bool = False
     ) -> tuple[Pixels, Allocation]:

@@ -27,8 +27,6 @@ from cwic.families.flagship.coder import CodedLatents
 from cwic.families.flagship.grid import Cells
 from cwic.families.flagship.step_network import TABLES_PER_OCTAVE
 
-__all__ = ["RECIPES", "Candidate", "Problem", "Recipe", "descend"]
-
 Latents = npt.NDArray[np.float32]
 
 SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
