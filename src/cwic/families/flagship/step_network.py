@@ -35,6 +35,7 @@ assert MAX_HYPER << ACTIVATION_BITS <= MAX_INTEGER
 
 NUM_TABLES = 64  # for symbols of latents
 TABLES_PER_OCTAVE = 6  # 1.5 tables for each quarter octave of the step size
+SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
 MIDDLE_TABLE = 20  # of a symbol with a step size of 1 and nothing known
 TABLE_GAIN = 4  # of the last layers of a scale network, a power of two: tables are small units
 

@@ -25,11 +25,9 @@ import numpy.typing as npt
 
 from cwic.families.flagship.coder import CodedLatents
 from cwic.families.flagship.grid import Cells
-from cwic.families.flagship.step_network import TABLES_PER_OCTAVE
+from cwic.families.flagship.step_network import SMALLEST_SCALE, TABLES_PER_OCTAVE
 
 Latents = npt.NDArray[np.float32]
-
-SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
 
 # Symbols of sharper laws than this stay 0: a first step away costs them 14 bits and more.
 _SHARPEST = 10.0

@@ -17,10 +17,9 @@ from cwic.families.flagship.refine.distortion import (
     SSIM_WINDOW_PX,
     Distortion,
 )
+from cwic.families.flagship.step_network import MEAN_SLOPE
 from cwic.onnx_gradient import add_gradient
 from cwic.onnx_graph import Graph, read_graph, write_graph
-
-_SLOPE = 0.1  # of the leaky ReLU of a mean network
 
 # Of SSIM (Wang et al. 2004), for pixels in a range of length 1.
 SSIM_SIGMA_PX = 1.5
@@ -271,7 +270,7 @@ def means_graph(arrays: Mapping[str, Array], groups: Sequence[int]) -> bytes:
 
 
 def _leaky(graph: Graph, x: str) -> str:
-    return graph.add("LeakyRelu", x, alpha=_SLOPE)
+    return graph.add("LeakyRelu", x, alpha=MEAN_SLOPE)
 
 
 def _slice(graph: Graph, x: str, start: int, end: int) -> str:

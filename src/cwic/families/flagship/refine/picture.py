@@ -64,14 +64,6 @@ class Task(NamedTuple):
     weights: npt.NDArray[np.float32] | None  # (rows, columns) of cells, of a mask; None: all 1
 
 
-class RefinedTile(NamedTuple):
-    """What became of a tile."""
-
-    payload: bytes
-    bits: float
-    distortion: float  # in bits, of its window
-
-
 class _Block(NamedTuple):
     """A part of a tile and what is seen around it."""
 
@@ -101,8 +93,8 @@ class Refiner:
         *,
         keeps_quality: bool,
         progress: Callable[[float], None] | None = None,
-    ) -> list[RefinedTile]:
-        """All tiles, in raster order.
+    ) -> list[bytes]:
+        """Payloads of all tiles, in raster order.
 
         Args:
             task: the picture.
@@ -133,15 +125,16 @@ class Refiner:
                 if other < number - tiling.columns - 1:
                     del around[other]
             for other in sorted(needed - around.keys() - {number}):
-                uncoded = task.uncoded(other)
-                _, coded = self._coded(uncoded, uncoded.latents)
+                neighbour = task.uncoded(other)
+                _, coded = self._coded(neighbour, neighbour.latents)
                 around[other] = (coded.decoded, coded.prior, coded.planes)
-            problem = self._problem(task, number, window, around)
+            uncoded = task.uncoded(number)
+            problem = self._problem(task, number, uncoded, window, around)
             best = descend(problem, self._recipe, num_steps, keeps_quality=keeps_quality, tick=tick)
             coded = best.coded
             around[number] = (coded.decoded, coded.prior, coded.planes)
-            counter, _ = self._coded(task.uncoded(number), best.latents)
-            result.append(RefinedTile(counter.payload(), best.bits, best.distortion))
+            counter, _ = self._coded(uncoded, best.latents)
+            result.append(counter.payload())
         return result
 
     def _coded(self, uncoded: Uncoded, latents: Latents) -> tuple[BitCounter, CodedLatents]:
@@ -155,9 +148,13 @@ class Refiner:
         return counter, coded
 
     def _problem(
-        self, task: Task, number: int, window: Rectangle, around: dict[int, Inputs]
+        self,
+        task: Task,
+        number: int,
+        uncoded: Uncoded,
+        window: Rectangle,
+        around: dict[int, Inputs],
     ) -> Problem:
-        uncoded = task.uncoded(number)
         latents, side, cells = uncoded
         network = self._coder.mean_network
         planes = condition(side.q, side.level)
