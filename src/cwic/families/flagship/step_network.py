@@ -245,9 +245,6 @@ class ScaleNetwork(StepNetwork):
     ):
         """As of :class:`StepNetwork`, or a sum would not be exact."""
         super().__init__(layers, groups, what)
-        self._absorb = {
-            (group, same): DigitWeights(kernel) for group, same, kernel in self._kernels()
-        }
         used = {name: layers[name] for name in self._layers}
         of_state = ("to_16", "from_planes", "absorb_group")
         # Each group is absorbed twice, once for each colour.
@@ -256,6 +253,9 @@ class ScaleNetwork(StepNetwork):
             for pair in used.values():
                 check_exact(pair)
             check_exact(*twice)
+            self._absorb = {
+                (group, same): DigitWeights(kernel) for group, same, kernel in self._kernels()
+            }
         except ValueError as error:
             raise ModelError(f"{what}: {error}") from error
         for name, (weight, bias) in self._layers.items():
