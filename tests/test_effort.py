@@ -86,6 +86,17 @@ def test_pictures_of_any_size_and_mode_are_refined(name: str, shape: tuple[int, 
     assert codec.decode(refined).size == codec.decode(plain).size
 
 
+def test_tiles_are_refined_and_threads_change_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MAX_UNDIVIDED_PIXELS", 64 * 64), ("TILE_PX", 64)):
+        monkeypatch.setattr(f"cwic.families.flagship.family.{name}", value)
+    picture = seeded_picture(5)[:40]
+    codec = Codec.load("cwic-psnr", threads=1)
+    plain, one = (codec.encode(picture, effort=effort, lossless="never") for effort in (0, 1))
+    other = Codec.load("cwic-psnr", threads=2).encode(picture, effort=1, lossless="never")
+    assert len(one) < len(plain)
+    assert one == other
+
+
 def test_a_mask_still_moves_bits_with_an_effort(psnr_codec: Codec, picture: np.ndarray) -> None:
     mask = np.zeros(picture.shape[:2], bool)
     mask[:, : mask.shape[1] // 2] = True
