@@ -5,7 +5,6 @@ others as they would be coded without: so what its latents do beyond its borders
 tiles no more are in memory than two rows and three.
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -84,7 +83,6 @@ class Refiner:
         self._distortion = distortion_of(model)
         self._recipe = RECIPES["structure" if self._distortion.num_scales(1024) else "squares"]
         self._engines: dict[int, Engine] = {}
-        self._lock = threading.Lock()
 
     def refine(
         self,
@@ -256,11 +254,13 @@ class Refiner:
 
     def _engine(self, num_scales: int) -> Engine:
         """The graphs for so many scales."""
-        with self._lock:
-            if num_scales not in self._engines:
-                changed = replace(self._model, graphs=self._graphs(num_scales))
-                self._engines[num_scales] = Engine(changed, self._threads, is_large=True)
-            return self._engines[num_scales]
+        if num_scales not in self._engines:
+            made = Engine(
+                replace(self._model, graphs=self._graphs(num_scales)), self._threads, is_large=True
+            )
+            # No lock, which a forked process would inherit: two threads may both make them.
+            self._engines.setdefault(num_scales, made)
+        return self._engines[num_scales]
 
     def _graphs(self, num_scales: int) -> dict[str, bytes]:
         model, groups = self._model, self._coder.mean_network.groups
