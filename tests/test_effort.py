@@ -1,6 +1,7 @@
 """More work of the encoder gives smaller files of the same quality, which decode as before."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from conftest import seeded_picture
 from cwic import model_file
 from cwic.codec import Codec
 from cwic.errors import ModelError, TargetError
+from cwic.families.flagship.family import FlagshipAnalysis
 from cwic.families.flagship.refine.distortion import Distortion, distortion_of
 from cwic.onnx_graph import read_graph, write_graph
 from cwic.psnr import psnr_db
@@ -74,6 +76,34 @@ def test_a_size_is_met_with_a_better_picture(psnr_codec: Codec, picture: np.ndar
     assert all(0.97 * target_bytes < len(data) <= target_bytes for data in files)
     worse, better = (decibels(psnr_codec, data, picture) for data in files)
     assert better > worse + 0.1
+
+
+class _Larger:
+    """A coding of the same pixels whose payloads are larger."""
+
+    def __init__(self, coded: Any):
+        self.q, self.pixels = coded.q, coded.pixels
+        self._payloads = [payload + bytes(64) for payload in coded.payloads()]
+
+    def size_bytes(self) -> float:
+        return sum(map(len, self._payloads))
+
+    def payloads(self) -> list[bytes]:
+        return self._payloads
+
+
+def test_of_two_files_that_meet_a_psnr_the_smaller_is_the_answer(
+    psnr_codec: Codec, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refine(self: FlagshipAnalysis, q: int, emphasis: Any, effort: int, **_: Any) -> _Larger:
+        assert effort == 1
+        return _Larger(self.code(q, emphasis))
+
+    monkeypatch.setattr(FlagshipAnalysis, "refine", refine)
+    plain, refined = (
+        psnr_codec.encode(picture, psnr_db=28, effort=effort, lossless="never") for effort in (0, 1)
+    )
+    assert refined == plain
 
 
 @pytest.mark.parametrize("name", ["cwic-psnr", "cwic-visual"])
