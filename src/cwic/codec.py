@@ -238,7 +238,9 @@ class Codec:
             smaller = round(_REFINED_SAVING / family.log_size_per_q)
             start = plain.q + (smaller if size_bytes is not None else 0)
             refined = meet(refine, start=start)
-            return plain if refined.is_missed or refined.is_out_of_reach else refined
+            # What was refined for another measure than the target's may be larger.
+            is_larger = size_bytes is None and len(refined.data) > len(plain.data)
+            return plain if refined.is_missed or refined.is_out_of_reach or is_larger else refined
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:

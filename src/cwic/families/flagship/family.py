@@ -15,7 +15,7 @@ from cwic.families.flagship.coder import CodedLatents, LatentCoder
 from cwic.families.flagship.grid import LATENT_PX, PREVIEW_PX, cells_of
 from cwic.families.flagship.latents import SideInformation
 from cwic.families.flagship.levels import centred_levels
-from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task, Uncoded
+from cwic.families.flagship.refine.picture import Refiner, Task, Uncoded
 from cwic.families.flagship.tiles import (
     FAST,
     FULL,
@@ -170,16 +170,6 @@ class Flagship:
             result.append(np.concatenate([part.ravel().astype(np.int32) for part in parts]))
         return result
 
-    def allocation(self, stream: TileStream) -> Allocation:
-        """Levels of the importance map, and bits a cell."""
-        result = _no_allocation(stream.tiling)
-
-        def add(number: int) -> None:
-            self._allocate(stream.tiling.tiles[number], self._decode_tile(stream, number), result)
-
-        self.transforms.for_each(stream.tiling, add)
-        return result
-
     def decode_with_allocation(
         self, stream: TileStream, *, fast: bool = False
     ) -> tuple[Pixels, Allocation]:
@@ -296,10 +286,10 @@ class FlagshipAnalysis:
             weights = weights.astype(np.float32)
         plain = self.code(q, emphasis)
         task = Task(self._picture, self.tiling, q, plain.uncoded, weights)
-        tiles = self._family.refiner.refine(
+        payloads = self._family.refiner.refine(
             task, _STEPS[effort], keeps_quality=keeps_quality, progress=progress
         )
-        return RefinedCoding(self._family, self.tiling, plain.q, tiles)
+        return RefinedCoding(self._family, self.tiling, plain.q, payloads)
 
 
 class FlagshipCoded:
@@ -374,22 +364,22 @@ class FlagshipCoded:
 class RefinedCoding:
     """A picture at one rate, refined: its payloads are made."""
 
-    def __init__(self, family: Flagship, tiling: Tiling, q: int, tiles: list[RefinedTile]):
-        """`q` of the header, `tiles` in raster order."""
-        self._family, self._tiling, self._tiles = family, tiling, tiles
+    def __init__(self, family: Flagship, tiling: Tiling, q: int, payloads: list[bytes]):
+        """`q` of the header, `payloads` in raster order."""
+        self._family, self._tiling, self._payloads = family, tiling, payloads
         self.q = q
 
     def size_bytes(self) -> float:
         """Of all payloads."""
-        return float(sum(map(len, self.payloads())))
+        return float(sum(map(len, self._payloads)))
 
     def payloads(self) -> list[bytes]:
         """The tiles' bytes."""
-        return [tile.payload for tile in self._tiles]
+        return self._payloads
 
     def pixels(self) -> Pixels:
         """What a decoder will show."""
-        stream = TileStream(self.payloads(), self.q, self._tiling)
+        stream = TileStream(self._payloads, self.q, self._tiling)
         return self._family.decode(stream, self._tiling.picture)
 
 

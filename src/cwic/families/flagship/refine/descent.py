@@ -25,13 +25,9 @@ import numpy.typing as npt
 
 from cwic.families.flagship.coder import CodedLatents
 from cwic.families.flagship.grid import Cells
-from cwic.families.flagship.step_network import TABLES_PER_OCTAVE
-
-__all__ = ["RECIPES", "Candidate", "Problem", "Recipe", "descend"]
+from cwic.families.flagship.step_network import SMALLEST_SCALE, TABLES_PER_OCTAVE
 
 Latents = npt.NDArray[np.float32]
-
-SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
 
 # Symbols of sharper laws than this stay 0: a first step away costs them 14 bits and more.
 _SHARPEST = 10.0
@@ -54,9 +50,10 @@ _RESPONSE = 4.0  # of the weight's logarithm to the distortion's
 _MOST_CHANGE = 0.2  # of that in one step
 _AIM = 0.997  # of the distortion that is not to be exceeded
 _SLACK = 5e-4  # of a distortion that counts as the same
-# Where the quality is not kept in the end, so many more steps, so many times.
+# Where the quality is not kept in the end, so many more steps, so many times at most: at the lowest
+# qualities what is saved is lost again slowly.
 _REPAIR_STEPS = 3
-_MOST_REPAIRS = 3
+_MOST_REPAIRS = 12
 
 
 @dataclass(frozen=True)
