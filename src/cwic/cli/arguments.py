@@ -365,7 +365,8 @@ _VERBS = {
             "--codecs",
             "NAME",
             None,
-            "jpeg, jpeg2000, webp, avif, jpegxl, heic, cwic:MODEL (default: all installed)",
+            "jpeg, jpeg2000, webp, avif, avif-444, jpegxl, heic, cwic:MODEL "
+            "(default: all installed)",
             nargs="+",
         ),
         _value("--out", "FOLDER", Path, "a folder for the results", required=True),
