@@ -36,14 +36,17 @@ from cwic.model_file import DEFAULT_MODEL
 
 # What is said of each beside its name, from its facts.
 ANCHORS = {
+    "avif-444": "libavif {avif}, speed {speed}",
     "avif": "libavif {avif}, speed {speed}",
-    "webp": "libwebp {webp}, method {method}",
-    "jpeg": "libjpeg-turbo {libjpeg_turbo}, 4:2:0, optimised, progressive",
+    "webp": "libwebp {webp}, method {method}; the format has no 4:4:4",
+    "jpeg": "libjpeg-turbo {libjpeg_turbo}, optimised, progressive",
     "jpegxl": "{libjxl}, effort {effort}",
 }
 
 # Further from what was asked for than steps of a codec lie apart: it has no such file.
 OUT_OF_REACH = 0.1
+
+TOO_SMALL = f"files under {1 - OUT_OF_REACH:.0%}"
 
 MEASURED: dict[str, Callable[[Point], float]] = {
     "SSIMULACRA2": lambda point: point.quality.ssimulacra2,
@@ -140,9 +143,9 @@ def print_table(points: Sequence[Point], codecs: Sequence[Contestant]) -> None:
     """A row for each kind and codec, of points at one size."""
     print(
         "| kind | codec | SSIMULACRA2 | its worst picture | PSNR dB | PSNR of luma | SSIM "
-        "| size, of asked | edge, median | edge, worst |"
+        f"| size, of asked | {TOO_SMALL} | edge, median | edge, worst |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for kind in dict.fromkeys(kind_of(point.image) for point in points):
         for codec in codecs:
             row = [p for p in points if (kind_of(p.image), p.codec) == (kind, codec.name)]
@@ -155,6 +158,7 @@ def print_table(points: Sequence[Point], codecs: Sequence[Contestant]) -> None:
                 _mean_db(point.quality.psnr_y_db for point in row),
                 _mean(MEASURED["SSIM"], row, ".4f"),
                 _mean(size_of_asked, row, ".1%"),
+                str(sum(is_too_small(point) for point in row) or ""),
                 _mean(MEASURED["an edge"], row, ".2f", statistics.median),
                 _named(max, MEASURED["an edge"], row, ".2f"),
             )
@@ -184,6 +188,11 @@ def sizes(points: Sequence[Point], codec: Contestant) -> str:
         text += f", {whole} kept whole"
     outside = len(shares) - len(reached)
     return f"{text}, {outside} out of reach" if outside else text
+
+
+def is_too_small(point: Point) -> bool:
+    """Whether the nearest file of a codec is much smaller, and yet loses something."""
+    return size_of_asked(point) < 1 - OUT_OF_REACH and not is_whole(point)
 
 
 def is_whole(point: Point) -> bool:

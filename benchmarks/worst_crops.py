@@ -24,7 +24,7 @@ from cwic.evaluation.metrics import measure
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ("kodim03", "kodim05", "kodim13", "kodim15", "kodim20", "kodim23")
-ANCHORS = {"jpeg2000": "JPEG 2000", "avif": "AVIF"}
+ANCHORS = {"jpeg2000": "JPEG 2000", "avif": "AVIF 4:2:0"}
 SIDE_PX, STRIDE_PX = 192, 96
 
 
@@ -110,8 +110,9 @@ def main() -> None:
     print(
         f"{codec.name} {codec.identity.hex()}, {', '.join(PICTURES)} at "
         f"{', '.join(f'{bpp:g}' for bpp in options.bpp)} bpp: in {behind} of {windows} windows of "
-        f"{SIDE_PX}x{SIDE_PX} its SSIM is under the better of JPEG 2000 and AVIF at the same size. "
-        f"The worst, one of a picture and rate:\n\n![Crops of the worst places]({where})"
+        f"{SIDE_PX}x{SIDE_PX} its SSIM is under the better of {' and '.join(ANCHORS.values())} at "
+        "the same size. The worst, one of a picture and rate:\n\n"
+        f"![Crops of the worst places]({where})"
     )
 
 

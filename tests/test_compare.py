@@ -26,7 +26,7 @@ def photo() -> Image.Image:
     return Image.fromarray(seeded_picture(17)).resize((192, 128))
 
 
-@pytest.mark.parametrize("name", [*CODECS, "jpegxl"])
+@pytest.mark.parametrize("name", [*CODECS, "avif-444", "jpegxl"])
 def test_a_codec_comes_near_a_size(name: str, photo: Image.Image) -> None:
     if name not in default_names():
         pytest.skip(f"{name} is not installed")
@@ -52,7 +52,7 @@ def test_all_codecs_are_shown_at_the_size_of_the_file(
     assert [version.label for version in shown.versions[3:]] == [
         codec.label for codec in installed()[1:]
     ]
-    assert [version.label for version in shown.versions[:2]] == ["cwic", "JPEG"]
+    assert [version.label for version in shown.versions[:2]] == ["cwic", "JPEG 4:2:0"]
     assert {version.pixels.shape for version in shown.versions} == {(128, 192, 3)}
     assert shown.versions[0].caption.startswith(f"{len(data):,} B, ")
     assert shown.versions[2].caption == "192x128"

@@ -13,7 +13,7 @@ from cwic import model_file
 from cwic.codec import Codec
 from cwic.engine import Engine
 from cwic.errors import ModelError, TargetError
-from cwic.families.flagship.family import steps_of
+from cwic.families.flagship.family import FlagshipAnalysis, steps_of
 from cwic.families.flagship.refine.descent import Candidate, Problem, most_passes
 from cwic.families.flagship.refine.distortion import Distortion, distortion_of
 from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task
@@ -52,6 +52,15 @@ def test_a_file_of_some_effort_is_smaller_and_no_worse(
     assert decibels(psnr_codec, data, picture) > decibels(psnr_codec, plain, picture) - 0.03
     assert told == sorted(told)
     assert told[-1] == 1
+
+
+def test_the_lowest_qualities_gain_too() -> None:
+    """There the descent ends far above the distortion that is to be kept."""
+    codec, picture = Codec.load("cwic-visual", threads=1), seeded_picture(0)
+    plain, refined = (
+        codec.encode(picture, quality=5, lossless="never", effort=effort) for effort in (0, 5)
+    )
+    assert len(refined) < 0.95 * len(plain)
 
 
 def test_the_same_effort_gives_the_same_file(psnr_codec: Codec, picture: np.ndarray) -> None:
@@ -109,6 +118,34 @@ def test_a_refined_file_of_a_quality_is_smaller_than_the_plain_one(
     assert decibels(psnr_codec, refined, picture) >= 24
 
 
+class _Larger:
+    """A coding of the same pixels whose payloads are larger."""
+
+    def __init__(self, coded: Any):
+        self.q, self.pixels = coded.q, coded.pixels
+        self._payloads = [payload + bytes(64) for payload in coded.payloads()]
+
+    def size_bytes(self) -> float:
+        return sum(map(len, self._payloads))
+
+    def payloads(self) -> list[bytes]:
+        return self._payloads
+
+
+def test_of_two_files_that_meet_a_psnr_the_smaller_is_the_answer(
+    psnr_codec: Codec, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refine(self: FlagshipAnalysis, q: int, emphasis: Any, effort: int, **_: Any) -> _Larger:
+        assert effort == 1
+        return _Larger(self.code(q, emphasis))
+
+    monkeypatch.setattr(FlagshipAnalysis, "refine", refine)
+    plain, refined = (
+        psnr_codec.encode(picture, psnr_db=24, effort=effort, lossless="never") for effort in (0, 1)
+    )
+    assert refined == plain
+
+
 @pytest.mark.parametrize("name", ["cwic-psnr", "cwic-visual"])
 @pytest.mark.parametrize("shape", [(1, 1, 3), (17, 33, 4), (20, 40)], ids=str)
 def test_pictures_of_any_size_and_mode_are_refined(name: str, shape: tuple[int, ...]) -> None:
@@ -117,6 +154,17 @@ def test_pictures_of_any_size_and_mode_are_refined(name: str, shape: tuple[int, 
     plain, refined = (codec.encode(samples, effort=effort, lossless="never") for effort in (0, 1))
     assert len(refined) <= len(plain)
     assert codec.decode(refined).size == codec.decode(plain).size
+
+
+def test_tiles_are_refined_and_threads_change_no_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MAX_UNDIVIDED_PIXELS", 64 * 64), ("TILE_PX", 64)):
+        monkeypatch.setattr(f"cwic.families.flagship.family.{name}", value)
+    picture = seeded_picture(5)[:40]
+    codec = Codec.load("cwic-psnr", threads=1)
+    plain, one = (codec.encode(picture, effort=effort, lossless="never") for effort in (0, 1))
+    other = Codec.load("cwic-psnr", threads=2).encode(picture, effort=1, lossless="never")
+    assert len(one) < len(plain)
+    assert one == other
 
 
 def test_a_mask_still_moves_bits_with_an_effort(psnr_codec: Codec, picture: np.ndarray) -> None:
@@ -177,6 +225,19 @@ def test_the_page_says_how_many_passes_an_effort_takes_at_most() -> None:
 def test_a_family_without_a_gradient_refuses(tiny_codec: Codec, picture: np.ndarray) -> None:
     with pytest.raises(TargetError, match="expected effort 0 with a model of family cvpr2018"):
         tiny_codec.encode(picture, effort=1, lossless="never")
+
+
+@pytest.mark.parametrize("operator", ["Sigmoid", "Clip"])
+def test_a_synthesis_without_a_known_gradient_is_an_error_of_the_model(operator: str) -> None:
+    model = model_file.load(model_file.find("cwic-psnr"))
+    graph = read_graph(model.graphs["synthesis"])
+    place = {"Sigmoid": 0, "Clip": -1}[operator]
+    node = [node for node in graph.nodes if node.operator in ("LeakyRelu", "Add")][place]
+    graph.nodes[graph.nodes.index(node)] = replace(node, operator=operator)
+    graphs = {**model.graphs, "synthesis": write_graph(graph)}
+    codec = Codec(replace(model, graphs=graphs), threads=1)
+    with pytest.raises(ModelError, match="model cwic-psnr: its synthesis allows no effort"):
+        codec.encode(seeded_picture(1), effort=1, lossless="never")
 
 
 @pytest.mark.parametrize("effort", [-1, 10, 2.0, True])

@@ -1,6 +1,7 @@
 """Evaluation: metrics and BD-rate against closed forms, and `cwic evaluate` from words to files."""
 
 import csv
+import io
 import json
 import math
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import seeded_picture
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
@@ -34,7 +35,7 @@ from cwic.ssimulacra2 import ssimulacra2  # noqa: E402
 
 SAMPLES = Path(__file__).parent.parent / "examples" / "samples"
 
-PILLOW_ANCHORS = ("jpeg", "jpeg2000", "webp", "avif")
+PILLOW_ANCHORS = ("jpeg", "jpeg2000", "webp", "avif", "avif-444")
 
 # --- metrics --------------------------------------------------------------------------------------
 
@@ -296,6 +297,33 @@ def test_an_anchor_writes_larger_files_at_higher_settings(name: str) -> None:
     assert (decoded.size, decoded.mode) == (image.size, "RGB")
     versions = json.loads(codec.facts)
     assert versions["pillow" if name in PILLOW_ANCHORS else anchors._MODULES[name]]
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "avif-444"])
+def test_the_label_of_an_anchor_says_the_subsampling_of_its_files(name: str) -> None:
+    if name not in anchors.default_names():
+        pytest.skip(f"{name} is not installed")
+    codec = contestant(name)
+    data = codec.encode(Image.fromarray(seeded_picture(3)), codec.settings[-1])
+    found = {"jpeg": subsampling_of_jpeg, "webp": subsampling_of_webp}.get(
+        name, subsampling_of_avif
+    )(data)
+    assert codec.label.endswith(f" {found}")
+
+
+def subsampling_of_jpeg(data: bytes) -> str:
+    with Image.open(io.BytesIO(data)) as image:
+        return ("4:4:4", "4:2:2", "4:2:0")[JpegImagePlugin.get_sampling(image)]
+
+
+def subsampling_of_webp(data: bytes) -> str:
+    assert data[12:16] == b"VP8 "  # with losses, which is 4:2:0 by RFC 6386
+    return "4:2:0"
+
+
+def subsampling_of_avif(data: bytes) -> str:
+    flags = data[data.index(b"av1C") + 6]
+    return {0b00: "4:4:4", 0b10: "4:2:2", 0b11: "4:2:0"}[flags >> 2 & 0b11]
 
 
 def test_an_unknown_codec_is_answered_with_the_known_ones() -> None:

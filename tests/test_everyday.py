@@ -53,7 +53,7 @@ def test_every_kind_and_codec_has_a_row_at_equal_size_and_is_measured_once(
     monkeypatch.setattr(sys, "argv", [*words, "--out", str(out), "-j", "1"])
     everyday.main()
     printed = capsys.readouterr().out
-    rows = [line.split(" | ") for line in printed.splitlines() if "| JPEG |" in line]
+    rows = [line.split(" | ") for line in printed.splitlines() if "| JPEG 4:2:0 |" in line]
     assert [row[0] for row in rows] == 2 * ["| grey (1)", "| icon (1)", "| photo (2)"]
     assert printed.count("cwic tiny-flagship | ") == len(rows)
     for row in rows:
@@ -69,6 +69,27 @@ def test_every_kind_and_codec_has_a_row_at_equal_size_and_is_measured_once(
     monkeypatch.setattr(everyday, "points_of", None)  # nothing is left to measure
     everyday.main()
     assert capsys.readouterr().out == printed
+
+
+def test_a_codec_without_a_file_of_the_size_is_counted_but_not_a_picture_kept_whole(
+    everyday: ModuleType,
+    tmp_path: Path,
+    tiny_flagship_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2, 0] = stripes[:, 1::2, 2] = 255  # of colour, which 4:2:0 loses
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(stripes).save(tmp_path / "pictures" / "flat-stripes.png")
+    words = ["everyday", str(tmp_path / "pictures"), "--model", str(tiny_flagship_path)]
+    words += ["--bpp", "16", "--out", str(tmp_path / "results"), "-j", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+    everyday.main()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " | " in line]
+    found = {row[1]: (row[4], row[rows[0].index("files under 90%")]) for row in rows}
+    assert found["cwic tiny-flagship"] == ("1 exact", "")
+    assert found["JPEG 4:2:0"][1] == "1"
 
 
 def test_numbers_of_exact_pictures_are_counted_and_not_averaged(everyday: ModuleType) -> None:

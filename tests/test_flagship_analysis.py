@@ -140,6 +140,15 @@ def test_a_search_runs_once_what_does_not_depend_on_q(
     assert codec.decode(data).size == pixels.shape[1::-1]
 
 
+def test_an_effort_starts_from_the_latents_of_its_q(
+    steered_model: model_file.ModelFile, runs: Counter[str]
+) -> None:
+    codec, pixels = Codec(steered_model, threads=1), seeded_picture(4)
+    plain, refined = (codec.encode(pixels, effort=effort, lossless="never") for effort in (0, 1))
+    assert len(refined) <= len(plain)
+    assert runs["analysis"] == runs["analysis_at_q"] == 2
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_tiles_see_their_neighbours_in_both_halves(
     kept: bool,

@@ -184,6 +184,34 @@ def test_a_short_table_says_what_its_command_prints(
     assert capsys.readouterr().out.strip() == numbers
 
 
+def test_the_short_table_marks_the_best_and_whose_files_are_much_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    summary = importlib.import_module("summary")
+    of_codecs = {
+        "cwic-visual": ("70.0", ""),
+        "cwic-psnr": ("90.0", ""),  # not shown, so never the best
+        "AVIF 4:4:4": ("80.0", "1"),
+        "AVIF 4:2:0": ("80.0", ""),
+        "JPEG 4:2:0": ("9.0", "2"),
+    }
+    head = "| kind | codec | SSIMULACRA2 | its worst picture | PSNR dB | files under 90% |"
+    rows = [
+        f"| {kind} (2) | {codec} | {score} | {kind}-a {score} | 30.00 | {small} |"
+        for kind in summary.__dict__["KINDS"]
+        for codec, (score, small) in of_codecs.items()
+    ]
+    inner = "\n".join(["Files of 0.5 bpp:", "", head, "|---|---|---|---|---|---|", *rows])
+    (tmp_path / "everyday.md").write_text(
+        f"<!-- results: x -->\ncwic-visual {'0' * 16}\n\n{inner}\n<!-- end -->\n"
+    )
+    monkeypatch.setattr(summary, "PAGES", tmp_path)
+    summary.__dict__["everyday"]()
+    out = capsys.readouterr().out
+    assert "| photographs (2) | 70.0 | **80.0**† | **80.0** | 9.0† | 70.0 |  |" in out
+
+
 def test_every_experiment_has_a_row_in_the_table_on_top() -> None:
     text = (DOCS / "experiments.md").read_text()
     sections = re.findall(r"^## (.*)$", text, re.MULTILINE)

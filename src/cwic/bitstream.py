@@ -91,7 +91,7 @@ class Header:
     identity: bytes  # 8 bytes that name the model; `NO_MODEL` where the picture is kept whole
     width: int  # in pixels
     height: int  # in pixels
-    mode: int  # a value of `image.Mode`
+    mode: int  # a value of `colour_mode.Mode`
     tile_px: int | None  # side of a tile in pixels; None where one tile holds the whole picture
     q: int  # what the model is coded at, in 1/64 units, in [-4096, 4096]; 0 where there is none
     sections: tuple[Section, ...]  # in the order of the file; the tiles are last, in raster order

@@ -2,8 +2,6 @@
 
 from enum import IntEnum
 
-__all__ = ["Mode"]
-
 
 class Mode(IntEnum):
     """Colour mode of a picture, as it is stored in a .cwic file."""

@@ -1,8 +1,9 @@
 """Graphs of a model in ONNX Runtime.
 
-Nothing computed here reaches the arithmetic coder other than through a decision that the encoder
-takes once; so floats may differ between machines and a file still decodes. Which graphs there are,
-and what goes in and out, belongs to the families.
+No float computed here reaches the arithmetic coder other than through a decision that the encoder
+takes once; so floats may differ between machines and a file still decodes. Products of integers do
+reach it, those of :mod:`cwic.families.flagship.digit_products`, which shows that they are the same
+on every machine. Which graphs there are, and what goes in and out, belongs to the families.
 
 This is the only module that imports ONNX Runtime, so that three promises stand in one place: it
 tells nobody that it runs, a forked process neither runs nor ends the sessions of its parent, and

@@ -14,8 +14,6 @@ import numpy as np
 
 from cwic.onnx_graph import Array, Graph, Node
 
-__all__ = ["add_gradient"]
-
 
 class _Gradient(NamedTuple):
     """A gradient that is known as a tensor, perhaps one that a shuffle of pixels still divides."""
@@ -145,7 +143,7 @@ class _Backward:
 
     def _reduce_sum(self, node: Node, gradient: _Gradient) -> None:
         """Axes are kept; the factor before it spreads the gradient again."""
-        assert node.attributes["keepdims"] == 1
+        _expect(node, node.attributes.get("keepdims", 1) == 1, "axes that are kept")
         self.give(node.inputs[0], gradient)
 
     def _leaky_relu(self, node: Node, gradient: _Gradient) -> None:
@@ -163,15 +161,14 @@ class _Backward:
         self.give(node.inputs[0], _Gradient(kept))
 
     def _max_pool(self, node: Node, gradient: _Gradient) -> None:
-        if node.attributes["kernel_shape"] != (1, 1):
-            raise ValueError(f"expected a pooling of 1x1, found {node.attributes}")
+        _expect(node, node.attributes.get("kernel_shape") == (1, 1), "a pooling of 1x1")
         self.give(node.inputs[0], gradient)
 
     def _average_pool(self, node: Node, gradient: _Gradient) -> None:
         """Of squares that do not overlap and fill the whole."""
-        side = node.attributes["kernel_shape"]
+        side = node.attributes.get("kernel_shape")
+        _expect(node, side == node.attributes.get("strides"), "squares that do not overlap")
         assert isinstance(side, tuple)
-        assert side == node.attributes["strides"]
         scales = np.array([1, 1, *side], np.float32)
         each = self.graph.add("Mul", self.plain(gradient), 1.0 / (side[0] * side[1]))
         spread = self.graph.add(
@@ -187,7 +184,7 @@ class _Backward:
 
     def _concat(self, node: Node, gradient: _Gradient) -> None:
         """Of channels; of those inputs that have a gradient, and are slices."""
-        assert node.attributes["axis"] == 1
+        _expect(node, node.attributes.get("axis") == 1, "channels put together")
         start = 0
         for name in node.inputs:
             if name not in self._reached:
@@ -223,20 +220,20 @@ class _Backward:
         return _Gradient(self.graph.add("Concat", *(part for _, _, part in parts), axis=1))
 
     def _depth_to_space(self, node: Node, gradient: _Gradient) -> None:
-        if node.attributes.get("mode") != "CRD":
-            raise ValueError(f"expected a shuffle in the order CRD, found {node.attributes}")
+        _expect(node, node.attributes.get("mode") == "CRD", "a shuffle in the order CRD")
         block = node.attributes["blocksize"]
         assert isinstance(block, int)
         self.give(node.inputs[0], _Gradient(self.plain(gradient), block))
 
     def _conv(self, node: Node, gradient: _Gradient) -> None:
+        _expect(node, node.inputs[1] in self.graph.arrays, "constant weights")
         weight = self.graph.arrays[node.inputs[1]]
         attributes = node.attributes
         pads, group = attributes.get("pads", (0, 0, 0, 0)), attributes.get("group", 1)
         assert isinstance(pads, tuple)
         assert isinstance(group, int)
-        if attributes.get("strides", (1, 1)) != (1, 1) or (group > 1 and weight.shape[1] > 1):
-            raise ValueError(f"expected a convolution without a stride, found {attributes}")
+        _expect(node, attributes.get("strides", (1, 1)) == (1, 1), "no stride")
+        _expect(node, group == 1 or weight.shape[1] == 1, "groups of one channel")
         sides = weight.shape[2:]
         if gradient.block == 1:
             kernel = weight[:, :, ::-1, ::-1]
@@ -281,3 +278,8 @@ class _Backward:
 def _exchanged(kernel: Array, group: int) -> Array:
     """(out, in, h, w) with inputs and outputs exchanged; of one channel a group as it is."""
     return kernel if group > 1 else kernel.transpose(1, 0, 2, 3)
+
+
+def _expect(node: Node, is_found: bool, what: str) -> None:
+    if not is_found:
+        raise ValueError(f"{node.operator}: expected {what}, found {node.attributes}")

@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from cwic.onnx_check import content_of, fields
 
-__all__ = ["Graph", "Node", "read_graph", "write_graph"]
-
 Array = npt.NDArray[Any]
 Attribute = int | float | str | tuple[int, ...]
 

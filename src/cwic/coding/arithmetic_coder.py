@@ -31,8 +31,6 @@ except ImportError:
 else:
     _queue = constriction.stream.queue
 
-__all__ = ["BitCoder", "BitCounter", "BitDecoder", "BitEncoder"]
-
 _FEW = 64  # so many symbols are ordered sooner as numbers of Python than as arrays
 
 # From so many symbols of one table on it is quicker to expect usual ones; if there is another after

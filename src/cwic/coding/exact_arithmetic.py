@@ -17,16 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "ACTIVATION_BITS",
-    "MAX_INTEGER",
-    "SUM_BITS",
-    "WEIGHT_BITS",
-    "check_exact",
-    "dtype_for_signs",
-    "rectified",
-]
-
 ACTIVATION_BITS = 8  # fractional bits of an activation
 WEIGHT_BITS = 12  # fractional bits of a weight
 SUM_BITS = ACTIVATION_BITS + WEIGHT_BITS  # fractional bits of a sum or bias

@@ -34,8 +34,6 @@ except ImportError:
 else:
     _models = constriction.stream.model
 
-__all__ = ["BERNOULLI", "FREQUENCY_BITS", "FREQUENCY_TOTAL", "SymbolTables", "UsualSymbols"]
-
 FREQUENCY_BITS = 16
 FREQUENCY_TOTAL = 1 << FREQUENCY_BITS
 

@@ -35,7 +35,7 @@ class Contestant:
     """A codec at several settings."""
 
     name: str  # as a person asks for it
-    label: str  # as a plot shows it
+    label: str  # as plots and tables show it; says where colours lie at half resolution (4:2:0)
     setting_name: str  # with its unit
     settings: tuple[float, ...]  # at least 7, 0.1 to 1 bpp of ordinary photographs
     facts: str  # JSON; what else a measurement depends on
@@ -130,20 +130,29 @@ class _PillowCodec(NamedTuple):
         return {"quality": int(setting)}
 
 
+_AVIF_SETTINGS = (4, 10, 18, 26, 36, 46, 58, 70)
+
 _PILLOW = {
     "jpeg": _PillowCodec(
-        *("JPEG", "libjpeg_turbo", "JPEG", (2, 8, 15, 25, 35, 50, 65, 80)),
-        {"optimize": True, "progressive": True},  # 4:2:0
+        *("JPEG 4:2:0", "libjpeg_turbo", "JPEG", (2, 8, 15, 25, 35, 50, 65, 80)),
+        {"optimize": True, "progressive": True},  # 4:2:0 is what Pillow does unless told
     ),
     "jpeg2000": _PillowCodec(
         *("JPEG 2000", "jpg_2000", "JPEG2000", (0.08, 0.12, 0.18, 0.28, 0.42, 0.6, 0.85, 1.2)),
         {"irreversible": True, "mct": 1, "quality_mode": "rates"},
         setting_name="bpp",
     ),
-    "webp": _PillowCodec("WebP", "webp", "WEBP", (0, 3, 8, 15, 25, 40, 60, 78), {"method": 6}),
+    "webp": _PillowCodec(
+        *("WebP 4:2:0", "webp", "WEBP", (0, 3, 8, 15, 25, 40, 60, 78)),
+        {"method": 6},  # with losses, the format has 4:2:0 alone
+    ),
     "avif": _PillowCodec(
-        *("AVIF", "avif", "AVIF", (4, 10, 18, 26, 36, 46, 58, 70)),
-        {"speed": 4, "max_threads": 1},  # 4:2:0
+        *("AVIF 4:2:0", "avif", "AVIF", _AVIF_SETTINGS),
+        {"speed": 4, "max_threads": 1},  # 4:2:0 is what Pillow does unless told
+    ),
+    "avif-444": _PillowCodec(
+        *("AVIF 4:4:4", "avif", "AVIF", _AVIF_SETTINGS),
+        {"speed": 4, "max_threads": 1, "subsampling": "4:4:4"},
     ),
 }
 

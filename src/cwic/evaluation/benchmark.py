@@ -83,10 +83,10 @@ def evaluate(
     """Rate-distortion of codecs over pictures, with tables, plots and a page.
 
     Points that are in the folder `out` already are not measured again. Codecs are `jpeg`,
-    `jpeg2000`, `webp`, `avif`, `jpegxl`, `heic`, `cwic:MODEL`, `cwic:MODEL@effort=N`; None: all
-    that are here, without effort. A model is an anchor too where it is measured with an effort.
-    `processes` measure at the same time, one thread each. The report gives `command` as the way to
-    repeat it.
+    `jpeg2000`, `webp`, `avif`, `avif-444`, `jpegxl`, `heic`, `cwic:MODEL`,
+    `cwic:MODEL@effort=N`; None: all that are here, without effort. A model is an anchor too where
+    it is measured with an effort. `processes` measure at the same time, one thread each. The report
+    gives `command` as the way to repeat it.
 
     Raises:
         CodecError: a codec is unknown or not installed, or nothing could be measured at all.

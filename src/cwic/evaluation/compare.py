@@ -55,7 +55,7 @@ _LADDERS = {
     "quality": _Ladder(tuple(float(quality) for quality in range(101)), slope=0.035),
     "bpp": _Ladder(tuple(step / 100 for step in range(1, 2401))),
     "distance": _Ladder(tuple(25 * 0.98**step for step in range(310)), slope=0.014),  # to 0.05
-    "avif": _Ladder(_AVIF_QUALITIES, slope=0.056),
+    **dict.fromkeys(("avif", "avif-444"), _Ladder(_AVIF_QUALITIES, slope=0.056)),
 }
 
 _TOLERANCE = 0.01  # of a size

@@ -106,6 +106,7 @@ class Analyzed(Protocol):
 
         Raises:
             TargetError: the family cannot.
+            ModelError: the model cannot.
         """
         ...
 

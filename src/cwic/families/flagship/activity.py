@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from cwic.image import LUMA
 
-__all__ = ["activity"]
-
 _SQUARE_PX = 8
 
 _LUMA = np.array(LUMA, np.float32)

@@ -1,11 +1,21 @@
 """Exact products of integers in digits of eight bits, which processors multiply many at a time.
 
-A magnitude, 0 <= a < 2^15, is cut into digits of 0..127, a weight, |w| < 2^15, into digits of
--128..127. Whichever way a kernel takes, nothing rounds and nothing saturates: two products of
-digits, at most 2 * 127 * 128, fit into the 16 bits in which some kernels add pairs, and a sum of
-K products fits into 32 bits as long as K < 2^17. The sums of digits' products are put together in
-float64, where :func:`cwic.coding.exact_arithmetic.check_exact` has shown that they are exact.
-Owns digits and their products; which layers there are is left to :mod:`.step_network`.
+A magnitude, 0 <= a < 2^15, is cut into digits of 0..127, a weight, |w| < 2^15, into up to three of
+-128..127. Whichever way a kernel takes, nothing rounds and nothing saturates:
+
+* x86 without VNNI adds pairs of products u8 * s8 in 16 bits and saturates. A pair lies in
+  -2 * 127 * 128..2 * 127 * 127 = -32512..32258, within -32768..32767: that is why magnitudes have
+  seven bits and not eight.
+* Kernels that take weights as u8, w + 128, add pairs up to 2 * 127 * 255 = 64770 < 2^16, and take
+  128 times the sum of magnitudes off in 32 bits, in which what is carried out at the top does not
+  count.
+* A sum of K products of digits is at most K * 127 * 128 < 2^31 as long as K < 2^17.
+
+The sums of all digits are put together in float64. Digits of a weight sum up to less than 2^17 in
+magnitude times place, so that a layer's own sums stay below 2^17 * 2^17 * 2^15 = 2^49; what is
+added to a state is a layer's sum for a part of each magnitude, less than the sum that
+:func:`cwic.coding.exact_arithmetic.check_exact` has shown to be exact. Owns digits and their
+products; which layers there are is left to :mod:`.step_network`.
 """
 
 from collections.abc import Iterator
@@ -39,14 +49,21 @@ class DigitWeights:
     """
 
     def __init__(self, weight: Array):
-        """`weight` (outputs, channels, taps), integers below 2^15 in magnitude."""
+        """`weight` (outputs, channels, taps), integers below 2^15 in magnitude.
+
+        Raises:
+            ValueError: an output has so many inputs that their sum could overflow.
+        """
+        if weight[0].size >= _MAX_INPUTS:
+            raise ValueError(
+                f"expected fewer than {_MAX_INPUTS:,} inputs, found {weight[0].size:,}"
+            )
         rest = weight.astype(np.int64)
         digits: list[npt.NDArray[np.int8]] = []
         while rest.any() or not digits:
             digit = (rest + _WEIGHT_DIGIT // 2) % _WEIGHT_DIGIT - _WEIGHT_DIGIT // 2
             digits.append(digit.astype(np.int8))
             rest = (rest - digit) // _WEIGHT_DIGIT
-        assert weight[0].size < _MAX_INPUTS
         self.digits = np.ascontiguousarray(np.concatenate(digits).transpose(2, 1, 0))
         self.outputs = len(weight)
 

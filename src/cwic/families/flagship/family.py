@@ -174,16 +174,6 @@ class Flagship:
             result.append(np.concatenate([part.ravel().astype(np.int32) for part in parts]))
         return result
 
-    def allocation(self, stream: TileStream) -> Allocation:
-        """Levels of the importance map, and bits a cell."""
-        result = _no_allocation(stream.tiling)
-
-        def add(number: int) -> None:
-            self._allocate(stream.tiling.tiles[number], self._decode_tile(stream, number), result)
-
-        self.transforms.for_each(stream.tiling, add)
-        return result
-
     def decode_with_allocation(
         self, stream: TileStream, *, fast: bool = False
     ) -> tuple[Pixels, Allocation]:
@@ -298,17 +288,17 @@ class FlagshipAnalysis:
         plain = self.code(q, emphasis)
         task = Task(self._original(emphasis), q, plain.uncoded)
         starts = None
-        if isinstance(start, RefinedCoding) and self._keeps:
-            starts = [tile.latents for tile in start.tiles]
+        if isinstance(start, RefinedCoding):
+            found = [tile.latents for tile in start.tiles if tile.latents is not None]
+            starts = found or None
         tiles = self._family.refiner.refine(
             task,
             steps_of(effort, again=starts is not None),
             keeps_quality=keeps_quality,
             starts=starts,
+            keeps_latents=self._keeps,
             progress=progress,
         )
-        if not self._keeps:
-            tiles = [tile._replace(latents=tile.latents[:0]) for tile in tiles]
         return RefinedCoding(self._family, self.tiling, plain.q, tiles)
 
     def distortion(self, shown: Pixels, emphasis: Emphasis | None) -> float:

@@ -35,6 +35,7 @@ assert MAX_HYPER << ACTIVATION_BITS <= MAX_INTEGER
 
 NUM_TABLES = 64  # for symbols of latents
 TABLES_PER_OCTAVE = 6  # 1.5 tables for each quarter octave of the step size
+SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
 MIDDLE_TABLE = 20  # of a symbol with a step size of 1 and nothing known
 TABLE_GAIN = 4  # of the last layers of a scale network, a power of two: tables are small units
 
@@ -244,9 +245,6 @@ class ScaleNetwork(StepNetwork):
     ):
         """As of :class:`StepNetwork`, or a sum would not be exact."""
         super().__init__(layers, groups, what)
-        self._absorb = {
-            (group, same): DigitWeights(kernel) for group, same, kernel in self._kernels()
-        }
         used = {name: layers[name] for name in self._layers}
         of_state = ("to_16", "from_planes", "absorb_group")
         # Each group is absorbed twice, once for each colour.
@@ -255,6 +253,9 @@ class ScaleNetwork(StepNetwork):
             for pair in used.values():
                 check_exact(pair)
             check_exact(*twice)
+            self._absorb = {
+                (group, same): DigitWeights(kernel) for group, same, kernel in self._kernels()
+            }
         except ValueError as error:
             raise ModelError(f"{what}: {error}") from error
         for name, (weight, bias) in self._layers.items():

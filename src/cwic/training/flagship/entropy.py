@@ -28,14 +28,13 @@ from cwic.families.flagship.step_network import (
     MAX_HYPER,
     MIDDLE_TABLE,
     NUM_TABLES,
+    SMALLEST_SCALE,
     TABLE_GAIN,
     TABLES_PER_OCTAVE,
 )
 from cwic.training.flagship.transforms import activate, conv
 from cwic.training.integer_layers import IntegerConv2d, IntegerWeights, integer_relu, round_half_up
 from cwic.training.logistic import frequencies, logistic_bits, logistic_masses
-
-SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
 
 # A symbol whose frequency is 0 still has its unit of 2^-24 in the range coder.
 _IMPOSSIBLE_BITS = 24.0

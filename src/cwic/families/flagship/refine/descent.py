@@ -26,13 +26,9 @@ import numpy.typing as npt
 
 from cwic.families.flagship.coder import CodedLatents
 from cwic.families.flagship.grid import Cells
-from cwic.families.flagship.step_network import TABLES_PER_OCTAVE
-
-__all__ = ["RECIPES", "Candidate", "Problem", "Recipe", "descend", "most_passes"]
+from cwic.families.flagship.step_network import SMALLEST_SCALE, TABLES_PER_OCTAVE
 
 Latents = npt.NDArray[np.float32]
-
-SMALLEST_SCALE = 0.05  # of table 0, the parameter of a logistic distribution, in steps
 
 # Symbols of sharper laws than this stay 0: a first step away costs them 14 bits and more.
 _SHARPEST = 10.0
@@ -55,8 +51,10 @@ _RESPONSE = 4.0  # of the weight's logarithm to the distortion's
 _MOST_CHANGE = 0.2  # of that in one step
 _AIM = 0.997  # of the distortion that is not to be exceeded
 _SLACK = 5e-4  # of a distortion that counts as the same
-# Where the quality is not kept in the end, so many more steps.
+# Where the quality is not kept in the end, so many more steps, and again until they are as many as
+# were planned, or so many times: at the lowest qualities what is saved is lost again slowly.
 _REPAIR_STEPS = 3
+_MOST_REPAIRS = 12
 
 # A descent ends where a step brings less than this share of the cost.
 _LEAST_GAIN = 5e-4
@@ -171,13 +169,16 @@ def descend(
         tick()
     found = _candidate(problem, descent.latents)
     best = _better(found, best, first, keeps_quality)
-    if keeps_quality and found.distortion > first.distortion * (1 + _SLACK):
+    for _ in range(_num_repairs(num_steps) if keeps_quality else 0):
+        if found.distortion <= first.distortion * (1 + _SLACK):
+            break
         descent.follow(found.coded)
         descent.compare(found)
         for _ in range(_REPAIR_STEPS):
             descent.weigh(first.distortion)
             descent.step(1.0)
-        best = _better(_candidate(problem, descent.latents), best, first, keeps_quality)
+        found = _candidate(problem, descent.latents)
+        best = _better(found, best, first, keeps_quality)
     return best
 
 
@@ -190,7 +191,12 @@ def most_passes(num_steps: int, *, keeps_quality: bool) -> int:
         return 2 * num_steps + 2
     watched = range(_TABLES_EVERY, num_steps, _TABLES_EVERY)
     num_looks = sum(step >= _first_watched(num_steps) for step in watched)
-    return 2 * num_steps + 2 + num_looks + 2 * _REPAIR_STEPS + 1
+    return 2 * num_steps + 2 + num_looks + _num_repairs(num_steps) * (2 * _REPAIR_STEPS + 1)
+
+
+def _num_repairs(num_steps: int) -> int:
+    """How often the quality is repaired at most, a few steps each time."""
+    return min(max(num_steps // _REPAIR_STEPS, 1), _MOST_REPAIRS)
 
 
 def _first_watched(num_steps: int) -> int:

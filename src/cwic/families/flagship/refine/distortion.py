@@ -6,8 +6,6 @@ from dataclasses import dataclass, fields, replace
 from cwic.errors import ModelError
 from cwic.model_file import ModelFile
 
-__all__ = ["Distortion", "distortion_of", "refined_for"]
-
 SSIM_WINDOW_PX = 11
 SCALE_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM (2003), fine to coarse
 LOW_FREQUENCY_PX = 16

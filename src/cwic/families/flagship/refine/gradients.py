@@ -18,10 +18,9 @@ from cwic.families.flagship.refine.distortion import (
     SSIM_WINDOW_PX,
     Distortion,
 )
+from cwic.families.flagship.step_network import MEAN_SLOPE
 from cwic.onnx_gradient import add_gradient
 from cwic.onnx_graph import Graph, read_graph, write_graph
-
-_SLOPE = 0.1  # of the leaky ReLU of a mean network
 
 # Of SSIM (Wang et al. 2004), for pixels in a range of length 1.
 SSIM_SIGMA_PX = 1.5
@@ -133,9 +132,17 @@ def _shown(graph: Graph, synthesis: Graph) -> str:
     """Adds a synthesis; the name of its picture (1, 3, H, W) in [-0.5, 0.5], not yet of bytes."""
     made = {node.outputs[0]: node for node in synthesis.nodes}
     # At the end stand Mul by 255, Add of 127.5, Clip, and what makes bytes of it.
-    (clip,) = (node for node in synthesis.nodes if node.operator == "Clip")
-    scaled = made[made[clip.inputs[0]].inputs[0]]
-    end = scaled.inputs[0]
+    end = next(
+        (node.outputs[0] for node in reversed(synthesis.nodes) if node.operator == "Clip"), ""
+    )
+    chain = []
+    for operator in ("Clip", "Add", "Mul"):
+        node = made.get(end)
+        if node is None or node.operator != operator:
+            raise ValueError("expected a picture that is scaled, shifted and clipped, found none")
+        chain.append(node)
+        end = node.inputs[0]
+    clip, _, scaled = chain
     behind = synthesis.nodes[synthesis.nodes.index(clip) :]
     shuffles = [node for node in behind if node.operator == "DepthToSpace"]
     kept = synthesis.nodes[: synthesis.nodes.index(scaled)]
@@ -289,7 +296,7 @@ def means_graph(arrays: Mapping[str, Array], groups: Sequence[int]) -> bytes:
 
 
 def _leaky(graph: Graph, x: str) -> str:
-    return graph.add("LeakyRelu", x, alpha=_SLOPE)
+    return graph.add("LeakyRelu", x, alpha=MEAN_SLOPE)
 
 
 def _slice(graph: Graph, x: str, start: int, end: int) -> str:

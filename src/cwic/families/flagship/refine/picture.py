@@ -1,11 +1,10 @@
 """A picture refined tile by tile: what each sees of its neighbours, and what may be lost where.
 
 A tile is refined beside the latents of its neighbours, those before it as they were refined, the
-others as they would be coded without: so what its latents do beyond its borders counts. No more
-tiles are in memory than a row and its neighbours.
+others as they would be coded without: so what its latents do beyond its borders counts. Of decoded
+tiles no more are in memory than two rows and three.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -15,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cwic.coding.arithmetic_coder import BitCounter
+from cwic.coding.blas_threads import one_blas_thread
 from cwic.engine import Engine
+from cwic.errors import ModelError
 from cwic.families.flagship.coder import CodedLatents, LatentCoder
 from cwic.families.flagship.grid import LATENT_PX, Q_UNITS, Cells, Checkerboard
 from cwic.families.flagship.latents import SideInformation, condition
@@ -73,9 +74,7 @@ class RefinedTile(NamedTuple):
     """What became of a tile."""
 
     payload: bytes
-    latents: Latents  # (M, h, w), padded, that the coder made it of
-    bits: float
-    distortion: float  # in bits, of its window
+    latents: Latents | None  # (M, h, w), padded, that the coder made it of; None: not kept
 
 
 class _Block(NamedTuple):
@@ -98,7 +97,6 @@ class Refiner:
         self._distortion = distortion_of(model)
         self._recipe = RECIPES["structure" if self._distortion.num_scales(1024) else "squares"]
         self._engines: dict[int, Engine] = {}
-        self._lock = threading.Lock()
 
     def refine(
         self,
@@ -107,6 +105,7 @@ class Refiner:
         *,
         keeps_quality: bool,
         starts: Sequence[Latents] | None = None,
+        keeps_latents: bool = True,
         progress: Callable[[float], None] | None = None,
     ) -> list[RefinedTile]:
         """All tiles, in raster order.
@@ -116,7 +115,12 @@ class Refiner:
             num_steps: of each tile's descent.
             keeps_quality: see :func:`.descent.descend`.
             starts: latents of each tile to begin with; None: those of the analysis.
+            keeps_latents: whether the result has what another refinement may begin with, 5 bytes a
+                pixel.
             progress: is told the share of the work that is done, after each step.
+
+        Raises:
+            ModelError: the synthesis has an operator whose gradient is not known.
         """
         tiling = task.original.tiling
         around: dict[int, Inputs] = {}
@@ -138,17 +142,18 @@ class Refiner:
                 if other < number - tiling.columns - 1:
                     del around[other]
             for other in sorted(needed - around.keys() - {number}):
-                uncoded = task.uncoded(other)
-                _, coded = self._coded(uncoded, uncoded.latents)
+                neighbour = task.uncoded(other)
+                _, coded = self._coded(neighbour, neighbour.latents)
                 around[other] = (coded.decoded, coded.prior, coded.planes)
-            problem = self._problem(task, number, window, around)
+            uncoded = task.uncoded(number)
+            problem = self._problem(task, number, uncoded, window, around)
             if starts is not None:
                 problem = problem._replace(start=starts[number])
             best = descend(problem, self._recipe, num_steps, keeps_quality=keeps_quality, tick=tick)
             coded = best.coded
             around[number] = (coded.decoded, coded.prior, coded.planes)
-            counter, _ = self._coded(task.uncoded(number), best.latents)
-            result.append(RefinedTile(counter.payload(), best.latents, best.bits, best.distortion))
+            counter, _ = self._coded(uncoded, best.latents)
+            result.append(RefinedTile(counter.payload(), best.latents if keeps_latents else None))
         return result
 
     def distortion(self, original: Original, shown: Pixels) -> float:
@@ -178,14 +183,19 @@ class Refiner:
         return counter, coded
 
     def _problem(
-        self, task: Task, number: int, window: Rectangle, around: dict[int, Inputs]
+        self,
+        task: Task,
+        number: int,
+        uncoded: Uncoded,
+        window: Rectangle,
+        around: dict[int, Inputs],
     ) -> Problem:
-        uncoded = task.uncoded(number)
         latents, side, cells = uncoded
         network = self._coder.mean_network
         planes = condition(side.q, side.level)
         board = Checkerboard(cells)
-        state = board.whole(network.begin(side.hyper, planes, board))
+        with one_blas_thread():
+            state = board.whole(network.begin(side.hyper, planes, board))
         prior = network.activate(state)
         steps = side.level.astype(np.float32) + np.float32(side.q / Q_UNITS)
         tiling = task.original.tiling
@@ -289,20 +299,31 @@ class Refiner:
 
     def _engine(self, num_scales: int) -> Engine:
         """The graphs for so many scales."""
-        with self._lock:
-            if num_scales not in self._engines:
-                model, groups = self._model, self._coder.mean_network.groups
-                of_latents = model.graphs["synthesis"], self._distortion, num_scales
-                graphs = {
-                    "means": means_graph(model.arrays, groups),
-                    "distortion": distortion_graph(*of_latents, with_gradient=False),
-                    "slope": distortion_graph(*of_latents),
-                    "loss": loss_graph(self._distortion, num_scales),
-                    "reference": reference_graph(num_scales),
-                }
-                changed = replace(model, graphs=graphs)
-                self._engines[num_scales] = Engine(changed, self._threads, is_large=True)
-            return self._engines[num_scales]
+        if num_scales not in self._engines:
+            made = Engine(
+                replace(self._model, graphs=self._graphs(num_scales)), self._threads, is_large=True
+            )
+            # No lock, which a forked process would inherit: two threads may both make them.
+            self._engines.setdefault(num_scales, made)
+        return self._engines[num_scales]
+
+    def _graphs(self, num_scales: int) -> dict[str, bytes]:
+        model, groups = self._model, self._coder.mean_network.groups
+        try:
+            of_latents = model.graphs["synthesis"], self._distortion, num_scales
+            distortion = distortion_graph(*of_latents, with_gradient=False)
+            slope = distortion_graph(*of_latents)
+        except (LookupError, ValueError) as error:
+            raise ModelError(
+                f"model {model.name}: its synthesis allows no effort: {error}"
+            ) from error
+        return {
+            "means": means_graph(model.arrays, groups),
+            "distortion": distortion,
+            "slope": slope,
+            "loss": loss_graph(self._distortion, num_scales),
+            "reference": reference_graph(num_scales),
+        }
 
 
 def _blocks(tile: Rectangle) -> list[Rectangle]:
