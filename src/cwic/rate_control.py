@@ -342,8 +342,10 @@ def beats_plain(
             the target is a size, or else by the measure of the target.
     """
     size = len(refined.data)
-    value = value_of(refined.data)
     q, data = plain.q, plain.data
+    if not is_size and size >= len(data):
+        return False
+    value = value_of(refined.data)
     last_q = family.rates.max_q if is_size else family.rates.min_q
     if is_size:
         while len(data) < size and q != last_q:
