@@ -1,6 +1,8 @@
 """More work of the encoder gives smaller files of the same quality, which decode as before."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,12 @@ from conftest import seeded_picture
 
 from cwic import model_file
 from cwic.codec import Codec
+from cwic.engine import Engine
 from cwic.errors import ModelError, TargetError
-from cwic.families.flagship.family import FlagshipAnalysis
+from cwic.families.flagship.family import FlagshipAnalysis, steps_of
+from cwic.families.flagship.refine.descent import Candidate, Problem, most_passes
 from cwic.families.flagship.refine.distortion import Distortion, distortion_of
+from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task
 from cwic.onnx_graph import read_graph, write_graph
 from cwic.psnr import psnr_db
 from cwic.request import Request
@@ -78,6 +83,41 @@ def test_a_size_is_met_with_a_better_picture(psnr_codec: Codec, picture: np.ndar
     assert better > worse + 0.1
 
 
+def made_to_fail(problem: Problem, *_: object, **options: object) -> Candidate:
+    """What a descent gives that went astray."""
+    noise = np.random.default_rng(4).normal(size=problem.latents.shape)
+    latents = problem.latents + (0.2 * noise / problem.gain).astype(np.float32)
+    bits, coded = problem.encode(latents)
+    return Candidate(latents, bits, problem.distortion(coded.decoded), coded)
+
+
+@pytest.mark.parametrize("target", [{"target_bytes": 1200}, {"psnr_db": 24.0}], ids=str)
+def test_a_refinement_that_fails_leaves_the_plain_file(
+    psnr_codec: Codec,
+    picture: np.ndarray,
+    target: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = Request(**target, strict=True, lossless="never")
+    plain = psnr_codec.encode_request(picture, request).data
+    request = replace(request, effort=1)
+    refined = psnr_codec.encode_request(picture, request).data
+    assert refined != plain
+    monkeypatch.setattr("cwic.families.flagship.refine.picture.descend", made_to_fail)
+    assert psnr_codec.encode_request(picture, request).data == plain
+
+
+def test_a_refined_file_of_a_quality_is_smaller_than_the_plain_one(
+    psnr_codec: Codec, picture: np.ndarray
+) -> None:
+    plain, refined = (
+        psnr_codec.encode(picture, psnr_db=24, strict=True, lossless="never", effort=effort)
+        for effort in (0, 2)
+    )
+    assert len(refined) < len(plain)
+    assert decibels(psnr_codec, refined, picture) >= 24
+
+
 class _Larger:
     """A coding of the same pixels whose payloads are larger."""
 
@@ -141,6 +181,45 @@ def test_a_mask_still_moves_bits_with_an_effort(psnr_codec: Codec, picture: np.n
         )
         gaps.append(inside - outside)
     assert gaps[1] > gaps[0] + 2
+
+
+@pytest.mark.parametrize("keeps_quality", [True, False])
+def test_a_descent_takes_no_more_passes_than_it_says(
+    psnr_codec: Codec, picture: np.ndarray, keeps_quality: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    run = Engine.run
+
+    def counted(engine: Engine, graph: str, *inputs: np.ndarray) -> list[np.ndarray]:
+        passes.append({"slope": 2, "distortion": 1}.get(graph, 0))
+        return run(engine, graph, *inputs)
+
+    attempts: list[int] = []
+    refine = Refiner.refine
+
+    def told(refiner: Refiner, task: Task, num_steps: int, **options: Any) -> list[RefinedTile]:
+        attempts.append(num_steps)
+        return refine(refiner, task, num_steps, **options)
+
+    monkeypatch.setattr(Engine, "run", counted)
+    monkeypatch.setattr(Refiner, "refine", told)
+    target: dict[str, Any] = {"quality": 5} if keeps_quality else {"target_bytes": 1200}
+    psnr_codec.encode(picture, **target, lossless="never", effort=1)
+    # What begins with what the last one found has a third of the steps.
+    assert attempts == [steps_of(1), *[steps_of(1, again=True)] * (len(attempts) - 1)]
+    most = sum(most_passes(num_steps, keeps_quality=keeps_quality) for num_steps in attempts)
+    assert 0 < sum(passes) <= most
+
+
+def test_the_page_says_how_many_passes_an_effort_takes_at_most() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "command.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([1-9]) \| (\d+) \| [^|]+ \| (\d+) \| (\d+) \|", page, re.MULTILINE)
+    assert [int(row[0]) for row in rows] == list(range(1, 10))
+    for row in rows:
+        effort, num_steps, kept, free = map(int, row)
+        assert num_steps == steps_of(effort)
+        assert kept == most_passes(num_steps, keeps_quality=True)
+        assert free == most_passes(num_steps, keeps_quality=False)
 
 
 def test_a_family_without_a_gradient_refuses(tiny_codec: Codec, picture: np.ndarray) -> None:

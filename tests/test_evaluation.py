@@ -331,6 +331,40 @@ def test_an_unknown_codec_is_answered_with_the_known_ones() -> None:
         contestant("gif")
 
 
+def test_an_effort_is_part_of_a_models_name() -> None:
+    plain, refined = (contestant(f"cwic:cwic-psnr{end}") for end in ("", "@effort=3"))
+    assert (plain.effort, refined.effort) == (0, 3)
+    assert refined.label == "cwic-psnr, effort 3"
+    assert plain.facts != refined.facts
+    assert contestant("jpeg").effort is None
+    for wrong in ("cwic:cwic-psnr@effort=0", "cwic:cwic-psnr@effort=10"):
+        with pytest.raises(CodecError, match="effort"):
+            contestant(wrong)
+    with pytest.raises(CodecError, match="cwic:MODEL@effort=1 to 9"):
+        contestant("jpeg@effort=3")
+
+
+def test_a_run_compares_an_effort_with_the_model_without(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anchors, "_QUALITIES", (10.0, 40.0))
+    picture = next(pictures.iterdir())
+    names = ["cwic:cwic-psnr", "cwic:cwic-psnr@effort=3"]
+    evaluate([picture], tmp_path, codecs=names)
+    assert [point["effort"] for point in rows_of(tmp_path / "points.csv")] == ["0", "0", "3", "3"]
+    averages = rows_of(tmp_path / "averages.csv")
+    assert {(row["codec"], row["effort"]) for row in averages} == {(names[0], "0"), (names[1], "3")}
+    (psnr,) = (
+        row
+        for row in rows_of(tmp_path / "bd_rate.csv")
+        if row["metric"] == "psnr_rgb_db" and row["anchor"] == "cwic-psnr"
+    )
+    assert psnr["codec"] == "cwic-psnr, effort 3"
+    assert float(psnr["bd_rate_percent"]) < 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "cwic-psnr, effort 3" in page
+
+
 def test_an_anchor_that_is_not_installed_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,15 +1,18 @@
 """From a network to a model file and back to weights: what went in comes out."""
 
 import copy
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
 
 from cwic import model_file
+from cwic.codec import Codec
 from cwic.errors import TrainingError
+from cwic.families.flagship.refine.distortion import Distortion, distortion_of
 from cwic.training.config import load_config
 from cwic.training.cvpr2018 import export as export_cvpr2018
 from cwic.training.cvpr2018.network import Cvpr2018Network
@@ -80,6 +83,45 @@ def test_what_a_flagship_stores_comes_back_but_for_fitted_statistics(
     before = model_file.load(tiny_flagship_path).arrays
     after = export_flagship.coder_arrays(again)
     assert_close_tables(before, after, ("hyper_tables", "level_tables"))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("campaign-visual", Distortion(150.0, ssim=2.2, ms_ssim=25.0, low_frequencies=1000.0)),
+        ("campaign-fast-visual", Distortion(150.0, ssim=2.2, ms_ssim=25.0, low_frequencies=1000.0)),
+        ("campaign-psnr", None),
+    ],
+)
+def test_an_exported_model_says_what_it_is_refined_for(
+    config: str,
+    expected: Distortion | None,
+    tiny_flagship_network: FlagshipNetwork,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built = model_file.ModelFile("mine", "flagship", {}, {}, {}, {}, bytes(8))
+
+    def build(network: FlagshipNetwork, name: str, **options: Any) -> model_file.ModelFile:
+        found = options["distortion"]
+        return replace(built, encoding={"distortion": asdict(found)} if found else {})
+
+    monkeypatch.setattr("cwic.training.flagship.family.build_model", build)
+    read = load_config(CONFIGS / f"{config}.toml", FAMILIES)
+    model = FAMILIES["flagship"].model(tiny_flagship_network, read, "mine")
+    assert ("distortion" in model.encoding) == (expected is not None)
+    assert distortion_of(model) == (expected or Distortion())
+
+
+@pytest.mark.slow
+def test_a_models_distortion_is_in_its_file(
+    tiny_flagship_network: FlagshipNetwork, tmp_path: Path
+) -> None:
+    distortion = Distortion(mse=7.0, ssim=1.0)
+    made = export_flagship.build_model(tiny_flagship_network, "mine", distortion=distortion)
+    model_file.save(made, tmp_path / "mine.cwicmodel")
+    model = model_file.load(tmp_path / "mine.cwicmodel")
+    assert distortion_of(model) == distortion
+    assert Codec(model, threads=1).identity == made.identity
 
 
 @pytest.mark.slow

@@ -26,9 +26,15 @@ from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PI
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
-from cwic.families.protocol import Emphasis, Family, TileStream
+from cwic.families.protocol import Coded, Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
-from cwic.image import Picture, Source, read_picture, without_hidden_colours
+from cwic.image import (
+    Picture,
+    Source,
+    as_shown,
+    read_picture,
+    without_hidden_colours,
+)
 from cwic.picture_file import (
     EncodedSource,
     Inspected,
@@ -38,7 +44,15 @@ from cwic.picture_file import (
     pack_picture,
     shown,
 )
-from cwic.rate_control import Answer, Candidate, at_measure, at_same_size, at_size
+from cwic.rate_control import (
+    Answer,
+    Candidate,
+    at_measure,
+    at_same_size,
+    at_size,
+    beats_plain,
+    measured,
+)
 from cwic.request import Request
 from cwic.saliency import Detector, emphasis_of
 from cwic.whole import WholeReader
@@ -224,23 +238,44 @@ class Codec:
         def code(q: int) -> Candidate:
             return Candidate(q, analyzed.code(q, emphasis), pack)
 
+        found: Coded | None = None
+
         def refine(q: int, *, keeps_quality: bool = False) -> Candidate:
-            refined = analyzed.refine(
-                q, emphasis, request.effort, keeps_quality=keeps_quality, progress=progress
+            nonlocal found
+            found = refined = analyzed.refine(
+                q,
+                emphasis,
+                request.effort,
+                keeps_quality=keeps_quality,
+                start=found,
+                progress=progress,
             )
             return Candidate(q, refined, pack)
 
         def searched(meet: Callable[..., Answer]) -> Answer:
-            """The best answer to a target, by a search in front of the refinement's."""
+            """The best answer to a target; the search is done without refinement first."""
             plain = meet(code)
             if not request.effort or plain.is_missed or plain.is_out_of_reach:
                 return plain
             smaller = round(_REFINED_SAVING / family.log_size_per_q)
             start = plain.q + (smaller if size_bytes is not None else 0)
             refined = meet(refine, start=start)
-            # What was refined for another measure than the target's may be larger.
-            is_larger = size_bytes is None and len(refined.data) > len(plain.data)
-            return plain if refined.is_missed or refined.is_out_of_reach or is_larger else refined
+            if refined.is_missed or refined.is_out_of_reach:
+                return plain
+            is_better = beats_plain(
+                *(refined, plain, code, family),
+                is_size=size_bytes is not None,
+                value_of=value_of,
+            )
+            return refined if is_better else plain
+
+        def value_of(data: bytes) -> float:
+            """A file's quality: by the target, or by the model's own measure."""
+            _, stream = self._read(data, bitstream.ANY_SIZE)
+            pixels = family.decode(stream, stream.tiling.picture)
+            if request.measured_target is not None:
+                return measured(request, picture)(pixels)
+            return -analyzed.distortion(as_shown(pixels, picture.mode), emphasis)
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:

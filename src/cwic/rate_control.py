@@ -28,6 +28,9 @@ _SIZE_TOLERANCE = 0.005
 # What a mask may change the size by where the target is a quality.
 _SAME_SIZE_TOLERANCE = 0.003
 
+# How much coarser a plain file is made at once, where a refined one is to be compared with it.
+_COARSER_Q = 4
+
 # Nearest results this far off are worth a warning.
 _SIZE_WARNING = 0.05
 
@@ -250,10 +253,11 @@ def at_measure(
     if measure is _SSIMULACRA2:
         check_measurable(picture.height, picture.width)
 
+    value = measured(request, picture)
+
     # Searched downwards from the best, so that "strict" is the same promise as for sizes.
     def loss(candidate: Candidate) -> float:
-        shown = as_shown(candidate.coded.pixels(), picture.mode)
-        return measure.origin - min(measure.of(picture.pixels, shown), measure.exact)
+        return measure.origin - value(candidate.coded.pixels())
 
     aim = min(target, measure.exact)
     found = search(
@@ -311,6 +315,58 @@ def at_same_size(
         ),
         Candidate.shelve,
     ).coding
+
+
+def beats_plain(
+    refined: Answer,
+    plain: Answer,
+    code: Callable[[int], Candidate],
+    family: Family,
+    *,
+    is_size: bool,
+    value_of: Callable[[bytes], float],
+) -> bool:
+    """Whether a refined file is worth more than one without refinement, at the same target.
+
+    The two are never equally far from their target. So the refined file is compared with a plain
+    one that is no smaller (no better), which is the answer itself, or one of the next finer
+    (coarser) q; it has to be better (smaller).
+
+    Args:
+        refined: the answer of the refined file.
+        plain: of the file without.
+        code: makes the picture at a q, without refinement.
+        family: of the model.
+        is_size: whether the target is a size; or else a quality.
+        value_of: the quality of a file, the higher the better: by the model's own measure where
+            the target is a size, or else by the measure of the target.
+    """
+    size = len(refined.data)
+    q, data = plain.q, plain.data
+    if not is_size and size >= len(data):
+        return False
+    value = value_of(refined.data)
+    last_q = family.rates.max_q if is_size else family.rates.min_q
+    if is_size:
+        while len(data) < size and q != last_q:
+            short = math.log(size / len(data)) / family.log_size_per_q
+            q = min(q + max(math.ceil(short), 1), last_q)
+            data = code(q).data
+        return value > value_of(data)
+    while len(data) > size and value_of(data) > value and q != last_q:
+        q = max(q - _COARSER_Q, last_q)
+        data = code(q).data
+    return size < len(data)
+
+
+def measured(request: Request, picture: Picture) -> Callable[[Samples], float]:
+    """The measure of a request's target, of (H, W, 3) pixels as a network gives them."""
+    measure = _PSNR if request.ssimulacra2 is None else _SSIMULACRA2
+
+    def value(pixels: Samples) -> float:
+        return min(measure.of(picture.pixels, as_shown(pixels, picture.mode)), measure.exact)
+
+    return value
 
 
 def _nearest(target: str, found: str) -> str:

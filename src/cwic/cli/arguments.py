@@ -365,7 +365,7 @@ _VERBS = {
             "--codecs",
             "NAME",
             None,
-            "jpeg, jpeg2000, webp, avif, avif-444, jpegxl, heic, cwic:MODEL "
+            "jpeg, jpeg2000, webp, avif, avif-444, jpegxl, heic, cwic:MODEL, cwic:MODEL@effort=5 "
             "(default: all installed)",
             nargs="+",
         ),

@@ -7,6 +7,7 @@ Owns which settings are measured and what has to be equal for a measurement to s
 import hashlib
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from PIL import Image, features
 
 from cwic import __version__, model_file
 from cwic.codec import Codec
+from cwic.defaults import MAX_EFFORT
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 
 OURS = "cwic"
+_EFFORT = "@effort="  # behind a model's name
 
 _QUALITIES = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 65.0, 80.0)
 
@@ -38,12 +41,15 @@ class Contestant:
     facts: str  # JSON; what else a measurement depends on
     encode: Callable[[Image.Image, float], bytes]  # an RGB picture -> a whole file
     decode: Callable[[bytes], Image.Image]
+    effort: int | None = None  # of our encoder; None: a codec of others
     # A picture and a size of the whole file in bytes -> the nearest file; None: settings are tried.
     encode_to_size: Callable[[Image.Image, int], bytes] | None = None
 
 
 def contestant(name: str, *, lossless: str = "never") -> Contestant:
     """The codec of a name: one of `ANCHORS`, or `cwic:MODEL` with a bundled model or a model file.
+
+    `cwic:MODEL@effort=N`, N from 1 on, is the same with that effort.
 
     `lossless` is that of our models: unless said, what is measured is what the model makes of a
     picture, also where a file would rather be kept whole.
@@ -53,11 +59,17 @@ def contestant(name: str, *, lossless: str = "never") -> Contestant:
     """
     if name in ANCHORS:
         return ANCHORS[name]()
-    kind, _, model = name.partition(":")
+    kind, _, model = plain_name(name).partition(":")
     if kind == OURS:
-        return _our_model(name, model or None, lossless)
-    known = ", ".join((*ANCHORS, f"{OURS}:MODEL"))
+        effort = name[len(plain_name(name)) :].removeprefix(_EFFORT)
+        return _our_model(name, model or None, lossless, int(effort or 0))
+    known = ", ".join((*ANCHORS, f"{OURS}:MODEL", f"{OURS}:MODEL{_EFFORT}1 to {MAX_EFFORT}"))
     raise CodecError(f"{name}: expected one of {known}")
+
+
+def plain_name(name: str) -> str:
+    """A codec's name without an effort."""
+    return re.sub(f"{_EFFORT}[1-{MAX_EFFORT}]$", "", name)
 
 
 def default_names() -> list[str]:
@@ -66,21 +78,22 @@ def default_names() -> list[str]:
     return ours + [name for name in ANCHORS if _is_here(name)]
 
 
-def _our_model(name: str, model: str | None, lossless: str) -> Contestant:
+def _our_model(name: str, model: str | None, lossless: str, effort: int) -> Contestant:
     path = model_file.find(model)
     codec = Codec.load(path, threads=1)
 
     def encode(image: Image.Image, setting: float) -> bytes:
-        return codec.encode(image, quality=setting, lossless=lossless)
+        return codec.encode(image, quality=setting, effort=effort, lossless=lossless)
 
     def encode_to_size(image: Image.Image, target_bytes: int) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CodecWarning)  # what is out of reach shows in the size
-            return codec.encode(image, target_bytes=target_bytes, lossless=lossless)
+            return codec.encode(image, target_bytes=target_bytes, effort=effort, lossless=lossless)
 
+    label = codec.name if codec.name.startswith(OURS) else f"{OURS} {codec.name}"
     return Contestant(
         name=name,
-        label=codec.name if codec.name.startswith(OURS) else f"{OURS} {codec.name}",
+        label=f"{label}, effort {effort}" if effort else label,
         setting_name="quality",
         settings=_QUALITIES,
         facts=_facts(
@@ -91,7 +104,9 @@ def _our_model(name: str, model: str | None, lossless: str) -> Contestant:
             model_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             # Left out where it is as ever, so that what was measured stands.
             **({} if lossless == "never" else {"lossless": lossless}),
+            **({"effort": effort} if effort else {}),
         ),
+        effort=effort,
         encode=encode,
         decode=codec.decode,
         encode_to_size=encode_to_size,

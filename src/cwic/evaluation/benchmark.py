@@ -31,7 +31,13 @@ from cwic import __version__
 from cwic.atomic_file import write_file
 from cwic.errors import CodecError
 from cwic.evaluation import measurement, plots, report, tables
-from cwic.evaluation.anchors import ANCHORS, Contestant, contestant, default_names
+from cwic.evaluation.anchors import (
+    ANCHORS,
+    Contestant,
+    contestant,
+    default_names,
+    plain_name,
+)
 from cwic.evaluation.quality import METRICS
 from cwic.evaluation.rate_distortion import Curve, mean_curves, published_curves
 
@@ -77,9 +83,10 @@ def evaluate(
     """Rate-distortion of codecs over pictures, with tables, plots and a page.
 
     Points that are in the folder `out` already are not measured again. Codecs are `jpeg`,
-    `jpeg2000`, `webp`, `avif`, `avif-444`, `jpegxl`, `heic`, `cwic:MODEL`; None: all that are
-    here. `processes` measure at the same time, one thread each. The report gives `command` as the
-    way to repeat it.
+    `jpeg2000`, `webp`, `avif`, `avif-444`, `jpegxl`, `heic`, `cwic:MODEL`,
+    `cwic:MODEL@effort=N`; None: all that are here, without effort. A model is an anchor too where
+    it is measured with an effort. `processes` measure at the same time, one thread each. The report
+    gives `command` as the way to repeat it.
 
     Raises:
         CodecError: a codec is unknown or not installed, or nothing could be measured at all.
@@ -131,14 +138,22 @@ class _Run:
     def write(self, paths: dict[str, Path]) -> None:
         """All files; `paths` leads from names to pictures."""
         facts = {codec.name: codec.facts for codec in self.contestants}
+        efforts = {codec.name: codec.effort for codec in self.contestants}
         dataset = "kodak" if self._is_kodak() else f"{len(self.averaged)} pictures"
         averages = [
-            {"codec": curve.codec, "pictures": len(self.averaged), **row}
+            {
+                "codec": curve.codec,
+                "effort": efforts[curve.codec],
+                "pictures": len(self.averaged),
+                **row,
+            }
             for curve in self.curves
             for row in curve.rows
         ]
-        rates = tables.bd_rate_rows(self.curves, ANCHORS)
-        tables.write_csv(self.out / "points.csv", [point.row() for point in self.points])
+        anchors = {*ANCHORS, *(plain_name(name) for name, effort in efforts.items() if effort)}
+        rates = tables.bd_rate_rows(self.curves, anchors)
+        rows = [{**point.row(), "effort": efforts[point.codec]} for point in self.points]
+        tables.write_csv(self.out / "points.csv", rows)
         tables.write_csv(self.out / "averages.csv", averages)
         tables.write_csv(self.out / "bd_rate.csv", rates)
         write_file(self.out / "bd_rate.md", tables.markdown(rates).encode())

@@ -90,6 +90,7 @@ class Analyzed(Protocol):
         effort: int,
         *,
         keeps_quality: bool,
+        start: Coded | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Coded:
         """The same with more work for fewer bits.
@@ -100,11 +101,24 @@ class Analyzed(Protocol):
             effort: 1 to `defaults.MAX_EFFORT`.
             keeps_quality: what the picture loses, by the measure that the model was trained for,
                 is not to rise; otherwise size and loss fall together.
+            start: the same picture refined at another q, which makes this one less work.
             progress: is told what share of the work is done, from 0 to 1.
 
         Raises:
             TargetError: the family cannot.
             ModelError: the model cannot.
+        """
+        ...
+
+    def distortion(self, shown: Pixels, emphasis: Emphasis | None) -> float:
+        """What the picture loses by the measure that the model was trained for.
+
+        Args:
+            shown: what a decoder shows in its place.
+            emphasis: as of `code`; what stands out counts for more.
+
+        Raises:
+            TargetError: the family cannot.
         """
         ...
 

@@ -13,6 +13,7 @@ from cwic.errors import BitstreamError, ImageError, TargetError
 from cwic.families.cvpr2018.coder import CodeCoder, CodedPicture, CodeLayout
 from cwic.families.protocol import (
     Allocation,
+    Coded,
     Emphasis,
     Pixels,
     RateRange,
@@ -181,11 +182,17 @@ class _Analyzed(NamedTuple):
         effort: int,
         *,
         keeps_quality: bool,
+        start: Coded | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> "_Coded":
         """Refused: binary codes have no gradient to follow."""
-        del q, emphasis, keeps_quality, progress
+        del q, emphasis, keeps_quality, start, progress
         raise TargetError(f"expected effort 0 with a model of family {FAMILY}, found {effort}")
+
+    def distortion(self, shown: Pixels, emphasis: Emphasis | None) -> float:
+        """Refused: nothing is refined that it would be the measure of."""
+        del shown, emphasis
+        raise TargetError(f"expected a model with a measure of its own, found family {FAMILY}")
 
 
 class _Coded:

@@ -1,5 +1,6 @@
 """The `flagship` family: one content-weighted model for every rate."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from cwic.families.flagship.coder import CodedLatents, LatentCoder
 from cwic.families.flagship.grid import LATENT_PX, PREVIEW_PX, cells_of
 from cwic.families.flagship.latents import SideInformation
 from cwic.families.flagship.levels import centred_levels
-from cwic.families.flagship.refine.picture import Refiner, Task, Uncoded
+from cwic.families.flagship.refine.picture import Original, RefinedTile, Refiner, Task, Uncoded
 from cwic.families.flagship.tiles import (
     FAST,
     FULL,
@@ -27,6 +28,7 @@ from cwic.families.flagship.tiles import (
 )
 from cwic.families.protocol import (
     Allocation,
+    Coded,
     Emphasis,
     Pixels,
     RateRange,
@@ -67,9 +69,11 @@ _MASK_LEVELS = 6.0
 # times, within these limits: as in training.
 _MASK_WEIGHTS = (1 / 8, 8.0)
 
-# Steps of a refinement by effort; each takes two passes of the synthesis (docs/command.md).
-_STEPS = (0, 2, 4, 7, 11, 15, 25, 40, 64, 100)
+# Steps of a refinement by effort; `descent.most_passes` has what they take (docs/command.md).
+_STEPS = (0, 2, 4, 7, 10, 14, 24, 39, 62, 98)
 assert len(_STEPS) == MAX_EFFORT + 1
+# Of one that begins with what was found at another q, which is nearly done.
+_SHARE_AGAIN = 1 / 3
 
 
 class Flagship:
@@ -277,19 +281,36 @@ class FlagshipAnalysis:
         effort: int,
         *,
         keeps_quality: bool,
+        start: Coded | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> "RefinedCoding":
-        """The picture at a q, its latents refined."""
+        """The picture at a q, its latents refined; a third of the steps from a `start` on."""
+        plain = self.code(q, emphasis)
+        task = Task(self._original(emphasis), q, plain.uncoded)
+        starts = None
+        if isinstance(start, RefinedCoding):
+            found = [tile.latents for tile in start.tiles if tile.latents is not None]
+            starts = found or None
+        tiles = self._family.refiner.refine(
+            task,
+            steps_of(effort, again=starts is not None),
+            keeps_quality=keeps_quality,
+            starts=starts,
+            keeps_latents=self._keeps,
+            progress=progress,
+        )
+        return RefinedCoding(self._family, self.tiling, plain.q, tiles)
+
+    def distortion(self, shown: Pixels, emphasis: Emphasis | None) -> float:
+        """What the picture loses, (H, W, 3) shown in its place; in bits per pixel at q = 0."""
+        return self._family.refiner.distortion(self._original(emphasis), shown)
+
+    def _original(self, emphasis: Emphasis | None) -> Original:
         weights = None
         if emphasis is not None:
             weights = np.exp2(_MASK_LEVELS / 2 * emphasis).clip(*_MASK_WEIGHTS)
             weights = weights.astype(np.float32)
-        plain = self.code(q, emphasis)
-        task = Task(self._picture, self.tiling, q, plain.uncoded, weights)
-        payloads = self._family.refiner.refine(
-            task, _STEPS[effort], keeps_quality=keeps_quality, progress=progress
-        )
-        return RefinedCoding(self._family, self.tiling, plain.q, payloads)
+        return Original(self._picture, self.tiling, weights)
 
 
 class FlagshipCoded:
@@ -364,23 +385,28 @@ class FlagshipCoded:
 class RefinedCoding:
     """A picture at one rate, refined: its payloads are made."""
 
-    def __init__(self, family: Flagship, tiling: Tiling, q: int, payloads: list[bytes]):
-        """`q` of the header, `payloads` in raster order."""
-        self._family, self._tiling, self._payloads = family, tiling, payloads
+    def __init__(self, family: Flagship, tiling: Tiling, q: int, tiles: list[RefinedTile]):
+        """`q` of the header, `tiles` in raster order."""
+        self._family, self._tiling, self.tiles = family, tiling, tiles
         self.q = q
 
     def size_bytes(self) -> float:
         """Of all payloads."""
-        return float(sum(map(len, self._payloads)))
+        return float(sum(map(len, self.payloads())))
 
     def payloads(self) -> list[bytes]:
         """The tiles' bytes."""
-        return self._payloads
+        return [tile.payload for tile in self.tiles]
 
     def pixels(self) -> Pixels:
         """What a decoder will show."""
-        stream = TileStream(self._payloads, self.q, self._tiling)
+        stream = TileStream(self.payloads(), self.q, self._tiling)
         return self._family.decode(stream, self._tiling.picture)
+
+
+def steps_of(effort: int, *, again: bool = False) -> int:
+    """Steps of a refinement; `again` begins with what one at another q found."""
+    return math.ceil(_STEPS[effort] * (_SHARE_AGAIN if again else 1))
 
 
 def _no_allocation(tiling: Tiling) -> Allocation:

@@ -1,6 +1,7 @@
 """The model file of a flagship network."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from cwic import model_file
 from cwic.families.flagship.family import FAMILY
 from cwic.families.flagship.grid import HYPER_LATENTS, LATENT_PX, Q_UNITS
 from cwic.families.flagship.latents import CONDITION_PLANES
+from cwic.families.flagship.refine.distortion import Distortion
 from cwic.families.flagship.tiles import ANALYSIS, ANALYSIS_AT_Q
 from cwic.families.protocol import RateRange
 from cwic.training.flagship.entropy import MeanNetwork, coding_tables, magnitude_table
@@ -101,7 +103,12 @@ class PreviewGraph(nn.Module):
 
 
 def build_model(
-    network: FlagshipNetwork, name: str, *, with_map: bool = True, with_fast: bool = False
+    network: FlagshipNetwork,
+    name: str,
+    *,
+    with_map: bool = True,
+    with_fast: bool = False,
+    distortion: Distortion | None = None,
 ) -> model_file.ModelFile:
     """A model file in memory.
 
@@ -110,7 +117,11 @@ def build_model(
         name: of the model.
         with_map: False leaves the network's own importance map out; what a mask adds remains.
         with_fast: whether the light synthesis is trained, and goes into the model.
+        distortion: that `--effort` minimises; None: the file says nothing of it.
     """
+    encoding: dict[str, object] = rate_range(network.config)._asdict()
+    if distortion is not None:
+        encoding["distortion"] = asdict(distortion)
     network = network.eval().float().cpu()
     config = network.config
     latents = config.latent_channels
@@ -146,7 +157,7 @@ def build_model(
         name,
         FAMILY,
         decoding={"groups": list(config.groups), "padding_px": LATENT_PX},
-        encoding=rate_range(config)._asdict(),
+        encoding=encoding,
         graphs=graphs,
         arrays=coder_arrays(network),
     )

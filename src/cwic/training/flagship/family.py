@@ -1,6 +1,7 @@
 """The flagship's family in training: what is drawn for a step, its loss, its validation curve."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from cwic import model_file
 from cwic.evaluation.metrics import grid_ratio
 from cwic.evaluation.structural_similarity import MS_SSIM_PX, ms_ssim
 from cwic.families.flagship.grid import HYPER_LATENTS, HYPER_PX, LATENT_PX, Q_UNITS
+from cwic.families.flagship.refine.distortion import Distortion, refined_for
 from cwic.families.flagship.tiles import ANALYSIS, ANALYSIS_AT_Q
 from cwic.training.config import StageConfig, TrainConfig
 from cwic.training.data import to_device
@@ -154,11 +156,20 @@ class FlagshipFamily:
         return Validation(list(rows), score_db(rate, distorted, _SCORE_BPP))
 
     def model(self, network: nn.Module, config: TrainConfig, name: str) -> model_file.ModelFile:
-        """See :mod:`.export`; a map and a light synthesis go into it if they were trained."""
+        """See :mod:`.export`; a map and a light synthesis go into it if they were trained.
+
+        So does the distortion that `--effort` minimises, if it is not the default.
+        """
         assert isinstance(network, FlagshipNetwork)
         stages = [stage for stage in config.stages if isinstance(stage, FlagshipStage)]
         with_fast = any(stage.fast_only for stage in stages)
-        return build_model(network, name, with_map=stages[-1].with_map, with_fast=with_fast)
+        return build_model(
+            network,
+            name,
+            with_map=stages[-1].with_map,
+            with_fast=with_fast,
+            distortion=_refined_for(stages),
+        )
 
     def restored(self, path: Path, network: nn.Module) -> dict[str, Tensor]:
         """See :mod:`.restore`."""
@@ -326,3 +337,21 @@ def _measure(
         "level_bpp": mean["level_bpp"],
         "distortion": mean["distortion"],
     }
+
+
+def _refined_for(stages: Sequence[FlagshipStage]) -> Distortion | None:
+    """What a model is refined for, by the last stage that trained its encoder; None: the default.
+
+    Saliency, the perceptual distance and weights of luma, chroma and grid have no part in it.
+    """
+    whole = [stage for stage in stages if not (stage.fast_only or stage.entropy_only)]
+    last = (whole or stages)[-1]
+    found = refined_for(
+        Distortion(
+            mse=last.mse_weight,
+            ssim=last.ssim_weight,
+            ms_ssim=last.ms_ssim_weight,
+            low_frequencies=last.low_frequency_weight,
+        )
+    )
+    return None if found == Distortion() else found

@@ -16,6 +16,7 @@ how much the gradient changed with the last step. What is random in other method
 roundings, is an expectation here: nothing is drawn, and a fifth of the steps do.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -50,10 +51,13 @@ _RESPONSE = 4.0  # of the weight's logarithm to the distortion's
 _MOST_CHANGE = 0.2  # of that in one step
 _AIM = 0.997  # of the distortion that is not to be exceeded
 _SLACK = 5e-4  # of a distortion that counts as the same
-# Where the quality is not kept in the end, so many more steps, so many times at most: at the lowest
-# qualities what is saved is lost again slowly.
+# Where the quality is not kept in the end, so many more steps, and again until they are as many as
+# were planned, or so many times: at the lowest qualities what is saved is lost again slowly.
 _REPAIR_STEPS = 3
 _MOST_REPAIRS = 12
+
+# A descent ends where a step brings less than this share of the cost.
+_LEAST_GAIN = 5e-4
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,13 @@ class Problem(NamedTuple):
     cells: Cells
     # (M, h, w) -> bits, and what they say.
     encode: Callable[[Latents], tuple[float, CodedLatents]]
-    # (M, h, w) decoded -> distortion in bits, and its gradient in that shape, 0 outside the tile.
-    distortion: Callable[[Latents], tuple[float, Latents]]
+    # (M, h, w) decoded -> distortion in bits: a pass of the synthesis.
+    distortion: Callable[[Latents], float]
+    # The same, and its gradient in that shape, 0 outside the tile: two passes.
+    slope: Callable[[Latents], tuple[float, Latents]]
     # (M, h, w) latents and a gradient by means -> means, and the gradient by latents.
     means: Callable[[Latents, Latents], tuple[Latents, Latents]]
+    start: Latents | None = None  # (M, h, w) where the descent begins; None: at `latents`
 
 
 class Candidate(NamedTuple):
@@ -126,7 +133,7 @@ def descend(
     Args:
         problem: the tile.
         recipe: of the model's distortion.
-        num_steps: at least 1, each of two passes of the synthesis, and four passes around them.
+        num_steps: at least 1. :func:`most_passes` has what they take.
         keeps_quality: the distortion is not to rise, and may fall a little; otherwise bits and
             distortion are minimised together.
         tick: called after each step.
@@ -134,37 +141,72 @@ def descend(
     first = _candidate(problem, problem.latents)
     best = first
     descent = _Descent(problem, recipe, first.coded)
+    watched_from = _first_watched(num_steps) if keeps_quality else num_steps
+    last: tuple[float, float] | None = None  # bits and distortion at the last look
     for step in range(num_steps):
-        part = step / num_steps
         if step and step % _TABLES_EVERY == 0:
-            if keeps_quality and part >= _WATCHED_FROM:
+            if step >= watched_from:
                 found = _candidate(problem, descent.latents)
                 descent.compare(found)
-                descent.follow(found.coded)
                 best = _better(found, best, first, keeps_quality)
+                bits, coded, distortion = found.bits, found.coded, found.distortion
             else:
-                descent.follow(problem.encode(descent.latents)[1])
-        descent.step(min(1.0, part / (1 - _LAST_SHARE)))
-        if keeps_quality and part >= _WATCHED_FROM:
+                bits, coded = problem.encode(descent.latents)
+                distortion = descent.predicted
+            descent.follow(coded)
+            # Below what is to be kept, the weight still falls, and bits with it.
+            share = distortion / max(first.distortion, 1e-9)
+            is_kept = step >= watched_from and 2 * _AIM - 1 <= share <= 1 + _SLACK
+            may_end = is_kept or not keeps_quality
+            if last is not None and may_end and descent.is_done(last, (bits, distortion)):
+                for _ in range(num_steps - step):
+                    tick()
+                break
+            last = bits, distortion
+        descent.step(min(1.0, step / num_steps / (1 - _LAST_SHARE)))
+        if step >= watched_from:
             descent.weigh(first.distortion)
         tick()
-    for attempt in range(_MOST_REPAIRS + 1):
-        found = _candidate(problem, descent.latents)
-        best = _better(found, best, first, keeps_quality)
-        is_kept = found.distortion <= first.distortion * (1 + _SLACK)
-        if not keeps_quality or is_kept or attempt == _MOST_REPAIRS:
+    found = _candidate(problem, descent.latents)
+    best = _better(found, best, first, keeps_quality)
+    for _ in range(_num_repairs(num_steps) if keeps_quality else 0):
+        if found.distortion <= first.distortion * (1 + _SLACK):
             break
         descent.follow(found.coded)
         descent.compare(found)
         for _ in range(_REPAIR_STEPS):
             descent.weigh(first.distortion)
             descent.step(1.0)
+        found = _candidate(problem, descent.latents)
+        best = _better(found, best, first, keeps_quality)
     return best
+
+
+def most_passes(num_steps: int, *, keeps_quality: bool) -> int:
+    """Passes of the synthesis that a descent of so many steps takes at most.
+
+    A step takes two, forwards and backwards, each coding that is looked at one.
+    """
+    if not keeps_quality:
+        return 2 * num_steps + 2
+    watched = range(_TABLES_EVERY, num_steps, _TABLES_EVERY)
+    num_looks = sum(step >= _first_watched(num_steps) for step in watched)
+    return 2 * num_steps + 2 + num_looks + _num_repairs(num_steps) * (2 * _REPAIR_STEPS + 1)
+
+
+def _num_repairs(num_steps: int) -> int:
+    """How often the quality is repaired at most, a few steps each time."""
+    return min(max(num_steps // _REPAIR_STEPS, 1), _MOST_REPAIRS)
+
+
+def _first_watched(num_steps: int) -> int:
+    """The step from which on the quality is watched that is to be kept."""
+    return math.ceil(_WATCHED_FROM * num_steps)
 
 
 def _candidate(problem: Problem, latents: Latents) -> Candidate:
     bits, coded = problem.encode(latents)
-    return Candidate(latents, bits, problem.distortion(coded.decoded)[0], coded)
+    return Candidate(latents, bits, problem.distortion(coded.decoded), coded)
 
 
 def _better(found: Candidate, best: Candidate, first: Candidate, keeps_quality: bool) -> Candidate:
@@ -180,7 +222,7 @@ class _Descent:
 
     def __init__(self, problem: Problem, recipe: Recipe, coded: CodedLatents):
         self._problem, self._recipe = problem, recipe
-        self.latents = problem.latents
+        self.latents = problem.latents if problem.start is None else problem.start
         shape = self.latents.shape
         cells = problem.cells
         self._inside = np.zeros(shape[1:], bool)
@@ -189,7 +231,7 @@ class _Descent:
         self._value = 0.0  # the distortion at the last step
         self._spread_sum = 0.0  # of the variances of all roundings
         self._rounding = recipe.last_variance / 2  # what a unit of that adds once all is rounded
-        self._predicted = 0.0  # the distortion then
+        self.predicted = 0.0  # the distortion then
         self._channel_bounds = np.full(shape[0], float(recipe.first_bound))
         self._cell_bounds = np.full(shape[1:], float(recipe.first_bound))
         self._symbols = np.zeros(shape, np.float32)  # of the last step, real numbers
@@ -214,18 +256,23 @@ class _Descent:
         if self._spread_sum > 0:
             added = found.distortion - self._value
             self._rounding = max(added / self._spread_sum, 0.0)
-            self._predicted = found.distortion
+            self.predicted = found.distortion
+
+    def is_done(self, last: tuple[float, float], now: tuple[float, float]) -> bool:
+        """Whether the steps between two looks, bits and distortion of each, brought too little."""
+        before, after = (bits + self._weight * distortion for bits, distortion in (last, now))
+        return before - after < _TABLES_EVERY * _LEAST_GAIN * after
 
     def weigh(self, distortion: float) -> None:
         """Let the distortion count for more where it is going to be above what it is to be."""
-        change = _RESPONSE * np.log(max(self._predicted, 1e-9) / max(_AIM * distortion, 1e-9))
+        change = _RESPONSE * np.log(max(self.predicted, 1e-9) / max(_AIM * distortion, 1e-9))
         factor = float(np.exp(min(max(change, -_MOST_CHANGE), _MOST_CHANGE)))
         self._weight = min(max(self._weight * factor, _WEIGHTS[0]), _WEIGHTS[1])
 
     def step(self, part: float) -> None:
         """One step, at a part of the way from 0 to 1."""
         recipe, problem = self._recipe, self._problem
-        value, slopes = problem.distortion(self.latents)
+        value, slopes = problem.slope(self.latents)
         means, through_means = problem.means(self.latents, slopes)
         slopes = (slopes + through_means) / self._gain
         symbols = (self.latents - means) * self._gain
@@ -239,7 +286,7 @@ class _Descent:
         variance = recipe.variance + (recipe.last_variance - recipe.variance) * part
         fraction = now - np.floor(now)
         self._value, self._spread_sum = value, float((fraction * (1 - fraction)).sum())
-        self._predicted = value + self._rounding * self._spread_sum
+        self.predicted = value + self._rounding * self._spread_sum
         slope = self._weight * (slope + variance * (0.5 - fraction))
         moved = _moved(now, slope, self._sharpness, 1 / (self._weight * recipe.curvature * bound))
         moved = np.clip(moved, now - recipe.longest, now + recipe.longest)

@@ -1,6 +1,7 @@
 """Graphs that refinement runs, made of what a model file holds: no weight is stored twice.
 
 * `distortion_graph`: what a picture loses, and the gradient of that by its latents;
+* `loss_graph`: what a picture loses that is decoded already;
 * `means_graph`: means of all latents at once from latents that are known, the slope of what
   symbols cost, and the gradient of that by the latents that means are made of.
 """
@@ -57,13 +58,16 @@ def reference_graph(num_scales: int) -> bytes:
     return write_graph(graph)
 
 
-def distortion_graph(synthesis: bytes, distortion: Distortion, num_scales: int) -> bytes:
+def distortion_graph(
+    synthesis: bytes, distortion: Distortion, num_scales: int, *, with_gradient: bool = True
+) -> bytes:
     """The distortion of a picture and its gradient by the latents.
 
     Args:
         synthesis: the model's graph.
         distortion: of the tune.
         num_scales: of `Distortion.num_scales`.
+        with_gradient: without, half of the work is left out, and the second output.
 
     Returns:
         A graph of what the synthesis takes; of the picture (1, 3, H, W) in [-0.5, 0.5]; how much
@@ -72,13 +76,37 @@ def distortion_graph(synthesis: bytes, distortion: Distortion, num_scales: int) 
         Outputs: the distortion (1, 1, 1, 1), its gradient (1, M, h, w).
     """
     graph = Graph()
-    for name in ("decoded", "prior", "condition", "reference", "shares", "shares_low"):
+    for name in ("decoded", "prior", "condition"):
+        graph.input(name)
+    y = _shown(graph, read_graph(synthesis))
+    seeds: dict[str, str] = {}
+    total = _loss(graph, y, distortion, num_scales, seeds)
+    graph.outputs = [total]
+    if with_gradient:
+        graph.outputs += add_gradient(graph, seeds, ["decoded"])
+    return write_graph(graph)
+
+
+def loss_graph(distortion: Distortion, num_scales: int) -> bytes:
+    """The distortion (1, 1, 1, 1) of a picture as it is shown, (1, 3, H, W) in [-0.5, 0.5].
+
+    Takes that, then what `distortion_graph` takes behind the inputs of the synthesis.
+    """
+    graph = Graph()
+    y = graph.input("shown")
+    graph.outputs = [_loss(graph, y, distortion, num_scales, {})]
+    return write_graph(graph)
+
+
+def _loss(
+    graph: Graph, y: str, distortion: Distortion, num_scales: int, seeds: dict[str, str]
+) -> str:
+    """Adds the distortion of a picture (1, 3, H, W) in [-0.5, 0.5], and inputs; its value."""
+    for name in ("reference", "shares", "shares_low"):
         graph.input(name)
     for scale in range(num_scales):
         for name in ("x", "mean_x", "variance_x", "shares"):
             graph.input(f"{name}_{scale}")
-    y = _shown(graph, read_graph(synthesis))
-    seeds: dict[str, str] = {}
     add = graph.add
 
     def squares(errors: str, shares: str, weight: float) -> str:
@@ -97,9 +125,7 @@ def distortion_graph(synthesis: bytes, distortion: Distortion, num_scales: int) 
     if num_scales:
         loss = _structure(graph, add("Add", y, 0.5), distortion, num_scales, seeds)
         total = add("Add", total, loss)
-    (gradient,) = add_gradient(graph, seeds, ["decoded"])
-    graph.outputs = [total, gradient]
-    return write_graph(graph)
+    return total
 
 
 def _shown(graph: Graph, synthesis: Graph) -> str:

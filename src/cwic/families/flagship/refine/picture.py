@@ -5,7 +5,7 @@ others as they would be coded without: so what its latents do beyond its borders
 tiles no more are in memory than two rows and three.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from cwic.families.flagship.refine.descent import RECIPES, Latents, Problem, des
 from cwic.families.flagship.refine.distortion import LOW_FREQUENCY_PX, distortion_of
 from cwic.families.flagship.refine.gradients import (
     distortion_graph,
+    loss_graph,
     means_graph,
     reference_graph,
 )
@@ -53,14 +54,27 @@ class Uncoded(NamedTuple):
     cells: Cells
 
 
-class Task(NamedTuple):
-    """A picture to be refined."""
+class Original(NamedTuple):
+    """A picture that is coded, and where it counts."""
 
     picture: Pixels
     tiling: Tiling
+    weights: npt.NDArray[np.float32] | None  # (rows, columns) of cells, of a mask; None: all 1
+
+
+class Task(NamedTuple):
+    """A picture to be refined."""
+
+    original: Original
     q: int  # what was asked for: that of the distortion's weight
     uncoded: Callable[[int], Uncoded]  # of a tile by its number
-    weights: npt.NDArray[np.float32] | None  # (rows, columns) of cells, of a mask; None: all 1
+
+
+class RefinedTile(NamedTuple):
+    """What became of a tile."""
+
+    payload: bytes
+    latents: Latents | None  # (M, h, w), padded, that the coder made it of; None: not kept
 
 
 class _Block(NamedTuple):
@@ -90,20 +104,25 @@ class Refiner:
         num_steps: int,
         *,
         keeps_quality: bool,
+        starts: Sequence[Latents] | None = None,
+        keeps_latents: bool = True,
         progress: Callable[[float], None] | None = None,
-    ) -> list[bytes]:
-        """Payloads of all tiles, in raster order.
+    ) -> list[RefinedTile]:
+        """All tiles, in raster order.
 
         Args:
             task: the picture.
             num_steps: of each tile's descent.
             keeps_quality: see :func:`.descent.descend`.
+            starts: latents of each tile to begin with; None: those of the analysis.
+            keeps_latents: whether the result has what another refinement may begin with, 5 bytes a
+                pixel.
             progress: is told the share of the work that is done, after each step.
 
         Raises:
             ModelError: the synthesis has an operator whose gradient is not known.
         """
-        tiling = task.tiling
+        tiling = task.original.tiling
         around: dict[int, Inputs] = {}
         result = []
         done = 0
@@ -128,12 +147,30 @@ class Refiner:
                 around[other] = (coded.decoded, coded.prior, coded.planes)
             uncoded = task.uncoded(number)
             problem = self._problem(task, number, uncoded, window, around)
+            if starts is not None:
+                problem = problem._replace(start=starts[number])
             best = descend(problem, self._recipe, num_steps, keeps_quality=keeps_quality, tick=tick)
             coded = best.coded
             around[number] = (coded.decoded, coded.prior, coded.planes)
             counter, _ = self._coded(uncoded, best.latents)
-            result.append(counter.payload())
+            result.append(RefinedTile(counter.payload(), best.latents if keeps_latents else None))
         return result
+
+    def distortion(self, original: Original, shown: Pixels) -> float:
+        """What a picture loses that is shown in place of its original, (H, W, 3) both.
+
+        In bits per pixel at q = 0, by the same measure and in the same blocks as of a refinement.
+        """
+        tiling = original.tiling
+        total = 0.0
+        for tile in tiling.tiles:
+            for core in _blocks(tiling.around(tile)):
+                seen = tiling.around(core, _HALO_PX)
+                engine = self._engine(self._num_scales(seen))
+                pixels = _planes(tiling.pixels(shown, seen)) - np.float32(0.5)
+                (value,) = engine.run("loss", pixels, *self._fixed(original, seen))
+                total += _num_pixels(tiling, core) * float(value.item())
+        return total / _num_pixels(tiling, tiling.picture)
 
     def _coded(self, uncoded: Uncoded, latents: Latents) -> tuple[BitCounter, CodedLatents]:
         counter = BitCounter()
@@ -161,20 +198,28 @@ class Refiner:
             state = board.whole(network.begin(side.hyper, planes, board))
         prior = network.activate(state)
         steps = side.level.astype(np.float32) + np.float32(side.q / Q_UNITS)
-        own = task.tiling.around(task.tiling.tiles[number])
+        tiling = task.original.tiling
+        own = tiling.around(tiling.tiles[number])
         rows, columns = own.slices(window, LATENT_PX)
         inside = (slice(None), slice(cells.height), slice(cells.width))
         neighbours = {**around, number: (np.zeros_like(latents), prior, planes)}
-        decoded, *beside = gathered(neighbours, task.tiling, window)
+        decoded, *beside = gathered(neighbours, tiling, window)
         blocks = [self._block(task, core, window, beside) for core in _blocks(own)]
 
-        def distortion(candidate: Latents) -> tuple[float, Latents]:
+        def run(graph: str, candidate: Latents) -> Iterator[tuple[_Block, list[Latents]]]:
             decoded[:, rows, columns] = candidate[inside]
-            slopes = np.zeros_like(candidate)
-            total = 0.0
             for block in blocks:
                 seen = decoded[:, *block.seen.slices(window, LATENT_PX)]
-                value, gradient = block.engine.run("distortion", seen[None], *block.fixed)
+                yield block, block.engine.run(graph, seen[None], *block.fixed)
+
+        def distortion(candidate: Latents) -> float:
+            found = run("distortion", candidate)
+            return sum(block.core_bits * float(value.item()) for block, (value,) in found)
+
+        def slope(candidate: Latents) -> tuple[float, Latents]:
+            slopes = np.zeros_like(candidate)
+            total = 0.0
+            for block, (value, gradient) in run("slope", candidate):
                 total += block.core_bits * float(value.item())
                 part = gradient[0][:, *block.core.slices(block.seen, LATENT_PX)]
                 slopes[:, *block.core.slices(own, LATENT_PX)] = np.float32(block.bits) * part
@@ -193,7 +238,7 @@ class Refiner:
             counter, coded = self._coded(uncoded, candidate)
             return counter.bits, coded
 
-        return Problem(latents, np.exp2(steps / 4), cells, encode, distortion, means)
+        return Problem(latents, np.exp2(steps / 4), cells, encode, distortion, slope, means)
 
     def _block(
         self,
@@ -203,7 +248,7 @@ class Refiner:
         beside: list[npt.NDArray[np.float32]],
     ) -> "_Block":
         """`beside`: prior and planes of the tile's window."""
-        tiling = task.tiling
+        tiling = task.original.tiling
         seen = tiling.around(core, _HALO_PX)
         place = seen.slices(window, LATENT_PX)
         fixed = [np.ascontiguousarray(each[:, *place])[None] for each in beside]
@@ -212,7 +257,7 @@ class Refiner:
             core,
             seen,
             self._engine(self._num_scales(seen)),
-            fixed + self._fixed(task, seen),
+            fixed + self._fixed(task.original, seen),
             weight * _num_pixels(tiling, seen),
             weight * _num_pixels(tiling, core),
         )
@@ -220,16 +265,16 @@ class Refiner:
     def _num_scales(self, window: Rectangle) -> int:
         return self._distortion.num_scales(min(window.height, window.width))
 
-    def _fixed(self, task: Task, window: Rectangle) -> list[npt.NDArray[np.float32]]:
+    def _fixed(self, original: Original, window: Rectangle) -> list[npt.NDArray[np.float32]]:
         """What a distortion graph takes of a picture's window beside latents, prior and planes."""
-        pixels = task.tiling.pixels(task.picture, window)
-        picture = (pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
-        inside = window.cut(task.tiling.picture)
+        tiling = original.tiling
+        picture = _planes(tiling.pixels(original.picture, window))
+        inside = window.cut(tiling.picture)
         shares = np.zeros((window.height, window.width), np.float32)
         rows, columns = inside.slices(window)
         shares[rows, columns] = 1 / (inside.height * inside.width)
-        if task.weights is not None:
-            weights = task.weights[cells_in(window)]
+        if original.weights is not None:
+            weights = original.weights[cells_in(window)]
             shares *= np.repeat(np.repeat(weights, LATENT_PX, axis=0), LATENT_PX, axis=1)
         low = _shrunk(shares, LOW_FREQUENCY_PX) * LOW_FREQUENCY_PX**2
         result: list[npt.NDArray[np.float32]] = [
@@ -265,7 +310,9 @@ class Refiner:
     def _graphs(self, num_scales: int) -> dict[str, bytes]:
         model, groups = self._model, self._coder.mean_network.groups
         try:
-            distortion = distortion_graph(model.graphs["synthesis"], self._distortion, num_scales)
+            of_latents = model.graphs["synthesis"], self._distortion, num_scales
+            distortion = distortion_graph(*of_latents, with_gradient=False)
+            slope = distortion_graph(*of_latents)
         except (LookupError, ValueError) as error:
             raise ModelError(
                 f"model {model.name}: its synthesis allows no effort: {error}"
@@ -273,6 +320,8 @@ class Refiner:
         return {
             "means": means_graph(model.arrays, groups),
             "distortion": distortion,
+            "slope": slope,
+            "loss": loss_graph(self._distortion, num_scales),
             "reference": reference_graph(num_scales),
         }
 
@@ -293,6 +342,11 @@ def _blocks(tile: Rectangle) -> list[Rectangle]:
         for top, bottom in ends(tile.top, tile.bottom)
         for left, right in ends(tile.left, tile.right)
     ]
+
+
+def _planes(pixels: Pixels) -> npt.NDArray[np.float32]:
+    """(H, W, 3) -> (1, 3, H, W) in [0, 1]."""
+    return (pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
 
 
 def _num_pixels(tiling: Tiling, window: Rectangle) -> int:
