@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
     from cwic.training.cvpr2018.network import Cvpr2018Network
     from cwic.training.flagship.network import FlagshipNetwork
+
+
+def script_module(name: str) -> ModuleType:
+    """A program of `scripts/`, which is no module by its file's name."""
+    script = Path(__file__).parent.parent / "scripts" / name
+    module = ModuleType(name)
+    module.__file__ = str(script)
+    exec(compile(script.read_text(), str(script), "exec"), module.__dict__)
+    return module
 
 
 def seeded_picture(seed: int) -> np.ndarray:

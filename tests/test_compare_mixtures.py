@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import script_module
 
 pytest.importorskip("torch")
 
@@ -25,12 +26,8 @@ MIXTURES = ROOT / "configs" / "mixtures" / "visual.toml"
 
 @pytest.fixture
 def compare() -> ModuleType:
-    """`scripts/compare_mixtures`, which is no module by its name."""
-    script = ROOT / "scripts" / "compare_mixtures"
-    module = ModuleType("compare_mixtures")
-    module.__file__ = str(script)
-    exec(compile(script.read_text(), str(script), "exec"), module.__dict__)
-    return module
+    """`scripts/compare_mixtures`."""
+    return script_module("compare_mixtures")
 
 
 def test_published_mixtures_are_recipes_that_differ_in_their_loss_alone(

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import script_module
 
 import cwic
 
@@ -13,12 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def dist() -> ModuleType:
-    """`scripts/dist`, which is no module by its name."""
-    script = ROOT / "scripts" / "dist"
-    module = ModuleType("dist")
-    module.__file__ = str(script)
-    exec(compile(script.read_text(), str(script), "exec"), module.__dict__)
-    return module
+    """`scripts/dist`."""
+    return script_module("dist")
 
 
 def wheel(folder: Path, version: str, left_out: str = "", added: str = "") -> Path:

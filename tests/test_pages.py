@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from conftest import script_module
 from PIL import Image
 
 from cwic.cli.main import main
@@ -74,12 +75,8 @@ def test_every_picture_page_and_heading_that_a_page_leads_to_is_there(page: Path
 
 @pytest.fixture
 def results() -> ModuleType:
-    """`scripts/results`, which is no module by its name."""
-    script = ROOT / "scripts" / "results"
-    module = ModuleType("results")
-    module.__file__ = str(script)
-    exec(compile(script.read_text(), str(script), "exec"), module.__dict__)
-    return module
+    """`scripts/results`."""
+    return script_module("results")
 
 
 def test_results_puts_what_commands_print_in_place_and_trains_only_if_asked(
