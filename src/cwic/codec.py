@@ -26,7 +26,7 @@ from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PI
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
-from cwic.families.protocol import Coded, Emphasis, Family, TileStream
+from cwic.families.protocol import Coded, Emphasis, Family, TileStream, no_refinement
 from cwic.families.tiling import part_of
 from cwic.image import (
     Picture,
@@ -226,6 +226,8 @@ class Codec:
     ) -> Answer:
         """What the model makes of a request."""
         family = self._family
+        if request.effort and not family.refines:
+            raise no_refinement(self.name)
         analyzed = family.analyze(picture.pixels)
         pack = partial(
             pack_picture,

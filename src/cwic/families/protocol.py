@@ -105,7 +105,7 @@ class Analyzed(Protocol):
             progress: is told what share of the work is done, from 0 to 1.
 
         Raises:
-            TargetError: the family cannot.
+            TargetError: the family does not refine.
             ModelError: the model cannot.
         """
         ...
@@ -118,7 +118,7 @@ class Analyzed(Protocol):
             emphasis: as of `code`; what stands out counts for more.
 
         Raises:
-            TargetError: the family cannot.
+            TargetError: the family does not refine.
         """
         ...
 
@@ -133,6 +133,7 @@ class Family(Protocol):
     cell_px: int  # side of a cell of the importance map
     log_size_per_q: float  # about how much the logarithm of a size rises with q
     psnr_db_per_q: float
+    refines: bool  # whether `Analyzed.refine` and `distortion` are there to be called
 
     def q_of_quality(self, quality: float, pixels: Pixels) -> int:
         """q of a quality in [0, 100] for a picture, (H, W, 3) uint8."""
@@ -184,6 +185,13 @@ def no_light_synthesis(model_name: str) -> TargetError:
     return TargetError(
         f"model {model_name}: expected a light synthesis for a fast decode, found none; "
         "decode without fast"
+    )
+
+
+def no_refinement(model_name: str) -> TargetError:
+    """What a model says that is asked for an effort and whose family does not refine."""
+    return TargetError(
+        f"model {model_name}: expected effort 0, found more; models of this family are not refined"
     )
 
 

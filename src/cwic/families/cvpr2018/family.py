@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cwic.coding.arithmetic_coder import BitCounter
 from cwic.engine import Engine
-from cwic.errors import BitstreamError, ImageError, TargetError
+from cwic.errors import BitstreamError, ImageError
 from cwic.families.cvpr2018.coder import CodeCoder, CodedPicture, CodeLayout
 from cwic.families.protocol import (
     Allocation,
@@ -20,6 +20,7 @@ from cwic.families.protocol import (
     TileStream,
     checked_numbers,
     no_light_synthesis,
+    no_refinement,
     shrunk,
 )
 from cwic.families.tiling import Rectangle, Tiling
@@ -83,6 +84,7 @@ class Cvpr2018:
     cell_px = CELL_PX
     log_size_per_q = 0.5 / 64
     psnr_db_per_q = 1.5 / 64
+    refines = False  # binary codes have no gradient to follow
 
     def __init__(self, model: ModelFile, threads: int | None = None):
         """`threads` of one call; None: all cores."""
@@ -90,7 +92,7 @@ class Cvpr2018:
         self.rates = RateRange(**checked_numbers(model, model.encoding, RateRange))
         self.coder = CodeCoder(self.layout, model.arrays, model.name)
         self.engine = Engine(model, threads)
-        self._name = model.name
+        self.name = model.name
 
     def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
         """One tile, if the encoder was of this program."""
@@ -133,7 +135,7 @@ class Cvpr2018:
     def _check_speed(self, fast: bool) -> None:
         """Raises TargetError for a fast decode: the family has no light synthesis."""
         if fast:
-            raise no_light_synthesis(self._name)
+            raise no_light_synthesis(self.name)
 
     def _decode(self, stream: TileStream) -> CodedPicture:
         """The code of a file; its header's q adds nothing to the map."""
@@ -185,14 +187,14 @@ class _Analyzed(NamedTuple):
         start: Coded | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> "_Coded":
-        """Refused: binary codes have no gradient to follow."""
-        del q, emphasis, keeps_quality, start, progress
-        raise TargetError(f"expected effort 0 with a model of family {FAMILY}, found {effort}")
+        """Refused, as `refines` says."""
+        del q, emphasis, effort, keeps_quality, start, progress
+        raise no_refinement(self.family.name)
 
     def distortion(self, shown: Pixels, emphasis: Emphasis | None) -> float:
         """Refused: nothing is refined that it would be the measure of."""
         del shown, emphasis
-        raise TargetError(f"expected a model with a measure of its own, found family {FAMILY}")
+        raise no_refinement(self.family.name)
 
 
 class _Coded:

@@ -82,6 +82,7 @@ class Flagship:
     cell_px = LATENT_PX
     log_size_per_q = 0.2 / 64
     psnr_db_per_q = 0.8 / 64
+    refines = True
 
     def __init__(self, model: ModelFile, threads: int | None = None):
         """`threads`: processor threads of one call; None: all cores."""
