@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,13 @@ class Row:
     encode_s: list[float] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)
     peak_mb: tuple[float, float] = (0.0, 0.0)  # of whole processes, both ways
+
+
+class Ours(NamedTuple):
+    """A model, and which of its syntheses decodes."""
+
+    codec: Codec
+    fast: bool
 
 
 class Peer:
@@ -170,7 +177,7 @@ def contestants(
     python: str | None,
     threads: int,
     architectures: Sequence[tuple[str, int, str]],
-) -> tuple[dict[str, Codec], dict[str, str], dict[str, Peer], list[Row], str]:
+) -> tuple[dict[str, Ours], dict[str, str], dict[str, Peer], list[Row], str]:
     """Ours, Pillow's and CompressAI's by their labels, their rows in this order, and versions."""
     codecs, kinds, peers, rows = {}, {}, {}, []
     own_bytes, pillow_bytes = installed_bytes(["cwic"]), installed_bytes(["pillow"])
@@ -178,9 +185,14 @@ def contestants(
         codec = Codec.load(name, threads=threads)
         label = f"{codec.name} {codec.identity.hex()}"
         parts = kmacs_per_pixel(model_file.load(model_file.find(codec.name)))
-        kmacs = parts["analysis"] + parts["synthesis"]  # of others the transforms alone as well
-        codecs[label] = codec
-        rows.append(Row(label, kmacs, own_bytes))
+        for synthesis in ("synthesis", "fast"):
+            if synthesis not in parts:
+                continue
+            fast = synthesis == "fast"
+            of_this = f"{label}, fast decode" if fast else label
+            kmacs = parts["analysis"] + parts[synthesis]  # of others the transforms alone as well
+            codecs[of_this] = Ours(codec, fast)
+            rows.append(Row(of_this, kmacs, own_bytes))
     for kind, feature in _FEATURE.items():
         if features.check(feature):
             kinds[f"Pillow {kind}"] = kind
@@ -200,7 +212,7 @@ def contestants(
 
 def measure_in_process(
     pictures: list[Pixels],
-    codecs: dict[str, Codec],
+    codecs: dict[str, Ours],
     kinds: dict[str, str],
     peers: dict[str, Peer],
     rows: list[Row],
@@ -213,9 +225,9 @@ def measure_in_process(
             for number in range(1 + ROUNDS):
                 for row in rows:
                     if row.label in codecs:
-                        codec = codecs[row.label]
+                        codec, fast = codecs[row.label]
                         encode = partial(codec.encode, picture, quality=QUALITY)
-                        times = _both_ways(encode, codec.decode)
+                        times = _both_ways(encode, partial(codec.decode, fast=fast))
                     elif row.label in kinds:
                         times = _both_ways(partial(saved, picture, kinds[row.label]), opened)
                     else:
@@ -233,7 +245,7 @@ def _both_ways(encode: Callable[[], bytes], decode: Callable[[bytes], object]) -
 
 def measure_whole(
     picture: Path,
-    codecs: dict[str, Codec],
+    codecs: dict[str, Ours],
     kinds: dict[str, str],
     peers: dict[str, Peer],
     rows: list[Row],
@@ -248,9 +260,11 @@ def measure_whole(
             )
             if row.label in codecs:
                 cwic = [sys.executable, "-m", "cwic"]
-                named = ["-q", str(QUALITY), "--model", codecs[row.label].name]
+                codec, fast = codecs[row.label]
+                named = ["-q", str(QUALITY), "--model", codec.name]
                 encode = [*cwic, "encode", str(picture), "-o", str(file), *named, "--quiet", "-f"]
                 decode = [*cwic, "decode", str(file), "-o", str(shown), "--quiet", "-f"]
+                decode += ["--fast"] if fast else []
             elif row.label in kinds:
                 kind = kinds[row.label]
                 load = f"from PIL import Image; image = Image.open({str(picture)!r})\n"

@@ -4,11 +4,13 @@
 
 In process: from a uint8 array to bytes and back at a fixed quality, sessions warm, median of five
 for each picture, mean over the pictures. Whole processes: `cwic encode` and `cwic decode`, median
-of five, with compiled bytecode at hand as after an installation. `--large` adds a picture of 24
-megapixels made of the others, with the peak of memory, and its preview.
+of five, with compiled bytecode at hand as after an installation. `--large` adds pictures of 12 and
+24 megapixels made of the others, with the peak of memory. A fast decode and a preview are those of
+`--fast` and `--reduce 8`; a model without a light synthesis has no fast one.
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import statistics
@@ -16,19 +18,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from cwic import Codec
+from cwic.errors import TargetError
 
 QUALITY = 50
 REPEATS = 5
-LARGE_HEIGHT, LARGE_WIDTH = 4000, 6000
+LARGE = ((3000, 4000), (4000, 6000))  # height and width
+DECODES: tuple[dict[str, Any], ...] = ({}, {"fast": True}, {"reduce": 8})
+NONE = "-"
 
 
 def median_s(act: Callable[[], object]) -> float:
@@ -44,16 +52,19 @@ def median_s(act: Callable[[], object]) -> float:
 
 def in_process(codec: Codec, pictures: list[npt.NDArray[np.uint8]]) -> None:
     """Prints means over the pictures."""
-    encode_s, decode_s, preview_s = [], [], []
+    encode_s: list[float] = []
+    decode_s: dict[int, list[float]] = defaultdict(list)  # by the place in DECODES
     for picture in pictures:
         data = codec.encode(picture, quality=QUALITY)
-        encode_s.append(median_s(lambda p=picture: codec.encode(p, quality=QUALITY)))  # type: ignore[misc]
-        decode_s.append(median_s(lambda d=data: codec.decode(d)))  # type: ignore[misc]
-        preview_s.append(median_s(lambda d=data: codec.decode(d, reduce=8)))  # type: ignore[misc]
+        encode_s.append(median_s(partial(codec.encode, picture, quality=QUALITY)))
+        for number, how in enumerate(DECODES):
+            with contextlib.suppress(TargetError):
+                decode_s[number].append(median_s(partial(codec.decode, data, **how)))
     height, width = pictures[0].shape[:2]
     name = f"in process, {width}x{height}, mean over {len(pictures)} of medians of {REPEATS}"
-    times = (statistics.mean(seconds) for seconds in (encode_s, decode_s, preview_s))
-    print(f"| {name} | {' | '.join(f'{seconds:.3f} s' for seconds in times)} | |")
+    times = (encode_s, *(decode_s[number] for number in range(len(DECODES))))
+    cells = (f"{statistics.mean(seconds):.3f} s" if seconds else NONE for seconds in times)
+    print(f"| {name} | {' | '.join(cells)} | |")
 
 
 def with_bytecode(folder: Path) -> dict[str, str]:
@@ -81,7 +92,7 @@ def whole_processes(path: Path, model: str | None) -> None:
 
         encode_s = median_s(lambda: cwic("encode", path, "-o", file, "-q", QUALITY, *named))
         decode_s = median_s(lambda: cwic("decode", file, "-o", decoded, *named))
-    print(f"| whole processes, {path.stem} | {encode_s:.2f} s | {decode_s:.2f} s | | |")
+    print(f"| whole processes, {path.stem} | {encode_s:.2f} s | {decode_s:.2f} s | | | |")
 
 
 def wall(pictures: list[npt.NDArray[np.uint8]], height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -98,25 +109,31 @@ def wall(pictures: list[npt.NDArray[np.uint8]], height: int, width: int) -> npt.
     return np.ascontiguousarray(whole[:height, :width])
 
 
-def large(pictures: list[npt.NDArray[np.uint8]], model: str | None, threads: int | None) -> None:
-    """Prints time and memory of 24 megapixels, each way in a process of its own."""
-    picture = wall(pictures, LARGE_HEIGHT, LARGE_WIDTH)
+def large(picture: npt.NDArray[np.uint8], model: str | None, threads: int | None) -> None:
+    """Prints time and memory of a large picture, each way in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         pixels, file = Path(folder, "pixels.npy"), Path(folder, "large.cwic")
         np.save(pixels, picture)
         times, peaks = [], []
-        for act, *arguments in ((_encode, pixels, file), (_decode, file, 1), (_decode, file, 8)):
+        acts = (partial(_encode, pixels), *(partial(_decode, how) for how in DECODES))
+        for act in acts:
             # Spawned: a fork would begin with the memory of this process.
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                seconds, peak_mb = process.submit(act, model, threads, *arguments).result()
-            times.append(f"{seconds:.1f} s")
-            peaks.append(f"{peak_mb / 1000:.2f}")
+                try:
+                    seconds, peak_mb = process.submit(act, file, model, threads).result()
+                except TargetError:
+                    times.append(NONE)
+                    peaks.append(NONE)
+                else:
+                    times.append(f"{seconds:.1f} s")
+                    peaks.append(f"{peak_mb / 1000:.2f}")
+    name = f"{picture.shape[0] * picture.shape[1] / 1e6:.0f} megapixels"
     memory = f"{' / '.join(peaks)} GB"
-    print(f"| 24 megapixels, each in a process of its own | {' | '.join(times)} | {memory} |")
+    print(f"| {name}, each in a process of its own | {' | '.join(times)} | {memory} |")
 
 
 def _encode(
-    model: str | None, threads: int | None, pixels: Path, file: Path
+    pixels: Path, file: Path, model: str | None, threads: int | None
 ) -> tuple[float, float]:
     codec, picture = Codec.load(model, threads=threads), np.load(pixels)
     start_s = time.perf_counter()
@@ -126,10 +143,12 @@ def _encode(
     return seconds, peak_of_memory_mb()
 
 
-def _decode(model: str | None, threads: int | None, file: Path, reduce: int) -> tuple[float, float]:
+def _decode(
+    how: dict[str, Any], file: Path, model: str | None, threads: int | None
+) -> tuple[float, float]:
     codec, data = Codec.load(model, threads=threads), file.read_bytes()
     start_s = time.perf_counter()
-    codec.decode(data, reduce=reduce)
+    codec.decode(data, **how)
     seconds = time.perf_counter() - start_s
     return seconds, peak_of_memory_mb()
 
@@ -160,11 +179,14 @@ def main() -> None:
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     codec = Codec.load(options.model, threads=options.threads)
     print(f"{codec.name} {codec.identity.hex()}, quality {QUALITY}, {machine()}.\n")
-    print("| | encode | decode | preview (`--reduce 8`) | peak of memory |\n|---|---|---|---|---|")
+    print(
+        "| | encode | decode | fast decode | preview | peak of memory |\n|---|---|---|---|---|---|"
+    )
     in_process(codec, pictures)
     whole_processes(paths[0], options.model)
     if options.large:
-        large(pictures, options.model, options.threads)
+        for height, width in LARGE:
+            large(wall(pictures, height, width), options.model, options.threads)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def times() -> None:
         for row in peers.table()
     ]
     large = [row for row in speed.table() if "megapixels" in row[""]]
-    for row in large:
+    for row in reversed(large):
         size = row[""].partition(",")[0]
         rows.insert(
             1,
