@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch")
 
 from cwic.errors import NotBuiltError  # noqa: E402
 from cwic.evaluation.perceptual import haar_distance, haarpsi, load_distance  # noqa: E402
+from cwic.evaluation.ssimulacra2_distance import ssimulacra2_distance  # noqa: E402
+from cwic.ssimulacra2 import ssimulacra2  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -105,3 +107,53 @@ def test_without_its_package_lpips_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(NotBuiltError, match="expected the package lpips"):
         load_distance("lpips")
+
+
+def score_of(distance: float) -> float:
+    """SSIMULACRA2 of the sum that it goes by."""
+    cubic = 2.326765642916932 * distance
+    cubic += -0.020884521182843837 * distance**2 + 6.248496625763138e-05 * distance**3
+    return float(100 - 10 * cubic**0.6276336467831387)
+
+
+def test_the_distance_of_ssimulacra2_is_what_the_package_has_its_score_from() -> None:
+    pytest.importorskip("ssimulacra2")
+    rng = np.random.default_rng(5)
+    smooth = np.kron(rng.uniform(60, 190, (8, 9, 3)), np.ones((32, 32, 1)))
+    x = (smooth + rng.normal(0, 6, smooth.shape)).round().clip(0, 255).astype(np.uint8)
+    for noise in (4, 20):
+        y = x.copy()
+        # Inside: the package lets two borders fade to black.
+        inside = np.s_[48:-48, 48:-48]
+        y[inside] = (y[inside] + rng.normal(0, noise, y[inside].shape)).clip(0, 255)
+        of = (torch.from_numpy(z.copy()).permute(2, 0, 1)[None].double() for z in (x, y))
+        assert score_of(float(ssimulacra2_distance(*of))) == pytest.approx(
+            ssimulacra2(x, y), abs=0.6
+        )
+
+
+@pytest.mark.parametrize("side", [64, 200])
+def test_the_distance_of_ssimulacra2_has_a_gradient_everywhere(side: int) -> None:
+    pytest.importorskip("ssimulacra2")
+    x, y = noisy((2, 3, side, side), 3)
+    y = torch.cat([y[:1], x[1:]])  # the second is equal, which is where roots have no slope
+    y[:, :, :20] = -30  # decoded pictures leave the range of colours
+    y.requires_grad_()
+    distance = ssimulacra2_distance(x, y)
+    distance.sum().backward()
+    assert y.grad is not None
+    assert torch.isfinite(y.grad).all()
+    assert torch.allclose(ssimulacra2_distance(x, x), torch.zeros(2))
+    with torch.no_grad():
+        assert (ssimulacra2_distance(x, y - 0.5 * (y - x)) < distance).all()
+
+
+def test_a_weight_moves_the_distance_of_ssimulacra2() -> None:
+    pytest.importorskip("ssimulacra2")
+    x, y = noisy((1, 3, 64, 64), 4)
+    y[..., :32] = x[..., :32]
+    weight = torch.zeros(1, 1, 64, 64)
+    weight[..., :16] = 1
+    even = ssimulacra2_distance(x, y)
+    assert ssimulacra2_distance(x, y, weight) < even / 2
+    assert torch.allclose(ssimulacra2_distance(x, y, torch.ones_like(weight)), even)

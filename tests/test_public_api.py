@@ -42,6 +42,9 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
+TORCH_METRICS = ("metrics", "perceptual", "ssimulacra2_distance", "structural_similarity")
+
+
 def runtime_modules() -> list[str]:
     """Every module outside `training`, less the metrics that need torch."""
     package = ROOT / "src" / "cwic"
@@ -51,7 +54,7 @@ def runtime_modules() -> list[str]:
         for path in paths
         if "training" not in path.parts
         and path.name != "__main__.py"
-        and path.name not in ("metrics.py", "perceptual.py", "structural_similarity.py")
+        and path.stem not in TORCH_METRICS
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cwic.errors import NotBuiltError
+from cwic.evaluation.ssimulacra2_distance import ssimulacra2_distance
 
 # --- HaarPSI --------------------------------------------------------------------------------------
 
@@ -90,7 +91,7 @@ def _haar(plane: Tensor, scale: int) -> Tensor:
 # --- distances ------------------------------------------------------------------------------------
 
 
-DistanceName = Literal["haarpsi", "lpips"]
+DistanceName = Literal["haarpsi", "lpips", "ssimulacra2"]
 
 
 # How far pictures are from their originals to the eye: reference, decoded and a weight as of
@@ -101,13 +102,15 @@ PerceptualDistance = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 def load_distance(name: DistanceName, device: torch.device | None = None) -> PerceptualDistance:
     """A distance by name, for pictures on a device (None: the processor).
 
-    "lpips" is the package of that name with its AlexNet.
+    "lpips" is the package of that name with its AlexNet, "ssimulacra2" what that metric sums up.
 
     Raises:
         NotBuiltError: the package cannot be had.
     """
     if name == "haarpsi":
         return haar_distance
+    if name == "ssimulacra2":
+        return ssimulacra2_distance
     try:
         import lpips
 

@@ -90,15 +90,15 @@ def _scales(reference: Tensor, decoded: Tensor, shares: Tensor | None) -> Iterat
             x, y = (nn.functional.avg_pool2d(planes, 2, padding=odd) for planes in (x, y))
             if shares is not None:
                 shares = nn.functional.avg_pool2d(shares, 2, padding=odd)
-        mean_x, mean_y = _windowed(x), _windowed(y)
-        variances = _windowed(x * x) - mean_x.square() + _windowed(y * y) - mean_y.square()
-        covariance = _windowed(x * y) - mean_x * mean_y
+        mean_x, mean_y = windowed(x), windowed(y)
+        variances = windowed(x * x) - mean_x.square() + windowed(y * y) - mean_y.square()
+        covariance = windowed(x * y) - mean_x * mean_y
         contrast = (2 * covariance + C2) / (variances + C2)
         inside = None if shares is None else shares[:, :, margin:-margin, margin:-margin]
         yield _Scale(contrast, mean_x, mean_y, inside)
 
 
-def _windowed(x: Tensor) -> Tensor:
+def windowed(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, H - 10, W - 10) means under the Gaussian window."""
     if x.dtype == torch.float64:
         rows = torch.cat([band @ x[:, :, lines] for band, lines in _bands(x.shape[2])], dim=2)
