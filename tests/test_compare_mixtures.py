@@ -38,7 +38,7 @@ def test_published_mixtures_are_recipes_that_differ_in_their_loss_alone(
     assert len(mixtures) >= 4
     found = set()
     for name, changes in mixtures.items():
-        assert all(key.endswith("_weight") for key in changes)
+        assert all(key.endswith("_weight") or key == "perceptual" for key in changes)
         config = compare.recipe_of(base, name, changes, 400, 5e-5)
         assert (config.total_steps, config.network, config.data) == (400, base.network, base.data)
         (stage,) = config.stages
