@@ -1,95 +1,124 @@
-"""What an effort of the encoder saves, and what it takes: the table of "Effort" in docs.
+"""What an effort of the encoder saves, and what it takes.
 
-    python benchmarks/effort.py FOLDER [--model NAME ...] [--effort N ...] [--count N]
+    python benchmarks/effort.py FOLDER [--model NAME ...] [--effort N ...] [--quality Q ...]
+        [--by-kind] [--count N] [--out results] [-j 1]
 
-Each picture is coded at five qualities with effort 0, then with each of the others at the same
-ones. BD-rates against effort 0, of whole files, are means over the pictures; SSIMULACRA2 is that
-at equal size, in points. Seconds are of one megapixel, on as many processors as there are.
+Each PNG picture of FOLDER is coded at some qualities without effort, then at the same ones with
+each effort, never kept whole. BD-rates against effort 0, of whole files, are means over the
+pictures; SSIMULACRA2 is that at equal size, in points, and the picture that gains least. Seconds
+are of one megapixel and of one processor. With `--by-kind` the name of a picture begins with its
+kind, as those of `everyday.py` do. What was measured is kept in the folder of results, and taken up
+again. Needs the extra `evaluate`; prints Markdown.
 """
 
 import argparse
 import math
-import time
+import statistics
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from scipy.interpolate import PchipInterpolator
+from everyday import kind_of
+from held_out import MS_SSIM, PSNR, SSIMULACRA2, Measure, curve, gain, measured
 
-from cwic import Codec
-from cwic.evaluation.metrics import measure
+from cwic.errors import CodecError
+from cwic.evaluation.anchors import Contestant, contestant
+from cwic.evaluation.measurement import Point
+from cwic.evaluation.quality import decibel
 from cwic.evaluation.rate_distortion import bd_rate
 
-QUALITIES = (15, 30, 45, 60, 75)
+QUALITIES = (15.0, 30.0, 45.0, 60.0, 75.0)
+EFFORTS = (3, 5, 7, 9)
 
-# A point of a curve: bpp, PSNR, SSIM and MS-SSIM in decibels, SSIMULACRA2.
-Point = tuple[float, float, float, float, float]
-
-
-def points(codec: Codec, picture: np.ndarray, effort: int) -> tuple[list[Point], float]:
-    """A curve, and seconds of one megapixel."""
-    result, seconds = [], 0.0
-    for quality in QUALITIES:
-        start_s = time.perf_counter()
-        data = codec.encode(picture, quality=quality, effort=effort, lossless="never")
-        seconds += time.perf_counter() - start_s
-        found = measure(picture, np.asarray(codec.decode(data)))
-        result.append(
-            (
-                8 * len(data) / (picture.shape[0] * picture.shape[1]),
-                found.psnr_rgb_db,
-                -10 * math.log10(1 - found.ssim_rgb),
-                -10 * math.log10(1 - found.ms_ssim_rgb),
-                found.ssimulacra2,
-            )
-        )
-    num_megapixels = len(QUALITIES) * picture.shape[0] * picture.shape[1] / 1e6
-    return result, seconds / num_megapixels
+# Similarities in decibels, in which their curves are even.
+SSIM = Measure("SSIM", lambda found: decibel(found.ssim_rgb), "+.2f")
+SAVED = (PSNR, SSIM, MS_SSIM)
 
 
-def gains(plain: Sequence[Point], refined: Sequence[Point]) -> list[float]:
-    """BD-rates in PSNR, SSIM and MS-SSIM, and points of SSIMULACRA2 at equal size."""
-    before, after = (list(zip(*curve, strict=True)) for curve in (plain, refined))
-    result = []
-    for quality in (1, 2, 3):
-        found = bd_rate((before[0], before[quality]), (after[0], after[quality]))
-        result.append(math.nan if found is None else found.percent)
-    curves = [PchipInterpolator(np.log(curve[0]), curve[4]) for curve in (before, after)]
-    low, high = (pick(before[0][end], after[0][end]) for pick, end in ((max, 0), (min, -1)))
-    places = np.linspace(math.log(low), math.log(high), 50)
-    result.append(float(np.mean(curves[1](places) - curves[0](places))))
-    return result
+def by_image(points: Sequence[Point], codec: Contestant) -> dict[str, list[Point]]:
+    """The points of a codec, by picture."""
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        if point.codec == codec.name:
+            found.setdefault(point.image, []).append(point)
+    return found
+
+
+def saved_percent(before: Sequence[Point], after: Sequence[Point], measure: Measure) -> float:
+    """BD-rate of one picture; nan where the curves have no quality in common."""
+    found = bd_rate(curve(before, measure), curve(after, measure))
+    return math.nan if found is None else found.percent
+
+
+def print_row(
+    name: str, plain: dict[str, list[Point]], other: dict[str, list[Point]], effort: int
+) -> None:
+    """Of some pictures: what an effort takes and saves."""
+    points = [point for image in plain for point in other[image]]
+    seconds = statistics.fmean(1e6 * p.encode_s / (p.width * p.height) for p in points)
+    cells = [name, f"{effort}", f"{seconds:.1f}"]
+    if effort:
+        cells += [
+            f"{statistics.fmean(saved_percent(plain[i], other[i], m) for i in plain):+.1f} %"
+            for m in SAVED
+        ]
+        gains = {
+            image: gain(curve(plain[image], SSIMULACRA2), curve(other[image], SSIMULACRA2))
+            for image in plain
+        }
+        least = min(gains, key=lambda image: gains[image])
+        cells += [
+            f"{statistics.fmean(gains.values()):+.2f}",
+            f"{Path(least).stem} {gains[least]:+.2f}",
+        ]
+    else:
+        cells += [""] * (len(SAVED) + 2)
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
-    """Prints a table in Markdown."""
+    """Prints a table in Markdown for each model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", nargs="+", default=["cwic-psnr", "cwic-visual"])
-    parser.add_argument("--effort", nargs="+", type=int, default=[3, 5, 7, 9])
-    parser.add_argument("--count", type=int, help="pictures to take; all if not given")
+    parser.add_argument("--effort", nargs="+", type=int, default=EFFORTS)
+    parser.add_argument("--quality", nargs="+", type=float, default=QUALITIES)
+    parser.add_argument("--by-kind", action="store_true")
+    parser.add_argument(
+        "--count", type=int, help="pictures to take, evenly chosen; all if not given"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("-j", "--jobs", type=int, default=1)
     options = parser.parse_args()
-    files = sorted(path for path in options.folder.iterdir() if path.suffix == ".png")
-    files = files[: options.count]
-    pictures = []
-    for path in files:
-        with Image.open(path) as file:
-            pictures.append(np.asarray(file.convert("RGB")))
-    print("| model | effort | s/MP | PSNR | SSIM | MS-SSIM | SSIMULACRA2 at equal size |")
-    print("|---|---|---|---|---|---|---|")
-    for name in options.model:
-        codec = Codec.load(name)
-        plain = [points(codec, picture, 0) for picture in pictures]
-        print(f"| {name} | 0 | {np.mean([each[1] for each in plain]):.1f} | | | | |")
-        for effort in options.effort:
-            refined = [points(codec, picture, effort) for picture in pictures]
-            means = np.mean(
-                [gains(a[0], b[0]) for a, b in zip(plain, refined, strict=True)], axis=0
-            )
-            seconds = np.mean([each[1] for each in refined])
-            rates = " | ".join(f"{rate:+.1f} %" for rate in means[:3])
-            print(f"| {name} | {effort} | {seconds:.1f} | {rates} | {means[3]:+.2f} |", flush=True)
+    paths = sorted(options.folder.glob("*.png"))
+    paths = paths[:: -(-len(paths) // options.count)] if options.count else paths
+    options.out.mkdir(parents=True, exist_ok=True)
+    for model in options.model:
+        names = [f"cwic:{model}", *(f"cwic:{model}@effort={n}" for n in options.effort)]
+        try:
+            codecs = [replace(contestant(n), settings=tuple(options.quality)) for n in names]
+        except CodecError as error:
+            sys.exit(str(error))
+        points = measured(paths, codecs, options.out / "effort.jsonl", options.jobs)
+        qualities = ", ".join(f"{quality:g}" for quality in options.quality)
+        print(
+            f"\n{codecs[0].label}, {len(paths)} pictures, qualities {qualities}; saved at equal "
+            "quality; SSIMULACRA2 at equal size.\n"
+        )
+        print("| pictures | effort | s/MP | PSNR | SSIM | MS-SSIM | SSIMULACRA2 | least |")
+        print("|---|---|---|---|---|---|---|---|")
+        plain = by_image(points, codecs[0])
+        kinds = {"all": list(plain)}
+        if options.by_kind:
+            kinds = {}
+            for image in plain:
+                kinds.setdefault(kind_of(image), []).append(image)
+        for kind, images in kinds.items():
+            of_kind = {image: plain[image] for image in images}
+            for codec in codecs:
+                label = f"{kind} ({len(images)})"
+                print_row(label, of_kind, by_image(points, codec), codec.effort or 0)
 
 
 if __name__ == "__main__":

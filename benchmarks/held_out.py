@@ -104,17 +104,17 @@ def exported(model: str, folder: Path) -> str:
 
 
 def measured(
-    paths: Sequence[Path], codecs: Sequence[Contestant], out: Path, processes: int
+    paths: Sequence[Path], codecs: Sequence[Contestant], results: Path, processes: int
 ) -> list[Point]:
-    """The points of all crops, from the folder of results as far as they are there."""
-    store = Store(out / "held_out.jsonl")
+    """The points of all pictures, from the file of results as far as they are there."""
+    store = Store(results)
     jobs, failures = jobs_of(paths, codecs)
     missing = [
         job._replace(settings=left)
         for job in jobs
         if (left := tuple(s for s in job.settings if not store.has(point_key(job, s))))
     ]
-    for result in tqdm(measure_all(missing, processes), total=len(missing), unit=" crops"):
+    for result in tqdm(measure_all(missing, processes), total=len(missing), unit=" pictures"):
         store.add(result.points)
         failures += result.failures
     if failures:
@@ -296,7 +296,7 @@ def main() -> None:
     codecs = [
         replace(codec, label=Path(model).stem) for codec, model in zip(codecs, models, strict=True)
     ]
-    points = measured(paths, codecs, options.out, options.jobs)
+    points = measured(paths, codecs, options.out / "held_out.jsonl", options.jobs)
     print(
         f"{len(paths)} held-out crops of {options.crop_px}x{options.crop_px}, whole files, by "
         + ", ".join(codec.label for codec in codecs)
