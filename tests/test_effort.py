@@ -13,9 +13,9 @@ from cwic import model_file
 from cwic.codec import Codec
 from cwic.engine import Engine
 from cwic.errors import ModelError, TargetError
+from cwic.families.distortion import Distortion, distortion_of
 from cwic.families.flagship.family import FlagshipAnalysis, steps_of
 from cwic.families.flagship.refine.descent import Candidate, Problem, most_passes
-from cwic.families.flagship.refine.distortion import Distortion, distortion_of
 from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task
 from cwic.onnx_graph import read_graph, write_graph
 from cwic.psnr import psnr_db
