@@ -40,7 +40,7 @@ _Q_PER_OCTAVE = 80.0
 
 # Of the descent: how far a leaning moves at first, and how much of the past counts.
 _LENGTH = 0.05
-_MOMENTUM = 0.8
+_MOMENTUM = 0.6
 _FORGETTING = 0.95
 _LEAST_SIZE = 1e-3  # of a gradient, in bits
 
