@@ -31,11 +31,12 @@ _ABSORBANCE = (
     (0.24342268924547819, 0.20476744424496821, 0.5518098665095536),
 )
 _BIAS = 0.0037930732552754493
-_BIAS_ROOT = _BIAS ** (1 / 3)
+_BIAS_ROOT: float = _BIAS ** (1 / 3)
 # The slope of a cube root has no bound; decoded pictures leave the range of colours.
 _LEAST_ABSORBED = 1e-4
 # Of the mean fourth power, whose root has none either.
 _LEAST_POWER = 1e-16
+_LEAST_ROOT: float = _LEAST_POWER**0.25
 
 
 def ssimulacra2_distance(
@@ -112,8 +113,7 @@ def _absorbed(linear: Tensor, cone: int) -> Tensor:
     r, g, b = (
         share * plane for share, plane in zip(_ABSORBANCE[cone], linear.unbind(1), strict=True)
     )
-    absorbed: Tensor = (r + g + b + _BIAS).clamp(min=_LEAST_ABSORBED) ** (1 / 3)
-    return absorbed - _BIAS_ROOT
+    return (r + g + b + _BIAS).clamp(min=_LEAST_ABSORBED).pow(1 / 3) - _BIAS_ROOT
 
 
 def _x(linear: Tensor) -> Tensor:
@@ -153,8 +153,8 @@ def _average(plane: Tensor, order: int, weight: Tensor | None) -> Tensor:
     """(B,): the mean over places of (B, h, w), or the fourth root of the mean fourth power."""
     if order == _MEAN:
         return _mean(plane, weight)
-    root: Tensor = (_mean(plane.square().square(), weight) + _LEAST_POWER) ** 0.25
-    return root - _LEAST_POWER**0.25
+    power = _mean(plane.square().square(), weight)
+    return (power + _LEAST_POWER).pow(0.25) - _LEAST_ROOT
 
 
 def _mean(plane: Tensor, weight: Tensor | None) -> Tensor:
