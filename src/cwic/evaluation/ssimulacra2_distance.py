@@ -3,13 +3,14 @@
 SSIMULACRA2 (Sneyers 2022, weights of 2023) is a falling function of one weighted sum. Of XYB at six
 scales it takes three maps, errors of structure, edges that came and edges that went, each by its
 mean and by the fourth root of its mean fourth power. The sum is given here; the score stays with
-the package ssimulacra2 (:mod:`cwic.ssimulacra2`), whose 108 weights are used. Borders are mirrored,
-where the package lets two of them fade to black.
+the package ssimulacra2 (:mod:`cwic.ssimulacra2`). Of its 108 weights the 25 are used that matter.
+Borders are mirrored, where the package lets two of them fade to black.
 """
 
 from collections.abc import Iterator
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,8 @@ from cwic.evaluation.structural_similarity import SSIM_PX, windowed
 
 _NUM_SCALES = 6
 _LEAST_SIDE_PX = 8  # of a scale
+_LEAST_WEIGHT = 0.1  # most of the others are a thousandth or nothing, those that count 1 to 200
+_MEAN, _FOURTH_POWER = 0, 1  # in the order of the weights
 _C2 = 0.0009
 _SHARE = 0.9562382616834844  # of the sum that the score goes by
 
@@ -28,11 +31,12 @@ _ABSORBANCE = (
     (0.24342268924547819, 0.20476744424496821, 0.5518098665095536),
 )
 _BIAS = 0.0037930732552754493
-_BIAS_ROOT = _BIAS ** (1 / 3)
+_BIAS_ROOT: float = _BIAS ** (1 / 3)
 # The slope of a cube root has no bound; decoded pictures leave the range of colours.
 _LEAST_ABSORBED = 1e-4
 # Of the mean fourth power, whose root has none either.
 _LEAST_POWER = 1e-16
+_LEAST_ROOT: float = _LEAST_POWER**0.25
 
 
 def ssimulacra2_distance(
@@ -53,21 +57,26 @@ def ssimulacra2_distance(
     Raises:
         NotBuiltError: the package ssimulacra2 is not installed.
     """
-    weights = _weights()
     total = reference.new_zeros(len(reference))
     for scale, (x, y) in enumerate(_scales(_linear(reference), _linear(decoded))):
-        for kind, errors in enumerate(_errors(_xyb(x), _xyb(y))):
-            for order, averages in enumerate(_averages(errors, weight)):
-                for channel in range(3):
-                    of_this = weights[channel][scale][order][kind]
+        weights = _weights()[scale]
+        if not weights:
+            continue
+        channels = sorted({channel for channel, _, _ in weights})
+        x, y = (torch.stack([_XYB[channel](of) for channel in channels], dim=1) for of in (x, y))
+        for kind, errors in enumerate(_errors(x, y)):
+            for place, channel in enumerate(channels):
+                plane = errors[:, place]
+                for order in (_MEAN, _FOURTH_POWER):
+                    of_this = weights.get((channel, order, kind), 0)
                     if of_this:
-                        total = total + of_this * averages[:, channel]
+                        total = total + of_this * _average(plane, order, weight)
     return _SHARE * total
 
 
 @cache
-def _weights() -> list[list[list[list[float]]]]:
-    """By channel, scale, order (mean, fourth power) and kind of error."""
+def _weights() -> list[dict[tuple[int, int, int], float]]:
+    """Those that matter, of each scale, by channel, order and kind of error."""
     try:
         from ssimulacra2.ssimulacra2 import weights
     except ImportError as error:
@@ -75,7 +84,10 @@ def _weights() -> list[list[list[list[float]]]]:
             "a loss by SSIMULACRA2 needs the package ssimulacra2, found none: "
             "pip install 'cwic[evaluate]'"
         ) from error
-    found: list[list[list[list[float]]]] = weights.reshape(3, _NUM_SCALES, 2, 3).tolist()
+    found: list[dict[tuple[int, int, int], float]] = [{} for _ in range(_NUM_SCALES)]
+    for (channel, scale, order, kind), value in np.ndenumerate(weights.reshape(3, -1, 2, 3)):
+        if value > _LEAST_WEIGHT:
+            found[scale][channel, order, kind] = float(value)
     return found
 
 
@@ -96,19 +108,32 @@ def _linear(pictures: Tensor) -> Tensor:
     return torch.where(x <= 0.04045, x / 12.92, curved)
 
 
-def _xyb(linear: Tensor) -> Tensor:
-    """Linear light -> X, Y and B - Y, moved and stretched to be of one size and above 0."""
-    r, g, b = linear.unbind(dim=1)
-    long, middle, short = (
-        (x * r + y * g + z * b + _BIAS).clamp(min=_LEAST_ABSORBED) ** (1 / 3) - _BIAS_ROOT
-        for x, y, z in _ABSORBANCE
+def _absorbed(linear: Tensor, cone: int) -> Tensor:
+    """Linear light (B, 3, h, w) -> what a kind of cones makes of it, (B, h, w)."""
+    r, g, b = (
+        share * plane for share, plane in zip(_ABSORBANCE[cone], linear.unbind(1), strict=True)
     )
-    luma = (long + middle) / 2
-    return torch.stack([7 * (long - middle) + 0.42, luma + 0.01, short - luma + 0.55], dim=1)
+    return (r + g + b + _BIAS).clamp(min=_LEAST_ABSORBED).pow(1 / 3) - _BIAS_ROOT
+
+
+def _x(linear: Tensor) -> Tensor:
+    return 7 * (_absorbed(linear, 0) - _absorbed(linear, 1)) + 0.42
+
+
+def _y(linear: Tensor) -> Tensor:
+    return (_absorbed(linear, 0) + _absorbed(linear, 1)) / 2 + 0.01
+
+
+def _b(linear: Tensor) -> Tensor:
+    return _absorbed(linear, 2) - (_absorbed(linear, 0) + _absorbed(linear, 1)) / 2 + 0.55
+
+
+# X, Y and B - Y of linear light, moved and stretched to be of one size and above 0.
+_XYB = (_x, _y, _b)
 
 
 def _errors(x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """(B, 3, h, w) each, of one scale: of structure, of edges that came, of those that went."""
+    """Of one scale (B, C, h, w) each: of structure, of edges that came, of those that went."""
     mean_x, mean_y = _blurred(x), _blurred(y)
     variances = _blurred(x * x) - mean_x.square() + _blurred(y * y) - mean_y.square()
     covariance = _blurred(x * y) - mean_x * mean_y
@@ -124,14 +149,16 @@ def _blurred(planes: Tensor) -> Tensor:
     return windowed(nn.functional.pad(planes, (margin,) * 4, mode="reflect"))
 
 
-def _averages(errors: Tensor, weight: Tensor | None) -> Iterator[Tensor]:
-    """(B, 3) each: the mean over places, and the fourth root of the mean fourth power."""
-    yield _mean(errors, weight)
-    yield (_mean(errors.square().square(), weight) + _LEAST_POWER) ** 0.25 - _LEAST_POWER**0.25
+def _average(plane: Tensor, order: int, weight: Tensor | None) -> Tensor:
+    """(B,): the mean over places of (B, h, w), or the fourth root of the mean fourth power."""
+    if order == _MEAN:
+        return _mean(plane, weight)
+    power = _mean(plane.square().square(), weight)
+    return (power + _LEAST_POWER).pow(0.25) - _LEAST_ROOT
 
 
-def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+def _mean(plane: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
-        return values.mean(dim=(2, 3))
-    shares = nn.functional.adaptive_avg_pool2d(weight, (values.shape[2], values.shape[3]))
-    return (values * shares).sum(dim=(2, 3)) / shares.sum(dim=(2, 3)).clamp(min=1e-6)
+        return plane.mean(dim=(1, 2))
+    shares = nn.functional.adaptive_avg_pool2d(weight, (plane.shape[1], plane.shape[2]))[:, 0]
+    return (plane * shares).sum(dim=(1, 2)) / shares.sum(dim=(1, 2)).clamp(min=1e-6)
