@@ -15,7 +15,8 @@ from cwic.families.distortion import LOW_FREQUENCY_PX, Distortion
 from cwic.families.protocol import Pixels
 from cwic.families.tiling import Rectangle, Tiling
 
-# What counts around a block, and is looked at: what is coded fades with the distance.
+# What counts around a block, and is looked at: less than a synthesis may see, since what is coded
+# fades with the distance.
 HALO_PX = 64
 
 # A rectangle of more pixels than `_WHOLE_PIXELS` is divided into blocks of at most so many pixels a
