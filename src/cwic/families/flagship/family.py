@@ -82,6 +82,7 @@ class Flagship:
 
     cell_px = LATENT_PX
     log_size_per_q = 0.2 / 64
+    refined_saving = 0.06
     psnr_db_per_q = 0.8 / 64
     refines = True
 
