@@ -70,7 +70,7 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
 
 def plain(label: str) -> str:
     """A label without an identity."""
-    return re.sub(r" [0-9a-f]{16}$", "", label)
+    return re.sub(r" [0-9a-f]{16}(?=$|,)", "", label)
 
 
 def everyday() -> None:
@@ -146,17 +146,13 @@ def times() -> None:
         [plain(row[""]), row["encode s"], row["decode s"], row["installed MB"]]
         for row in peers.table()
     ]
-    large = [row for row in speed.table() if "megapixels" in row[""]]
-    for row in reversed(large):
-        size = row[""].partition(",")[0]
-        rows.insert(
-            1,
-            [
-                f"{OURS[0]}, {size}",
-                *(row[way].removesuffix(" s") for way in ("encode", "decode")),
-                "",
-            ],
-        )
+    place = sum(row[0].startswith(OURS[0]) for row in rows)  # behind its small pictures
+    rows[place:place] = [
+        [f"{label}, {size}", *(row[column].removesuffix(" s") for column in ("encode", way)), ""]
+        for label, way in ((OURS[0], "decode"), (f"{OURS[0]}, fast decode", "fast decode"))
+        for row in speed.table()
+        if "megapixels" in (size := row[""].partition(",")[0])
+    ]
     machine = re.search(r"\d+ threads on \d+ cores of .*?(?=;)", peers.text)
     assert machine is not None, "expected the machine"
     print(

@@ -13,8 +13,11 @@ from PIL import Image
 import cwic
 from cwic import model_file, pillow_plugin
 from cwic.codec import Codec
+from cwic.engine import Session
 from cwic.errors import TargetError
 from cwic.families.flagship import family as flagship
+from cwic.families.flagship.grid import LATENT_PX
+from cwic.families.flagship.tiles import FAST
 from cwic.serve import Controls, coded, opened
 from cwic.whole import WholeReader
 
@@ -80,6 +83,21 @@ def test_a_fast_decode_is_that_of_the_light_synthesis(
     full = tiny_flagship_codec.decode(data, region=region, reduce=reduce)
     assert found.size == full.size
     assert np.any(np.asarray(found) != np.asarray(full))
+
+
+@pytest.mark.parametrize("name", ["cwic-visual", "cwic-psnr"])
+def test_the_light_synthesis_sees_no_further_than_its_halo(name: str) -> None:
+    session = Session(model_file.load(model_file.find(name)).graphs["fast"], 1)
+    own, halo = 3, FAST.halo_px // LATENT_PX  # cells
+    rng = np.random.default_rng(0)
+    shapes = [(1, of.shape[1], 1, own + halo + 1) for of in session.inputs]
+    cells = [rng.normal(0, 1, shape).astype(np.float32) for shape in shapes]
+    (before,) = session.run(*cells)
+    for array in cells:
+        array[..., -1] += 3  # behind the halo
+    (after,) = session.run(*cells)
+    other_columns = np.flatnonzero((before != after).any(axis=(0, 1, 3)))
+    assert other_columns[0] >= own * LATENT_PX
 
 
 def test_a_preview_is_the_same_with_and_without_fast(

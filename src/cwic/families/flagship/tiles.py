@@ -25,8 +25,10 @@ from cwic.families.protocol import Pixels, shrunk
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
-# What the transforms see of a tile's neighbours; their receptive fields reach 112 pixels.
+# What the transforms see of a tile's neighbours; their receptive fields reach 112 pixels, that of
+# the light synthesis 68.
 HALO_PX = 128
+_FAST_HALO_PX = 80
 
 # Picture -> latents and importance. Of an analysis that sees q the first graph makes, at 1/16 and
 # whatever the rate, what the second one takes beside q.
@@ -45,7 +47,7 @@ class View(NamedTuple):
 
 
 FULL = View("synthesis", 1, HALO_PX)
-FAST = View("fast", 1, HALO_PX)
+FAST = View("fast", 1, _FAST_HALO_PX)
 PREVIEW = View("preview", PREVIEW_PX, HYPER_PX)
 
 
