@@ -38,9 +38,11 @@ DISTORTION = Distortion(mse=6.0, ssim=0.3)
 _BITS_AT_0 = 27.0
 _Q_PER_OCTAVE = 80.0
 
-# Of the descent: how far a leaning moves at first, and how much of the past counts.
+# How far a leaning moves at first, less where there are more steps than so many, and which share of
+# all steps a direction is the mean of; how much of the sizes of gradients counts a step later.
 _LENGTH = 0.05
-_MOMENTUM = 0.6
+_FEW_STEPS = 24
+_AVERAGED = 1 / 6
 _FORGETTING = 0.95
 _LEAST_SIZE = 1e-3  # of a gradient, in bits
 
@@ -197,6 +199,8 @@ class _Descent:
         first = self._candidate(self._picture(self._task.activation))
         best = first
         kept = first.distortion * (1 + _SLACK) if keeps_quality else math.inf
+        momentum = max(0.0, 1 - 1 / (_AVERAGED * num_steps))
+        longest = _LENGTH * min(1.0, _FEW_STEPS / num_steps)
         mean, square = np.zeros_like(self.leanings), np.zeros_like(self.leanings)
         prices = mean
 
@@ -214,11 +218,11 @@ class _Descent:
                 bits, prices = self._coder.priced(picture)
                 best = better(_Candidate(picture, bits, distortion))
             slopes = np.where(self._mask, slopes + prices, np.float32(0))
-            mean += (1 - _MOMENTUM) * (slopes - mean)
+            mean += (1 - momentum) * (slopes - mean)
             square += (1 - _FORGETTING) * (slopes**2 - square)
             # Both begin with 0, and are scaled up at first.
             size = np.sqrt(square / (1 - _FORGETTING ** (step + 1))) + _LEAST_SIZE
-            length = _LENGTH * (1 - step / num_steps) / (1 - _MOMENTUM ** (step + 1))
+            length = longest * (1 - step / num_steps) / (1 - momentum ** (step + 1))
             self.leanings -= np.float32(length) * mean / size
             np.clip(self.leanings, 0, 1, out=self.leanings)
             if keeps_quality:
