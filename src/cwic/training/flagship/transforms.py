@@ -245,14 +245,14 @@ class Preview(nn.Module):
 
 @dataclass(frozen=True)
 class SynthesisSizes:
-    """Channels and blocks of a synthesis."""
+    """Channels and blocks of a synthesis; the light one of the bundled models has the defaults."""
 
     edge_channels: int = 32  # at 1/4 of the picture's size
     edge_blocks: int = 1  # blocks of two 3x3 convolutions there
     width_8: int = 128  # channels at 1/8
-    width_16: int = 256  # channels at 1/16
-    blocks_8: int = 5  # residual blocks at 1/8
-    blocks_16: int = 2  # residual blocks at 1/16
+    width_16: int = 160  # channels at 1/16
+    blocks_8: int = 6  # residual blocks at 1/8
+    blocks_16: int = 1  # residual blocks at 1/16
 
 
 class Synthesis(nn.Module):
