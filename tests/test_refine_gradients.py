@@ -10,12 +10,9 @@ import torch
 from cwic import model_file
 from cwic.engine import Session
 from cwic.evaluation.structural_similarity import ms_ssim, ssim
-from cwic.families.flagship.refine.gradients import (
-    Distortion,
-    distortion_graph,
-    means_graph,
-    reference_graph,
-)
+from cwic.families.distortion import Distortion
+from cwic.families.distortion_graphs import distortion_graph, reference_graph
+from cwic.families.flagship.refine.gradients import means_graph
 from cwic.training.distortion import low_frequency_error
 from cwic.training.flagship.network import FlagshipConfig, FlagshipNetwork
 

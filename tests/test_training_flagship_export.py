@@ -12,7 +12,7 @@ import torch
 from cwic import model_file
 from cwic.codec import Codec
 from cwic.errors import TrainingError
-from cwic.families.flagship.refine.distortion import Distortion, distortion_of
+from cwic.families.distortion import Distortion, distortion_of
 from cwic.training.config import load_config
 from cwic.training.cvpr2018 import export as export_cvpr2018
 from cwic.training.cvpr2018.network import Cvpr2018Network

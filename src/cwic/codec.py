@@ -69,9 +69,6 @@ mimetypes.add_type(CODEC_MIME_TYPE, CODEC_SUFFIX)
 # A header's q differs from that of the request by what an importance map adds.
 _MAX_RATE_Q = bitstream.MAX_Q - 1024
 
-# About what a refinement saves at one q; where a search that refines begins.
-_REFINED_SAVING = 0.06
-
 _WHOLE = WholeReader()
 
 
@@ -259,7 +256,7 @@ class Codec:
             plain = meet(code)
             if not request.effort or plain.is_missed or plain.is_out_of_reach:
                 return plain
-            smaller = round(_REFINED_SAVING / family.log_size_per_q)
+            smaller = round(family.refined_saving / family.log_size_per_q)
             start = plain.q + (smaller if size_bytes is not None else 0)
             refined = meet(refine, start=start)
             if refined.is_missed or refined.is_out_of_reach:

@@ -14,6 +14,8 @@ import numpy as np
 
 from cwic.onnx_graph import Array, Graph, Node
 
+_FLOAT = 1  # float32, as types are numbered
+
 
 class _Gradient(NamedTuple):
     """A gradient that is known as a tensor, perhaps one that a shuffle of pixels still divides."""
@@ -69,6 +71,7 @@ class _Backward:
         self._rules: dict[str, Callable[[Node, _Gradient], None]] = {
             "Add": self._add,
             "AveragePool": self._average_pool,
+            "Cast": self._cast,
             "Clip": self._clip,
             "Concat": self._concat,
             "Conv": self._conv,
@@ -78,6 +81,7 @@ class _Backward:
             "MaxPool": self._max_pool,
             "Mul": self._mul,
             "ReduceSum": self._reduce_sum,
+            "Relu": self._relu,
             "Slice": self._slice,
             "Sub": self._sub,
         }
@@ -94,8 +98,8 @@ class _Backward:
             parts.append(self._sliced(name))
         if not parts:
             return None
-        if len({part.block for part in parts}) > 1:
-            parts = [_Gradient(self.plain(part)) for part in parts]
+        block = max(part.block for part in parts)
+        parts = [self._divided_by(block, part) for part in parts]
         total = parts[0]
         for part in parts[1:]:
             total = total._replace(name=self.graph.add("Add", total.name, part.name))
@@ -106,6 +110,18 @@ class _Backward:
         if gradient.block == 1:
             return gradient.name
         raise ValueError("expected a convolution before a shuffle of pixels, found none")
+
+    def _divided_by(self, block: int, gradient: _Gradient) -> _Gradient:
+        """The same gradient with a shuffle of this block ahead of it."""
+        if gradient.block == block:
+            return gradient
+        return _Gradient(self._shuffled(self.plain(gradient), block), block)
+
+    def _shuffled(self, name: str, block: int) -> str:
+        """A tensor with its channels spread over squares; itself for a block of 1."""
+        if block == 1:
+            return name
+        return self.graph.add("DepthToSpace", name, mode="CRD", blocksize=block)
 
     def through(self, node: Node, gradient: _Gradient) -> None:
         """From a node's output to its inputs."""
@@ -146,13 +162,24 @@ class _Backward:
         _expect(node, node.attributes.get("keepdims", 1) == 1, "axes that are kept")
         self.give(node.inputs[0], gradient)
 
+    def _cast(self, node: Node, gradient: _Gradient) -> None:
+        _expect(node, node.attributes.get("to") == _FLOAT, "a cast to float32")
+        self.give(node.inputs[0], gradient)
+
+    def _relu(self, node: Node, gradient: _Gradient) -> None:
+        self._times(node, gradient, self.graph.add("Sign", node.outputs[0]))
+
     def _leaky_relu(self, node: Node, gradient: _Gradient) -> None:
         add = self.graph.add
         alpha = node.attributes.get("alpha", 0.01)
         assert isinstance(alpha, float)
         # 1 where the output is positive, else alpha.
-        slope = add("Max", add("Sign", node.outputs[0]), alpha)
-        self.give(node.inputs[0], _Gradient(add("Mul", self.plain(gradient), slope)))
+        self._times(node, gradient, add("Max", add("Sign", node.outputs[0]), alpha))
+
+    def _times(self, node: Node, gradient: _Gradient, slope: str) -> None:
+        """Through a function of each number by itself, whose slope goes through shuffles too."""
+        product = self.graph.add("Mul", gradient.name, self._shuffled(slope, gradient.block))
+        self.give(node.inputs[0], _Gradient(product, gradient.block))
 
     def _clip(self, node: Node, gradient: _Gradient) -> None:
         add = self.graph.add

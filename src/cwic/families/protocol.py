@@ -133,6 +133,7 @@ class Family(Protocol):
     cell_px: int  # side of a cell of the importance map
     log_size_per_q: float  # about how much the logarithm of a size rises with q
     psnr_db_per_q: float
+    refined_saving: float  # about what a refinement takes off the logarithm of a size at one q
     refines: bool  # whether `Analyzed.refine` and `distortion` are there to be called
 
     def q_of_quality(self, quality: float, pixels: Pixels) -> int:

@@ -104,6 +104,18 @@ class _Perceptron(NamedTuple):
         return OUTPUT_GAIN * sums.astype(np.int64)
 
 
+class _Pricer(BitCounter):
+    """Notes down what each bit was coded with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p_one: list[Array] = []  # of each call
+
+    def code(self, bits: Array, p_one: Array) -> Bits:
+        self.p_one.append(p_one)
+        return super().code(bits, p_one)
+
+
 class CodeCoder:
     """The probabilities of one model, and the traversal that uses them."""
 
@@ -240,6 +252,22 @@ class CodeCoder:
         counter = BitCounter()
         self.visit(counter, CodedPicture(picture.code.copy(), picture.level.copy()))
         return counter
+
+    def priced(self, picture: CodedPicture) -> tuple[float, npt.NDArray[np.float32]]:
+        """Bits that a picture takes, and by how much a 1 is dearer than a 0 where it is coded.
+
+        Of the code's bits, (n, h, w), each with all others as they are; 0 where masked.
+        """
+        counter = _Pricer()
+        self.visit_map(counter, picture.level.copy())
+        num_calls = len(counter.p_one)
+        self._visit_code(counter, CodedPicture(picture.code.copy(), picture.level))
+        prices = np.zeros(picture.code.shape, np.float32)
+        flat = prices.reshape(len(prices), -1)
+        steps = self._steps(self.layout.kept(picture.level))
+        for (k, cells), p_one in zip(steps, counter.p_one[num_calls:], strict=True):
+            flat[k, cells] = np.log2(FREQUENCY_TOTAL / p_one - 1)
+        return counter.bits, prices
 
     def visit(self, coder: BitCoder, picture: CodedPicture) -> None:
         """Visit the map, then the code: an encoder's are coded, a decoder's are filled in.

@@ -1,5 +1,6 @@
 """The `cvpr2018` family at run time (Li et al., 2018): a binary code, masked by importance."""
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
@@ -8,9 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cwic.coding.arithmetic_coder import BitCounter
+from cwic.defaults import MAX_EFFORT
 from cwic.engine import Engine
 from cwic.errors import BitstreamError, ImageError
 from cwic.families.cvpr2018.coder import CodeCoder, CodedPicture, CodeLayout
+from cwic.families.cvpr2018.refine import Leanings, Refiner, Task
+from cwic.families.original import Original
 from cwic.families.protocol import (
     Allocation,
     Coded,
@@ -20,7 +24,6 @@ from cwic.families.protocol import (
     TileStream,
     checked_numbers,
     no_light_synthesis,
-    no_refinement,
     shrunk,
 )
 from cwic.families.tiling import Rectangle, Tiling
@@ -40,8 +43,17 @@ MAX_SIDE_PX = 2**14
 # multiple of 1 / L that floating point left a hair below still counts as reached.
 LEVEL_EPSILON = 1e-5
 
-# Logits that a mask of contrast 1 adds to the importance map.
+# Logits that a mask of contrast 1 adds to the importance map, and octaves by which what is lost
+# there counts for more, within these limits.
 _MASK_LOGITS = 3.0
+_MASK_OCTAVES = 2.4
+_MASK_WEIGHTS = (1 / 8, 8.0)
+
+# Steps of a refinement by effort; `refine.most_passes` has what they take (docs/command.md).
+_STEPS = (0, 2, 4, 7, 10, 14, 24, 39, 62, 98)
+assert len(_STEPS) == MAX_EFFORT + 1
+# Of one that begins with what was found at another q, which is nearly done.
+_SHARE_AGAIN = 1 / 3
 
 
 class Analysis(NamedTuple):
@@ -64,15 +76,23 @@ def synthesize(engine: Engine, code: npt.NDArray[np.uint8]) -> Pixels:
     return result
 
 
+def level_of_picture(analysis: Analysis, q: int, layout: CodeLayout) -> npt.NDArray[np.uint8]:
+    """Map quantizer of the paper (eq. 4): (h, w) levels.
+
+    `q` is what is added to the logits, in units of 1/64.
+    """
+    p = 1 / (1 + np.exp(-(analysis.map_logits + np.float32(q / 64))))
+    level = np.clip(np.floor(p * layout.levels + LEVEL_EPSILON), 0, layout.levels - 1)
+    result: npt.NDArray[np.uint8] = level.astype(np.uint8)
+    return result
+
+
 def code_of_picture(analysis: Analysis, q: int, layout: CodeLayout) -> CodedPicture:
     """Binarizer, map quantizer and mask of the paper (eq. 1, 4 and 5), once and for all.
 
     `q` is what is added to the logits, in units of 1/64.
     """
-    p = 1 / (1 + np.exp(-(analysis.map_logits + np.float32(q / 64))))
-    level = np.clip(np.floor(p * layout.levels + LEVEL_EPSILON), 0, layout.levels - 1).astype(
-        np.uint8
-    )
+    level = level_of_picture(analysis, q, layout)
     k = np.arange(layout.code_channels)[:, None, None]
     bits = (analysis.activation > 0.5) & (k < layout.kept(level))
     return CodedPicture(bits.astype(np.uint8), level)
@@ -84,7 +104,8 @@ class Cvpr2018:
     cell_px = CELL_PX
     log_size_per_q = 0.5 / 64
     psnr_db_per_q = 1.5 / 64
-    refines = False  # binary codes have no gradient to follow
+    refined_saving = 0.0  # the map stays; the picture is what gets better
+    refines = True
 
     def __init__(self, model: ModelFile, threads: int | None = None):
         """`threads` of one call; None: all cores."""
@@ -92,6 +113,7 @@ class Cvpr2018:
         self.rates = RateRange(**checked_numbers(model, model.encoding, RateRange))
         self.coder = CodeCoder(self.layout, model.arrays, model.name)
         self.engine = Engine(model, threads)
+        self.refiner = Refiner(model, self.coder, threads)
         self.name = model.name
 
     def tiling(self, height: int, width: int, tile_px: int | None) -> Tiling:
@@ -103,7 +125,7 @@ class Cvpr2018:
         height, width = pixels.shape[:2]
         _check_size(height, width)
         analysis = analyze(self.engine, pad_to_multiple(pixels, CELL_PX))
-        return _Analyzed(self, analysis, self.tiling(height, width, None))
+        return _Analyzed(self, pixels, analysis, self.tiling(height, width, None))
 
     def q_of_quality(self, quality: float, pixels: Pixels) -> int:  # noqa: ARG002
         """The same for all pictures: the map itself keeps more of the busy ones."""
@@ -168,13 +190,12 @@ def _check_size(height: int, width: int) -> None:
 
 class _Analyzed(NamedTuple):
     family: Cvpr2018
+    picture: Pixels
     analysis: Analysis
     tiling: Tiling
 
     def code(self, q: int, emphasis: Emphasis | None = None) -> "_Coded":
-        analysis = self.analysis
-        if emphasis is not None:
-            analysis = analysis._replace(map_logits=analysis.map_logits + _MASK_LOGITS * emphasis)
+        analysis = self._emphasized(emphasis)
         return _Coded(self, q, code_of_picture(analysis, q, self.family.layout))
 
     def refine(
@@ -187,20 +208,49 @@ class _Analyzed(NamedTuple):
         start: Coded | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> "_Coded":
-        """Refused, as `refines` says."""
-        del q, emphasis, effort, keeps_quality, start, progress
-        raise no_refinement(self.family.name)
+        """The picture at a q, its code refined; a third of the steps from a `start` on."""
+        analysis, layout = self._emphasized(emphasis), self.family.layout
+        task = Task(
+            self._original(emphasis),
+            q,
+            analysis.activation,
+            lambda at: level_of_picture(analysis, at, layout),
+            self.family.rates.min_q,
+        )
+        leanings = start.leanings if isinstance(start, _Coded) else None
+        refined = self.family.refiner.refine(
+            task,
+            steps_of(effort, again=leanings is not None),
+            keeps_quality=keeps_quality,
+            start=leanings,
+            progress=progress,
+        )
+        return _Coded(self, q, refined.picture, refined.leanings)
 
     def distortion(self, shown: Pixels, emphasis: Emphasis | None) -> float:
-        """Refused: nothing is refined that it would be the measure of."""
-        del shown, emphasis
-        raise no_refinement(self.family.name)
+        """What the picture loses, (H, W, 3) shown in its place."""
+        return self.family.refiner.distortion(self._original(emphasis), shown)
+
+    def _emphasized(self, emphasis: Emphasis | None) -> Analysis:
+        if emphasis is None:
+            return self.analysis
+        return self.analysis._replace(map_logits=self.analysis.map_logits + _MASK_LOGITS * emphasis)
+
+    def _original(self, emphasis: Emphasis | None) -> Original:
+        weights = None
+        if emphasis is not None:
+            weights = np.exp2(_MASK_OCTAVES * emphasis).clip(*_MASK_WEIGHTS).astype(np.float32)
+        return Original(self.picture, self.tiling, weights, CELL_PX)
 
 
 class _Coded:
-    def __init__(self, of: _Analyzed, q: int, picture: CodedPicture):
+    def __init__(
+        self, of: _Analyzed, q: int, picture: CodedPicture, leanings: Leanings | None = None
+    ):
+        """`leanings` with which another refinement may begin; None: of the analysis."""
         self._of = of
         self.q = q
+        self.leanings = leanings
         self._picture = picture
 
     @cached_property
@@ -216,3 +266,8 @@ class _Coded:
     def pixels(self) -> Pixels:
         of, family = self._of, self._of.family
         return family.part(self._picture, of.tiling, of.tiling.picture)
+
+
+def steps_of(effort: int, *, again: bool = False) -> int:
+    """Steps of a refinement; `again` begins with what one at another q found."""
+    return math.ceil(_STEPS[effort] * (_SHARE_AGAIN if again else 1))

@@ -16,7 +16,7 @@ from cwic.families.flagship.coder import CodedLatents, LatentCoder
 from cwic.families.flagship.grid import LATENT_PX, PREVIEW_PX, cells_of
 from cwic.families.flagship.latents import SideInformation
 from cwic.families.flagship.levels import centred_levels
-from cwic.families.flagship.refine.picture import Original, RefinedTile, Refiner, Task, Uncoded
+from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task, Uncoded
 from cwic.families.flagship.tiles import (
     FAST,
     FULL,
@@ -26,6 +26,7 @@ from cwic.families.flagship.tiles import (
     View,
     cells_in,
 )
+from cwic.families.original import Original
 from cwic.families.protocol import (
     Allocation,
     Coded,
@@ -81,6 +82,7 @@ class Flagship:
 
     cell_px = LATENT_PX
     log_size_per_q = 0.2 / 64
+    refined_saving = 0.06
     psnr_db_per_q = 0.8 / 64
     refines = True
 
@@ -311,7 +313,7 @@ class FlagshipAnalysis:
         if emphasis is not None:
             weights = np.exp2(_MASK_LEVELS / 2 * emphasis).clip(*_MASK_WEIGHTS)
             weights = weights.astype(np.float32)
-        return Original(self._picture, self.tiling, weights)
+        return Original(self._picture, self.tiling, weights, LATENT_PX)
 
 
 class FlagshipCoded:

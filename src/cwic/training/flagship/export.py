@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cwic import model_file
+from cwic.families.distortion import Distortion
 from cwic.families.flagship.family import FAMILY
 from cwic.families.flagship.grid import HYPER_LATENTS, LATENT_PX, Q_UNITS
 from cwic.families.flagship.latents import CONDITION_PLANES
-from cwic.families.flagship.refine.distortion import Distortion
 from cwic.families.flagship.tiles import ANALYSIS, ANALYSIS_AT_Q
 from cwic.families.protocol import RateRange
 from cwic.training.flagship.entropy import MeanNetwork, coding_tables, magnitude_table

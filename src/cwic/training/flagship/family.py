@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from cwic import model_file
 from cwic.evaluation.metrics import grid_ratio
 from cwic.evaluation.structural_similarity import MS_SSIM_PX, ms_ssim
+from cwic.families.distortion import Distortion, refined_for
 from cwic.families.flagship.grid import HYPER_LATENTS, HYPER_PX, LATENT_PX, Q_UNITS
-from cwic.families.flagship.refine.distortion import Distortion, refined_for
 from cwic.families.flagship.tiles import ANALYSIS, ANALYSIS_AT_Q
 from cwic.training.config import StageConfig, TrainConfig
 from cwic.training.data import to_device

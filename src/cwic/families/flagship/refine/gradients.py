@@ -1,9 +1,8 @@
-"""Graphs that refinement runs, made of what a model file holds: no weight is stored twice.
+"""The graph of means that a refinement runs, made of what a model file holds.
 
-* `distortion_graph`: what a picture loses, and the gradient of that by its latents;
-* `loss_graph`: what a picture loses that is decoded already;
-* `means_graph`: means of all latents at once from latents that are known, the slope of what
-  symbols cost, and the gradient of that by the latents that means are made of.
+`means_graph`: means of all latents at once from latents that are known, and the gradient of a
+number that depends on them by the latents that they are made of. What a picture loses is in
+:mod:`cwic.families.distortion_graphs`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,241 +10,11 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from cwic.families.distortion_graphs import convolution
 from cwic.families.flagship.grid import Array
-from cwic.families.flagship.refine.distortion import (
-    LOW_FREQUENCY_PX,
-    SCALE_EXPONENTS,
-    SSIM_WINDOW_PX,
-    Distortion,
-)
 from cwic.families.flagship.step_network import MEAN_SLOPE
 from cwic.onnx_gradient import add_gradient
-from cwic.onnx_graph import Graph, read_graph, write_graph
-
-# Of SSIM (Wang et al. 2004), for pixels in a range of length 1.
-SSIM_SIGMA_PX = 1.5
-_C1, _C2 = 0.01**2, 0.03**2
-_LEAST_MEAN = 1e-3  # of a scale's similarity: powers below have no use
-
-# Channels of the maps that are seen through a window together; ONNX Runtime is quick with sixteens.
-_WINDOW_CHANNELS = 16
-
-
-def exponents(num_scales: int) -> tuple[float, ...]:
-    """Of MS-SSIM's scales; what is coarser than the last one counts there."""
-    *finer, last = range(num_scales)
-    return (*(SCALE_EXPONENTS[scale] for scale in finer), sum(SCALE_EXPONENTS[last:]))
-
-
-def reference_graph(num_scales: int) -> bytes:
-    """What the scales need to know of a picture (1, 3, H, W) in [0, 1], sides multiples of 16.
-
-    Outputs for each scale: the picture (1, 3, h, w), its mean and its variance under the window
-    (1, 3, h - 10, w - 10).
-    """
-    graph = Graph()
-    x = graph.input("picture")
-    for scale in range(num_scales):
-        # An output of its own even where nothing is computed.
-        x = (
-            graph.add("AveragePool", x, kernel_shape=(2, 2), strides=(2, 2))
-            if scale
-            else (graph.add("Add", x, 0.0))
-        )
-        mean, square = _windowed(graph, x, graph.add("Mul", x, x))
-        variance = graph.add("Sub", square, graph.add("Mul", mean, mean))
-        graph.outputs += [x, mean, variance]
-    return write_graph(graph)
-
-
-def distortion_graph(
-    synthesis: bytes, distortion: Distortion, num_scales: int, *, with_gradient: bool = True
-) -> bytes:
-    """The distortion of a picture and its gradient by the latents.
-
-    Args:
-        synthesis: the model's graph.
-        distortion: of the tune.
-        num_scales: of `Distortion.num_scales`.
-        with_gradient: without, half of the work is left out, and the second output.
-
-    Returns:
-        A graph of what the synthesis takes; of the picture (1, 3, H, W) in [-0.5, 0.5]; how much
-        each place counts (1, 1, H, W), sum 1, and the same of squares of 16 pixels; and for
-        each scale the three of `reference_graph` and how much each window counts, sum 1.
-        Outputs: the distortion (1, 1, 1, 1), its gradient (1, M, h, w).
-    """
-    graph = Graph()
-    for name in ("decoded", "prior", "condition"):
-        graph.input(name)
-    y = _shown(graph, read_graph(synthesis))
-    seeds: dict[str, str] = {}
-    total = _loss(graph, y, distortion, num_scales, seeds)
-    graph.outputs = [total]
-    if with_gradient:
-        graph.outputs += add_gradient(graph, seeds, ["decoded"])
-    return write_graph(graph)
-
-
-def loss_graph(distortion: Distortion, num_scales: int) -> bytes:
-    """The distortion (1, 1, 1, 1) of a picture as it is shown, (1, 3, H, W) in [-0.5, 0.5].
-
-    Takes that, then what `distortion_graph` takes behind the inputs of the synthesis.
-    """
-    graph = Graph()
-    y = graph.input("shown")
-    graph.outputs = [_loss(graph, y, distortion, num_scales, {})]
-    return write_graph(graph)
-
-
-def _loss(
-    graph: Graph, y: str, distortion: Distortion, num_scales: int, seeds: dict[str, str]
-) -> str:
-    """Adds the distortion of a picture (1, 3, H, W) in [-0.5, 0.5], and inputs; its value."""
-    for name in ("reference", "shares", "shares_low"):
-        graph.input(name)
-    for scale in range(num_scales):
-        for name in ("x", "mean_x", "variance_x", "shares"):
-            graph.input(f"{name}_{scale}")
-    add = graph.add
-
-    def squares(errors: str, shares: str, weight: float) -> str:
-        """Adds a squared error to the seeds; its value."""
-        weighted = add("Mul", errors, add("Mul", shares, weight / 3))
-        seeds[errors] = add("Add", weighted, weighted)
-        return _total(graph, add("Mul", weighted, errors), (1, 2, 3))
-
-    errors = add("Sub", y, "reference")
-    total = squares(errors, "shares", distortion.mse)
-    if distortion.low_frequencies:
-        side = (LOW_FREQUENCY_PX, LOW_FREQUENCY_PX)
-        shrunk = add("AveragePool", errors, kernel_shape=side, strides=side)
-        low = squares(shrunk, "shares_low", distortion.low_frequencies)
-        total = add("Add", total, low)
-    if num_scales:
-        loss = _structure(graph, add("Add", y, 0.5), distortion, num_scales, seeds)
-        total = add("Add", total, loss)
-    return total
-
-
-def _shown(graph: Graph, synthesis: Graph) -> str:
-    """Adds a synthesis; the name of its picture (1, 3, H, W) in [-0.5, 0.5], not yet of bytes."""
-    made = {node.outputs[0]: node for node in synthesis.nodes}
-    # At the end stand Mul by 255, Add of 127.5, Clip, and what makes bytes of it.
-    end = next(
-        (node.outputs[0] for node in reversed(synthesis.nodes) if node.operator == "Clip"), ""
-    )
-    chain = []
-    for operator in ("Clip", "Add", "Mul"):
-        node = made.get(end)
-        if node is None or node.operator != operator:
-            raise ValueError("expected a picture that is scaled, shifted and clipped, found none")
-        chain.append(node)
-        end = node.inputs[0]
-    clip, _, scaled = chain
-    behind = synthesis.nodes[synthesis.nodes.index(clip) :]
-    shuffles = [node for node in behind if node.operator == "DepthToSpace"]
-    kept = synthesis.nodes[: synthesis.nodes.index(scaled)]
-    part = Graph(synthesis.inputs, [end], kept, synthesis.arrays)
-    used = {name for node in kept for name in node.inputs}
-    part.arrays = {name: array for name, array in part.arrays.items() if name in used}
-    given = dict(zip(synthesis.inputs, graph.inputs, strict=False))
-    x = graph.include(part, given, "synthesis.")[end]
-    for shuffle in shuffles:
-        x = graph.add("DepthToSpace", x, **shuffle.attributes)
-    return graph.add("Clip", x, -0.5, 0.5)
-
-
-def _structure(
-    graph: Graph, y: str, distortion: Distortion, num_scales: int, seeds: dict[str, str]
-) -> str:
-    """Adds SSIM and MS-SSIM of a picture in [0, 1]; the value of their part of the distortion."""
-    add = graph.add
-    means: list[str] = []
-    total = ""
-    for scale in range(num_scales):
-        if scale:
-            y = add("AveragePool", y, kernel_shape=(2, 2), strides=(2, 2))
-        x, mean_x, variance_x, shares = (
-            f"{name}_{scale}" for name in ("x", "mean_x", "variance_x", "shares")
-        )
-        mean_y, mean_yy, mean_xy = _windowed(graph, y, add("Mul", y, y), add("Mul", x, y))
-        product, square = add("Mul", mean_x, mean_y), add("Mul", mean_y, mean_y)
-        covariance = add("Sub", mean_xy, product)
-        variances = add("Add", variance_x, add("Sub", mean_yy, square))
-        contrast = add(
-            "Div",
-            add("Add", add("Mul", covariance, 2.0), _C2),
-            add("Add", variances, _C2),
-        )
-        similarity = contrast
-        is_whole = scale == num_scales - 1
-        if is_whole or (scale == 0 and distortion.ssim):
-            squares = add("Add", add("Mul", mean_x, mean_x), square)
-            brightness = add(
-                "Div",
-                add("Add", add("Mul", product, 2.0), _C1),
-                add("Add", squares, _C1),
-            )
-            similarity = add("Mul", contrast, brightness)
-        if scale == 0 and distortion.ssim:
-            counted = add("Mul", similarity, shares)
-            mean = add("ReduceSum", counted, _axes(2, 3), keepdims=1)
-            seeds[mean] = graph.constant(np.full((1, 3, 1, 1), -distortion.ssim / 3, np.float32))
-            loss = add("Mul", add("Sub", 1.0, mean), distortion.ssim / 3)
-            total = _total(graph, loss, (1,))
-        if distortion.ms_ssim:
-            counted = add("Mul", similarity if is_whole else contrast, shares)
-            means.append(add("ReduceSum", counted, _axes(2, 3), keepdims=1))
-    if means:
-        loss = _product(graph, means, distortion.ms_ssim, seeds)
-        total = add("Add", total, loss) if total else loss
-    return total
-
-
-def _product(graph: Graph, means: Sequence[str], weight: float, seeds: dict[str, str]) -> str:
-    """Adds MS-SSIM of the means (1, 3, 1, 1) of all scales; the value of its part."""
-    add = graph.add
-    powers = exponents(len(means))
-    positive = [add("Max", mean, _LEAST_MEAN) for mean in means]
-    product = ""
-    for mean, exponent in zip(positive, powers, strict=True):
-        power = add("Pow", mean, exponent)
-        product = add("Mul", product, power) if product else power
-    for mean, clipped, exponent in zip(means, positive, powers, strict=True):
-        slope = add("Div", add("Mul", product, -weight * exponent / 3), clipped)
-        seeds[mean] = slope
-    return _total(graph, add("Mul", add("Sub", 1.0, product), weight / 3), (1,))
-
-
-def _windowed(graph: Graph, *planes: str) -> list[str]:
-    """Means of several (1, 3, h, w) under the window, each (1, 3, h - 10, w - 10)."""
-    together = ""
-    for number, plane in enumerate(planes):
-        kernel = np.zeros((_WINDOW_CHANNELS, 3, 1, 1), np.float32)
-        for channel in range(3):
-            kernel[3 * number + channel, channel] = 1
-        placed = _conv(graph, plane, kernel)
-        together = graph.add("Add", together, placed) if together else placed
-    window = gaussian_window().astype(np.float32)
-    for shape in ((SSIM_WINDOW_PX, 1), (1, SSIM_WINDOW_PX)):
-        kernel = np.tile(window.reshape(1, 1, *shape), (_WINDOW_CHANNELS, 1, 1, 1))
-        together = _conv(graph, together, kernel, group=_WINDOW_CHANNELS)
-    result = []
-    for number in range(len(planes)):
-        kernel = np.zeros((3, _WINDOW_CHANNELS, 1, 1), np.float32)
-        for channel in range(3):
-            kernel[channel, 3 * number + channel] = 1
-        result.append(_conv(graph, together, kernel))
-    return result
-
-
-def gaussian_window() -> Array:
-    """(11,), sum 1."""
-    distance = np.arange(SSIM_WINDOW_PX) - SSIM_WINDOW_PX // 2
-    weights = np.exp(-(distance**2) / (2 * SSIM_SIGMA_PX**2))
-    result: Array = weights / weights.sum()
-    return result
+from cwic.onnx_graph import Graph, write_graph
 
 
 def means_graph(arrays: Mapping[str, Array], groups: Sequence[int]) -> bytes:
@@ -271,7 +40,7 @@ def means_graph(arrays: Mapping[str, Array], groups: Sequence[int]) -> bytes:
 
     def conv(x: str, layer: str) -> str:
         weight = arrays[f"mean.{layer}.weight"].astype(np.float32)
-        return _conv(graph, x, weight, arrays[f"mean.{layer}.bias"])
+        return convolution(graph, x, weight, arrays[f"mean.{layer}.bias"])
 
     last = len(groups) - 1
     for group, (start, end) in enumerate(pairwise(starts)):
@@ -302,27 +71,3 @@ def _leaky(graph: Graph, x: str) -> str:
 def _slice(graph: Graph, x: str, start: int, end: int) -> str:
     bounds = (np.array([each], np.int64) for each in (start, end, 1, 1))
     return graph.add("Slice", x, *bounds)
-
-
-def _conv(graph: Graph, x: str, weight: Array, bias: Array | None = None, group: int = 1) -> str:
-    """A convolution; kernels of 3x3 are padded, all others are not."""
-    pad = 1 if weight.shape[2:] == (3, 3) else 0
-    return graph.add(
-        "Conv",
-        x,
-        weight,
-        *(() if bias is None else (bias,)),
-        kernel_shape=weight.shape[2:],
-        pads=(pad,) * 4,
-        strides=(1, 1),
-        dilations=(1, 1),
-        group=group,
-    )
-
-
-def _axes(*axes: int) -> Array:
-    return np.array(axes, np.int64)
-
-
-def _total(graph: Graph, x: str, axes: tuple[int, ...]) -> str:
-    return graph.add("ReduceSum", x, _axes(*axes), keepdims=1)

@@ -7,7 +7,6 @@ tiles no more are in memory than two rows and three.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,33 +16,18 @@ from cwic.coding.arithmetic_coder import BitCounter
 from cwic.coding.blas_threads import one_blas_thread
 from cwic.engine import Engine
 from cwic.errors import ModelError
+from cwic.families.distortion import distortion_of
+from cwic.families.distortion_graphs import distortion_graph, loss_graph, reference_graph
 from cwic.families.flagship.coder import CodedLatents, LatentCoder
 from cwic.families.flagship.grid import LATENT_PX, Q_UNITS, Cells, Checkerboard
 from cwic.families.flagship.latents import SideInformation, condition
 from cwic.families.flagship.refine.descent import RECIPES, Latents, Problem, descend
-from cwic.families.flagship.refine.distortion import LOW_FREQUENCY_PX, distortion_of
-from cwic.families.flagship.refine.gradients import (
-    distortion_graph,
-    loss_graph,
-    means_graph,
-    reference_graph,
-)
-from cwic.families.flagship.tiles import Inputs, cells_in, gathered
+from cwic.families.flagship.refine.gradients import means_graph
+from cwic.families.flagship.tiles import Inputs, gathered
+from cwic.families.original import HALO_PX, Original, blocks_of, planes
 from cwic.families.protocol import Pixels
-from cwic.families.tiling import Rectangle, Tiling
+from cwic.families.tiling import Rectangle
 from cwic.model_file import ModelFile
-
-# What counts around a tile, and is looked at: less than the synthesis sees, since what latents do
-# fades with the distance.
-_HALO_PX = 64
-
-# The distortion of a tile of more pixels than `_WHOLE_PIXELS` is taken in blocks of at most so many
-# pixels a side: graphs of the visual tune take 700 bytes a pixel while they run.
-_WHOLE_PIXELS = 768 * 768
-_BLOCK_PX = 384
-
-# Half of the sum that a window of SSIM needs to look at both its sides.
-_WINDOW_MARGIN_PX = 5
 
 
 class Uncoded(NamedTuple):
@@ -52,14 +36,6 @@ class Uncoded(NamedTuple):
     latents: Latents  # (M, h, w), padded
     side: SideInformation
     cells: Cells
-
-
-class Original(NamedTuple):
-    """A picture that is coded, and where it counts."""
-
-    picture: Pixels
-    tiling: Tiling
-    weights: npt.NDArray[np.float32] | None  # (rows, columns) of cells, of a mask; None: all 1
 
 
 class Task(NamedTuple):
@@ -135,7 +111,7 @@ class Refiner:
 
         for number, tile in enumerate(tiling.tiles):
             own = tiling.around(tile)
-            window = tiling.around(own, _HALO_PX)
+            window = tiling.around(own, HALO_PX)
             needed = set(tiling.meeting(window))
             # A later tile of this row, or the next one, may still need what this one does not.
             for other in around.keys() - needed:
@@ -164,13 +140,14 @@ class Refiner:
         tiling = original.tiling
         total = 0.0
         for tile in tiling.tiles:
-            for core in _blocks(tiling.around(tile)):
-                seen = tiling.around(core, _HALO_PX)
+            for core in blocks_of(tiling.around(tile)):
+                seen = tiling.around(core, HALO_PX)
                 engine = self._engine(self._num_scales(seen))
-                pixels = _planes(tiling.pixels(shown, seen)) - np.float32(0.5)
-                (value,) = engine.run("loss", pixels, *self._fixed(original, seen))
-                total += _num_pixels(tiling, core) * float(value.item())
-        return total / _num_pixels(tiling, tiling.picture)
+                pixels = planes(tiling.pixels(shown, seen)) - np.float32(0.5)
+                compared = original.compared(engine, seen, self._distortion)
+                (value,) = engine.run("loss", pixels, *compared)
+                total += original.num_pixels(core) * float(value.item())
+        return total / original.num_pixels(tiling.picture)
 
     def _coded(self, uncoded: Uncoded, latents: Latents) -> tuple[BitCounter, CodedLatents]:
         counter = BitCounter()
@@ -204,7 +181,7 @@ class Refiner:
         inside = (slice(None), slice(cells.height), slice(cells.width))
         neighbours = {**around, number: (np.zeros_like(latents), prior, planes)}
         decoded, *beside = gathered(neighbours, tiling, window)
-        blocks = [self._block(task, core, window, beside) for core in _blocks(own)]
+        blocks = [self._block(task, core, window, beside) for core in blocks_of(own)]
 
         def run(graph: str, candidate: Latents) -> Iterator[tuple[_Block, list[Latents]]]:
             decoded[:, rows, columns] = candidate[inside]
@@ -248,54 +225,23 @@ class Refiner:
         beside: list[npt.NDArray[np.float32]],
     ) -> "_Block":
         """`beside`: prior and planes of the tile's window."""
-        tiling = task.original.tiling
-        seen = tiling.around(core, _HALO_PX)
+        seen = task.original.tiling.around(core, HALO_PX)
         place = seen.slices(window, LATENT_PX)
         fixed = [np.ascontiguousarray(each[:, *place])[None] for each in beside]
         weight = 2 ** (task.q / (2 * Q_UNITS))
+        engine = self._engine(self._num_scales(seen))
+        original = task.original
         return _Block(
             core,
             seen,
-            self._engine(self._num_scales(seen)),
-            fixed + self._fixed(task.original, seen),
-            weight * _num_pixels(tiling, seen),
-            weight * _num_pixels(tiling, core),
+            engine,
+            fixed + original.compared(engine, seen, self._distortion),
+            weight * original.num_pixels(seen),
+            weight * original.num_pixels(core),
         )
 
     def _num_scales(self, window: Rectangle) -> int:
         return self._distortion.num_scales(min(window.height, window.width))
-
-    def _fixed(self, original: Original, window: Rectangle) -> list[npt.NDArray[np.float32]]:
-        """What a distortion graph takes of a picture's window beside latents, prior and planes."""
-        tiling = original.tiling
-        picture = _planes(tiling.pixels(original.picture, window))
-        inside = window.cut(tiling.picture)
-        shares = np.zeros((window.height, window.width), np.float32)
-        rows, columns = inside.slices(window)
-        shares[rows, columns] = 1 / (inside.height * inside.width)
-        if original.weights is not None:
-            weights = original.weights[cells_in(window)]
-            shares *= np.repeat(np.repeat(weights, LATENT_PX, axis=0), LATENT_PX, axis=1)
-        low = _shrunk(shares, LOW_FREQUENCY_PX) * LOW_FREQUENCY_PX**2
-        result: list[npt.NDArray[np.float32]] = [
-            picture - np.float32(0.5),
-            shares[None, None],
-            low[None, None],
-        ]
-        num_scales = self._num_scales(window)
-        if not num_scales:
-            return result
-        found = self._engine(num_scales).run("reference", picture)
-        margin = _WINDOW_MARGIN_PX
-        for scale in range(num_scales):
-            if scale:
-                shares = _shrunk(shares, 2)
-            counted = shares[margin : len(shares) - margin, margin : shares.shape[1] - margin]
-            total = counted.sum(dtype=np.float64)
-            # Of a picture so small that no window lies inside, all count.
-            counted = counted / total if total > 0 else np.full_like(counted, 1 / counted.size)
-            result += [*found[3 * scale : 3 * scale + 3], counted.astype(np.float32)[None, None]]
-        return result
 
     def _engine(self, num_scales: int) -> Engine:
         """The graphs for so many scales."""
@@ -324,38 +270,3 @@ class Refiner:
             "loss": loss_graph(self._distortion, num_scales),
             "reference": reference_graph(num_scales),
         }
-
-
-def _blocks(tile: Rectangle) -> list[Rectangle]:
-    """A tile in blocks of nearly equal sides, its corners and theirs on cells."""
-    if tile.height * tile.width <= _WHOLE_PIXELS:
-        return [tile]
-
-    def ends(start: int, end: int) -> list[tuple[int, int]]:
-        num_cells = (end - start) // LATENT_PX
-        num_blocks = -(-(end - start) // _BLOCK_PX)
-        cuts = [start + LATENT_PX * (num_cells * k // num_blocks) for k in range(num_blocks + 1)]
-        return list(pairwise(cuts))
-
-    return [
-        Rectangle(top, left, bottom, right)
-        for top, bottom in ends(tile.top, tile.bottom)
-        for left, right in ends(tile.left, tile.right)
-    ]
-
-
-def _planes(pixels: Pixels) -> npt.NDArray[np.float32]:
-    """(H, W, 3) -> (1, 3, H, W) in [0, 1]."""
-    return (pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
-
-
-def _num_pixels(tiling: Tiling, window: Rectangle) -> int:
-    inside = window.cut(tiling.picture)
-    return inside.height * inside.width
-
-
-def _shrunk(plane: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
-    """(h, w) -> means over squares."""
-    height, width = (length // side for length in plane.shape)
-    result: npt.NDArray[np.float32] = plane.reshape(height, side, width, side).mean(axis=(1, 3))
-    return result
