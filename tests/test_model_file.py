@@ -392,11 +392,11 @@ def test_a_small_file_is_read_without_asking_for_the_limit(path: Path) -> None:
 
 
 def test_bundled_models_are_small_enough_to_ship() -> None:
-    """At most 18 MB each and 36 MB together."""
+    """At most 18 MB each and 38 MB together."""
     sizes = [path.stat().st_size for path in Path(model_file.__file__).parent.glob("models/*")]
     assert len(sizes) == 3
     assert max(sizes) <= 18e6
-    assert sum(sizes) <= 36e6
+    assert sum(sizes) <= 38e6
 
 
 def test_an_entry_that_hides_its_size_is_refused(path: Path) -> None:
