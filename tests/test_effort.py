@@ -12,8 +12,7 @@ from conftest import seeded_picture
 from cwic import model_file
 from cwic.codec import Codec
 from cwic.engine import Engine
-from cwic.errors import ModelError, TargetError
-from cwic.families.cvpr2018.family import Cvpr2018
+from cwic.errors import ModelError
 from cwic.families.distortion import Distortion, distortion_of
 from cwic.families.flagship.family import FlagshipAnalysis, steps_of
 from cwic.families.flagship.refine.descent import Candidate, Problem, most_passes
@@ -221,14 +220,6 @@ def test_the_page_says_how_many_passes_an_effort_takes_at_most() -> None:
         assert num_steps == steps_of(effort)
         assert kept == most_passes(num_steps, keeps_quality=True)
         assert free == most_passes(num_steps, keeps_quality=False)
-
-
-def test_a_family_that_does_not_refine_refuses(
-    tiny_codec: Codec, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Cvpr2018, "refines", False)
-    with pytest.raises(TargetError, match="expected effort 0, found more"):
-        tiny_codec.encode(picture, effort=1, lossless="never")
 
 
 @pytest.mark.parametrize("operator", ["Sigmoid", "Clip"])

@@ -26,7 +26,7 @@ from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PI
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
-from cwic.families.protocol import Coded, Emphasis, Family, TileStream, no_refinement
+from cwic.families.protocol import Coded, Emphasis, Family, TileStream
 from cwic.families.tiling import part_of
 from cwic.image import (
     Picture,
@@ -187,8 +187,8 @@ class Codec:
 
         Raises:
             ImageError: the picture cannot be read.
-            TargetError: `strict` and the target cannot be met, a picture too small for
-                SSIMULACRA2, or an effort of a model whose family knows none.
+            TargetError: `strict` and the target cannot be met, or a picture too small for
+                SSIMULACRA2.
         """
         max_pixels = request.max_pixels or MAX_PIXELS
         picture = read_picture(
@@ -223,8 +223,6 @@ class Codec:
     ) -> Answer:
         """What the model makes of a request."""
         family = self._family
-        if request.effort and not family.refines:
-            raise no_refinement(self.name)
         analyzed = family.analyze(picture.pixels)
         pack = partial(
             pack_picture,

@@ -105,7 +105,6 @@ class Analyzed(Protocol):
             progress: is told what share of the work is done, from 0 to 1.
 
         Raises:
-            TargetError: the family does not refine.
             ModelError: the model cannot.
         """
         ...
@@ -116,9 +115,6 @@ class Analyzed(Protocol):
         Args:
             shown: what a decoder shows in its place.
             emphasis: as of `code`; what stands out counts for more.
-
-        Raises:
-            TargetError: the family does not refine.
         """
         ...
 
@@ -134,7 +130,6 @@ class Family(Protocol):
     log_size_per_q: float  # about how much the logarithm of a size rises with q
     psnr_db_per_q: float
     refined_saving: float  # about what a refinement takes off the logarithm of a size at one q
-    refines: bool  # whether `Analyzed.refine` and `distortion` are there to be called
 
     def q_of_quality(self, quality: float, pixels: Pixels) -> int:
         """q of a quality in [0, 100] for a picture, (H, W, 3) uint8."""
@@ -186,13 +181,6 @@ def no_light_synthesis(model_name: str) -> TargetError:
     return TargetError(
         f"model {model_name}: expected a light synthesis for a fast decode, found none; "
         "decode without fast"
-    )
-
-
-def no_refinement(model_name: str) -> TargetError:
-    """What a model says that is asked for an effort and whose family does not refine."""
-    return TargetError(
-        f"model {model_name}: expected effort 0, found more; models of this family are not refined"
     )
 
 

@@ -105,7 +105,6 @@ class Cvpr2018:
     log_size_per_q = 0.5 / 64
     psnr_db_per_q = 1.5 / 64
     refined_saving = 0.0  # the map stays; the picture is what gets better
-    refines = True
 
     def __init__(self, model: ModelFile, threads: int | None = None):
         """`threads` of one call; None: all cores."""

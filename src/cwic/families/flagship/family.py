@@ -84,7 +84,6 @@ class Flagship:
     log_size_per_q = 0.2 / 64
     refined_saving = 0.06
     psnr_db_per_q = 0.8 / 64
-    refines = True
 
     def __init__(self, model: ModelFile, threads: int | None = None):
         """`threads`: processor threads of one call; None: all cores."""
