@@ -342,7 +342,8 @@ def _measure(
 def _refined_for(stages: Sequence[FlagshipStage]) -> Distortion | None:
     """What a model is refined for, by the last stage that trained its encoder; None: the default.
 
-    Saliency, the perceptual distance and weights of luma, chroma and grid have no part in it.
+    Saliency, other perceptual distances than SSIMULACRA2 and weights of luma, chroma and grid have
+    no part in it.
     """
     whole = [stage for stage in stages if not (stage.fast_only or stage.entropy_only)]
     last = (whole or stages)[-1]
@@ -352,6 +353,7 @@ def _refined_for(stages: Sequence[FlagshipStage]) -> Distortion | None:
             ssim=last.ssim_weight,
             ms_ssim=last.ms_ssim_weight,
             low_frequencies=last.low_frequency_weight,
-        )
+        ),
+        and_ssimulacra2=last.perceptual == "ssimulacra2" and last.perceptual_weight > 0,
     )
     return None if found == Distortion() else found
