@@ -1,7 +1,6 @@
 """Runs of the flagship through the one trainer: recipes, stages, logs, packs."""
 
 import dataclasses
-import json
 import zipfile
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from flagship_training import THREE_STAGES, TINY_TOML, recipe, rows, run  # noqa: E402
-from safetensors import safe_open  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
 
 from cwic.errors import TrainingError  # noqa: E402
 from cwic.training.checkpoint import load_checkpoint, load_weights  # noqa: E402
@@ -169,28 +166,6 @@ def test_the_fast_stage_trains_the_light_synthesis_alone(
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     for row in rows(tmp_path / "run" / "validation.csv"):
         assert np.isfinite(float(row["fast_db"])) == (row["stage"] == "fast")
-
-
-def test_a_run_that_began_in_the_older_spelling_goes_on(
-    picture_folder: Path, tmp_path: Path
-) -> None:
-    one = '[[stages]]\nname = "one"\nsteps = 2\nbatch = 2\nlearning_rate = 2e-3\n'
-    two = one.replace("one", "two")
-    older = TINY_TOML.replace('"flagship"', '"cwic"')
-    run(recipe(tmp_path, one), picture_folder, tmp_path / "run")
-    path = tmp_path / "run" / "checkpoint.safetensors"
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    config = json.loads(metadata["config"])
-    config["family"] = "cwic"
-    config["network"]["context_px"] = 3
-    save_file(load_file(path), path, metadata | {"config": json.dumps(config)})
-    assert load_weights(path)[0].family == "flagship"  # all that export reads
-    assert run(recipe(tmp_path, one + two, older), picture_folder, tmp_path / "run").step == 4
-    run(recipe(tmp_path, one + two), picture_folder, tmp_path / "new")
-    _, _, expected = load_weights(tmp_path / "new" / "checkpoint.safetensors")
-    for name, value in load_weights(path)[2].items():
-        assert torch.equal(value, expected[name]), name
 
 
 def test_a_run_starts_from_the_averaged_weights_of_another(

@@ -172,23 +172,12 @@ def config_from_table(
     table: dict[str, Any], origin: str, families: Mapping[str, FamilyTypes]
 ) -> TrainConfig:
     """Build the configuration from parsed TOML; `origin` names it in errors."""
-    table = _respelled(table)
     family = families.get(str(table.get("family")))
     if family is None:
         known = " or ".join(f'"{name}"' for name in families)
         raise TrainingError(f"{origin}: expected family = {known}, found {table.get('family')!r}")
     types_of_family = {"network": family.network_type, "stages": tuple[family.stage_type, ...]}  # type: ignore[name-defined]
     return _build(TrainConfig, {"network": {}} | table, origin, types_of_family)
-
-
-def _respelled(table: dict[str, Any]) -> dict[str, Any]:
-    """Runs that are under way spell the flagship's family `cwic`: read until release 0.1.0."""
-    if table.get("family") != "cwic":
-        return table
-    network = table.get("network", {})
-    if isinstance(network, dict) and network.get("context_px") == 3:  # what every network has now
-        network = {key: value for key, value in network.items() if key != "context_px"}
-    return table | {"family": "flagship", "network": network}
 
 
 def config_to_table(config: TrainConfig) -> dict[str, Any]:
