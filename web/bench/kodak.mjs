@@ -1,9 +1,10 @@
 // What a picture costs in headless Chromium, on one thread: node bench/kodak.mjs MODELS FILE.cwic...
 //
-// MODELS is a folder of `cwic models --web`. Prints seconds of a decoder that has just been loaded and
-// of one that is warm (the best and the median of 7), bytes that were fetched, the processor's time,
-// memory of the page's process at its highest beside that of an empty page, and the longest time for
-// which the page could not answer.
+// MODELS is a folder of `cwic models --web`. Prints Markdown, for each file a row with the quickest
+// synthesis of its model and one with the full one, each in a browser that has loaded nothing yet: bytes
+// that were fetched, seconds of the first picture and of one that is warm (median of 7), the processor's
+// time for each, memory of the page's process at its highest above that of an empty page, and the longest
+// time for which the page could not answer. benchmarks/browser.py runs it.
 
 import { readFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
@@ -16,15 +17,25 @@ const [models, ...files] = process.argv.slice(2);
 if (!models || !files.length) throw new Error("expected MODELS FILE.cwic...");
 const dist = fileURLToPath(new URL("../dist/", import.meta.url));
 const browser = await launch();
-console.log(`Chromium ${browser.version()}`);
+console.log(`Chromium ${browser.version()}, one thread of WebAssembly.\n`);
+console.log(
+  "| file | synthesis | model MB | program MB | preview s | first picture s | next s | processor s | memory MB | page waits ms |",
+);
+console.log("|---|---|---|---|---|---|---|---|---|---|");
 for (const file of files) {
-  const site = await serve([dist, dirname(resolve(models)), dirname(resolve(file))], {
+  for (const full of [false, true]) console.log(`| ${(await row(resolve(file), full)).join(" | ")} |`);
+}
+await browser.close();
+
+/** What one file costs: the cells of its row. */
+async function row(file, full) {
+  const site = await serve([dist, dirname(resolve(models)), dirname(file)], {
     "empty.html": "<!doctype html><title>empty</title>",
   });
   const context = await browser.newContext();
   const page = await context.newPage();
-  let fetched = { program: 0, model: 0, file: 0 };
-  page.context().on("response", async (response) => {
+  const fetched = { program: 0, model: 0, file: 0 };
+  context.on("response", async (response) => {
     const { pathname } = new URL(response.url());
     const kind = pathname.includes("/models/") ? "model" : pathname.endsWith(".js") ? "program" : "file";
     const size = Number((await response.allHeaders())["content-length"] ?? 0);
@@ -34,9 +45,8 @@ for (const file of files) {
   const before = new Map(
     (await renderers()).map((id) => [id, { memory: status(id, "VmRSS"), cpu: cpuSeconds(id) }]),
   );
-  const folder = `${basename(resolve(models))}/`;
   const found = await page.evaluate(
-    async ({ name, folder, runs }) => {
+    async ({ name, folder, runs, full }) => {
       let last = performance.now();
       let gap = 0;
       const timer = setInterval(() => {
@@ -49,35 +59,40 @@ for (const file of files) {
       cwic.configure({ models: folder });
       const data = new Uint8Array(await (await fetch(name)).arrayBuffer());
       let preview = 0;
-      await cwic.decode(data, { onPreview: () => (preview ||= performance.now() - start) });
+      await cwic.decode(data, { full, onPreview: () => (preview ||= performance.now() - start) });
       const times = [performance.now() - start];
       for (let i = 0; i < runs; i++) {
         const from = performance.now();
-        await cwic.decode(data);
+        await cwic.decode(data, { full });
         times.push(performance.now() - from);
       }
       clearInterval(timer);
       return { preview, times, gap };
     },
-    { name: basename(file), folder, runs: RUNS },
+    { name: basename(file), folder: `${basename(resolve(models))}/`, runs: RUNS, full },
   );
   // The page's process is the one that has worked.
   const spent = (id) => cpuSeconds(id) - (before.get(id)?.cpu ?? 0);
   const [pid] = (await renderers()).sort((a, b) => spent(b) - spent(a));
-  const seconds = (ms) => `${(ms / 1000).toFixed(2)} s`;
+  const seconds = (ms) => (ms / 1000).toFixed(2);
+  const megabytes = (bytes) => (bytes / 1e6).toFixed(2);
   const warm = found.times.slice(1).sort((a, b) => a - b);
-  console.log(basename(file));
-  console.log(`  first: preview ${seconds(found.preview)}, picture ${seconds(found.times[0])}`);
-  console.log(`  warm: best ${seconds(warm[0])}, median ${seconds(warm[RUNS >> 1])}`);
-  console.log(`  processor, all ${RUNS + 1}: ${spent(pid).toFixed(1)} s`);
-  console.log(`  fetched: ${JSON.stringify(fetched)} bytes`);
-  const peak = status(pid, "VmHWM");
-  console.log(`  memory: ${peak} MB at most, ${before.get(pid)?.memory} MB before`);
-  console.log(`  the page answered within ${found.gap.toFixed(0)} ms`);
+  const cells = [
+    basename(file, ".cwic"),
+    full ? "full" : "quickest",
+    megabytes(fetched.model),
+    megabytes(fetched.program),
+    seconds(found.preview),
+    seconds(found.times[0]),
+    seconds(warm[RUNS >> 1]),
+    (spent(pid) / (RUNS + 1)).toFixed(2),
+    status(pid, "VmHWM") - (before.get(pid)?.memory ?? 0),
+    found.gap.toFixed(0),
+  ];
   await context.close();
   await site.close();
+  return cells;
 }
-await browser.close();
 
 /** Processes of pages. */
 async function renderers() {
