@@ -17,6 +17,7 @@ from cwic.evaluation.metrics import grid_ratio, line_gradients  # noqa: E402
 from cwic.evaluation.structural_similarity import ms_ssim, ssim  # noqa: E402
 from cwic.training.config import load_config  # noqa: E402
 from cwic.training.distortion import (  # noqa: E402
+    border_error,
     grid_variation,
     luma_and_chroma_squares,
 )
@@ -189,3 +190,20 @@ def test_errors_of_luma_and_of_colour_have_weights_of_their_own() -> None:
 def test_weights_out_of_range_are_refused(line: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=line.partition(" ")[0]):
         load_config(recipe(tmp_path, f'[[stages]]\nname = "one"\nsteps = 1\n{line}\n'), FAMILIES)
+
+
+def test_the_border_is_the_two_outermost_lines_of_each_side() -> None:
+    reference = torch.zeros(2, 3, 40, 60)
+    decoded = torch.full_like(reference, 0.1)
+    decoded[1, :, 2:-2, 2:-2] = 0.7
+    torch.testing.assert_close(border_error(reference, decoded), torch.tensor([0.01, 0.01]))
+    decoded[0, :, 0] = 0.3  # 60 places of 4 * 60 + 4 * 36
+    share = 60 / (4 * 60 + 4 * 36)
+    expected = 0.01 + share * (0.09 - 0.01)
+    assert border_error(reference, decoded)[0].item() == pytest.approx(expected, rel=1e-4)
+    stage = FlagshipStage("one", 1, mse_weight=0.0, border_weight=100.0)
+    torch.testing.assert_close(
+        distortion(reference, decoded, stage), 100 * border_error(reference, decoded)
+    )
+    with pytest.raises(ValueError, match="border_weight must not be negative, found -1"):
+        FlagshipStage("one", 1, border_weight=-1.0)

@@ -11,6 +11,7 @@ from cwic.image import LUMA
 from cwic.training.config import StageConfig
 
 _LOW_FREQUENCY_PX = 16
+_BORDER_PX = 2
 
 
 def similarity_terms(
@@ -30,6 +31,17 @@ def low_frequency_error(reference: Tensor, decoded: Tensor) -> Tensor:
     """(B,) mean squared error of pictures (B, 3, H, W) shrunk by 16."""
     shrunk = nn.functional.avg_pool2d(reference - decoded, _LOW_FREQUENCY_PX)
     return shrunk.square().mean(dim=(1, 2, 3))
+
+
+def border_error(reference: Tensor, decoded: Tensor) -> Tensor:
+    """(B,) mean squared error of the two outermost lines of each side of (B, C, H, W).
+
+    There a network knows one side alone, and has a few percent of the pixels to learn it by.
+    """
+    squares = (reference - decoded).square()
+    inside = squares[..., _BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX]
+    of_border = squares[0].numel() - inside[0].numel()
+    return (squares.sum(dim=(1, 2, 3)) - inside.sum(dim=(1, 2, 3))) / of_border
 
 
 def luma_and_chroma_squares(reference: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:

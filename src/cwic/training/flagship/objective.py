@@ -10,6 +10,7 @@ from cwic.evaluation.perceptual import DistanceName, PerceptualDistance, load_di
 from cwic.families.flagship.grid import PREVIEW_PX
 from cwic.training.config import StageConfig
 from cwic.training.distortion import (
+    border_error,
     grid_variation,
     low_frequency_error,
     luma_and_chroma_squares,
@@ -32,6 +33,7 @@ class FlagshipStage(StageConfig):
     luma_weight: float = 0.0  # weight of the mean squared error of luma
     chroma_weight: float = 0.0  # weight of that of Cb and Cr; both beside mse_weight, of R, G, B
     low_frequency_weight: float = 0.0  # weight of the error of the pictures shrunk by 16
+    border_weight: float = 0.0  # weight of the mean squared error of the two outermost lines
     preview_weight: float = 0.0  # weight of the error of previews, at 1/8 of the pictures' size
     grid_weight: float = 0.0  # weight of what repeats every 8 pixels, whatever q
     saliency_weight: float = 0.0  # share of the distortion that counts by saliency
@@ -58,6 +60,7 @@ class FlagshipStage(StageConfig):
             "luma_weight",
             "chroma_weight",
             "low_frequency_weight",
+            "border_weight",
             "preview_weight",
             "grid_weight",
             "distill_weight",
@@ -123,6 +126,8 @@ def distortion(
         total = total + stage.perceptual_weight * distance(*of_bytes, shares)
     if stage.low_frequency_weight:
         total = total + stage.low_frequency_weight * low_frequency_error(reference, decoded)
+    if stage.border_weight:
+        total = total + stage.border_weight * border_error(reference, decoded)
     return total
 
 
