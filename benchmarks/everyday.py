@@ -6,8 +6,8 @@
 Any folder of pictures; the word of a file's name before the first hyphen is its kind. Of every
 codec it is the file whose size is nearest to the one asked for: within 1 % by our models, and by
 the others where one of their settings has such a file; smaller where a picture is kept whole.
-Colours alone count: pictures are coded as
-RGB without transparency. JPEG XL takes part where imagecodecs is installed. What was
+Colours alone count: pictures are coded as RGB without transparency. JPEG XL takes part where
+imagecodecs is installed, and Butteraugli is measured where libjxl's `butteraugli_main` is. What was
 measured is kept in the folder of results and not measured again. Needs the extra `evaluate`; prints
 Markdown.
 """
@@ -50,6 +50,7 @@ TOO_SMALL = f"files under {1 - OUT_OF_REACH:.0%}"
 
 MEASURED: dict[str, Callable[[Point], float]] = {
     "SSIMULACRA2": lambda point: point.quality.ssimulacra2,
+    "Butteraugli": lambda point: point.quality.butteraugli,
     "SSIM": lambda point: point.quality.ssim_rgb,
     "an edge": lambda point: point.quality.edge_ratio,
 }
@@ -142,10 +143,10 @@ def _all_points(jobs: Sequence[Job], processes: int) -> Iterator[list[Point]]:
 def print_table(points: Sequence[Point], codecs: Sequence[Contestant]) -> None:
     """A row for each kind and codec, of points at one size."""
     print(
-        "| kind | codec | SSIMULACRA2 | its worst picture | PSNR dB | PSNR of luma | SSIM "
-        f"| size, of asked | {TOO_SMALL} | edge, median | edge, worst |"
+        "| kind | codec | SSIMULACRA2 | its worst picture | Butteraugli | PSNR dB | PSNR of luma "
+        f"| SSIM | size, of asked | {TOO_SMALL} | edge, median | edge, worst |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for kind in dict.fromkeys(kind_of(point.image) for point in points):
         for codec in codecs:
             row = [p for p in points if (kind_of(p.image), p.codec) == (kind, codec.name)]
@@ -154,6 +155,7 @@ def print_table(points: Sequence[Point], codecs: Sequence[Contestant]) -> None:
                 codec.label,
                 _mean(MEASURED["SSIMULACRA2"], row, ".1f"),
                 _named(min, MEASURED["SSIMULACRA2"], row, ".1f"),
+                _mean(MEASURED["Butteraugli"], row, ".2f"),
                 _mean_db(point.quality.psnr_rgb_db for point in row),
                 _mean_db(point.quality.psnr_y_db for point in row),
                 _mean(MEASURED["SSIM"], row, ".4f"),
@@ -203,6 +205,8 @@ def is_whole(point: Point) -> bool:
 def too_small(points: Sequence[Point]) -> Iterator[str]:
     """A line for each measure that some pictures are too small for."""
     for name, value in MEASURED.items():
+        if name == "Butteraugli":  # nan without its program, never for a size
+            continue
         pictures = {
             f"{point.image} ({point.width}x{point.height})"
             for point in points

@@ -277,7 +277,7 @@ _JPEG = ANCHORS["jpeg"]
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of tests that look at points: curves of all metrics take longer than these."""
-    monkeypatch.setattr("cwic.evaluation.benchmark.METRICS", METRICS[:1])
+    monkeypatch.setattr("cwic.evaluation.benchmark.measured_metrics", lambda _: METRICS[:1])
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -404,7 +404,9 @@ def test_a_run_writes_tables_curves_and_a_page(
     assert {"name", "description", "results"} <= set(schema)
     assert {"bpp", "psnr-rgb", "encoding_time", "decoding_time"} <= set(schema["results"])
     assert len({len(values) for values in schema["results"].values()}) == 1
-    assert {row["metric"] for row in rows_of(out / "bd_rate.csv")} == {m.column for m in METRICS}
+    metrics = {m.column for m in METRICS if math.isfinite(float(first[0][m.column]))}
+    assert metrics >= {"psnr_rgb_db", "ssim_rgb", "haarpsi"}  # too small for some others
+    assert {row["metric"] for row in rows_of(out / "bd_rate.csv")} == metrics
     assert "against JPEG" in (out / "bd_rate.md").read_text()
     assert {path.suffix for path in (out / "curves").iterdir()} == {".png", ".svg"}
     page = (out / "report.html").read_text()

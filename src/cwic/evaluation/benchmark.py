@@ -38,8 +38,12 @@ from cwic.evaluation.anchors import (
     default_names,
     plain_name,
 )
-from cwic.evaluation.quality import METRICS
-from cwic.evaluation.rate_distortion import Curve, mean_curves, published_curves
+from cwic.evaluation.rate_distortion import (
+    Curve,
+    mean_curves,
+    measured_metrics,
+    published_curves,
+)
 
 # Of the gallery.
 _SHOWN_BPP = 0.25
@@ -165,7 +169,7 @@ class _Run:
         (self.out / "curves").mkdir(exist_ok=True)
         published = [c for c in published_curves() if c.drawn] if self._is_kodak() else []
         drawings = []
-        for metric in METRICS:
+        for metric in measured_metrics(self.curves):
             figure = plots.plot(metric, self.curves, published, f"Means over {dataset}")
             text = plots.save(figure, self.out / "curves" / metric.column)
             drawings.append(text[text.index("<svg") :])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cwic.evaluation.borders import corner_ratio, edge_ratio
+from cwic.evaluation.butteraugli import butteraugli
 from cwic.evaluation.perceptual import haarpsi
 from cwic.evaluation.quality import Quality
 from cwic.evaluation.structural_similarity import MS_SSIM_PX, SSIM_PX, ssim, ssim_and_ms_ssim
@@ -59,6 +60,7 @@ def measure(original: Pixels, decoded: Pixels) -> Quality:
         corner_ratio=corner_ratio(original, decoded),
         grid_ratio=grid_ratio(_whole_cells(a), _whole_cells(b)) if side >= _GRID_PX else math.nan,
         block_color_error=_block_color_error(original, decoded),
+        butteraugli=butteraugli(original, decoded),
     )
 
 

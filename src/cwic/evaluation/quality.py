@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Quality(NamedTuple):
-    """What is measured of one decoded picture; nan where a picture is too small for a metric."""
+    """What is measured of one decoded picture; nan where it is too small for a metric."""
 
     psnr_rgb_db: float
     psnr_y_db: float
@@ -22,6 +22,7 @@ class Quality(NamedTuple):
     corner_ratio: float
     grid_ratio: float  # 1 where no 8-pixel grid shows
     block_color_error: float  # of 255: mean of a 64x64 block against the original's, the worst one
+    butteraugli: float = math.nan  # its 3-norm, 0 for equal pictures; nan without its program
 
 
 class Metric(NamedTuple):
@@ -37,6 +38,11 @@ def decibel(similarity: float) -> float:
     return math.inf if similarity >= 1 else -10 * math.log10(1 - similarity)
 
 
+def falling(distance: float) -> float:
+    """A distance on a scale that rises with quality, as curves are compared."""
+    return -distance
+
+
 METRICS = (
     Metric("psnr_rgb_db", "PSNR (RGB), dB"),
     Metric("psnr_y_db", "PSNR (Y), dB"),
@@ -45,4 +51,5 @@ METRICS = (
     Metric("ms_ssim_rgb", "MS-SSIM (RGB), dB", decibel),
     Metric("haarpsi", "HaarPSI"),
     Metric("ssimulacra2", "SSIMULACRA2"),
+    Metric("butteraugli", "Butteraugli (3-norm), negated", falling),
 )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 
 from cwic.evaluation.measurement import Point
-from cwic.evaluation.quality import Metric
+from cwic.evaluation.quality import METRICS, Metric
 
 # Where anchors are compared: beyond it few people compress.
 LOW_BPP, HIGH_BPP = 0.1, 1.0
@@ -35,6 +35,11 @@ class Curve:
         pairs = [(row["bpp"], metric.scale(row[metric.column])) for row in self.rows]
         pairs = [pair for pair in pairs if math.isfinite(pair[1])]
         return [rate for rate, _ in pairs], [value for _, value in pairs]
+
+
+def measured_metrics(curves: Sequence[Curve]) -> list[Metric]:
+    """Those that some curve has points of: all but what needs a program that was not there."""
+    return [metric for metric in METRICS if any(curve.of(metric)[0] for curve in curves)]
 
 
 def mean_curves(

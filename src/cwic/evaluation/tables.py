@@ -11,7 +11,7 @@ from typing import Any
 
 from cwic.atomic_file import write_file
 from cwic.evaluation.quality import METRICS
-from cwic.evaluation.rate_distortion import Curve, bd_rate
+from cwic.evaluation.rate_distortion import Curve, bd_rate, measured_metrics
 
 # CompressAI's names of what it measures too, and ours in the same manner.
 _COMPRESSAI = {
@@ -23,6 +23,7 @@ _COMPRESSAI = {
     "ms-ssim-rgb": "ms_ssim_rgb",
     "haarpsi": "haarpsi",
     "ssimulacra2": "ssimulacra2",
+    "butteraugli": "butteraugli",
     "encoding_time": "encode_s",
     "decoding_time": "decode_s",
 }
@@ -56,16 +57,17 @@ def write_compressai(folder: Path, curve: Curve, facts: str, dataset: str) -> No
 
 
 def bd_rate_rows(curves: Sequence[Curve], anchors: Iterable[str]) -> list[dict[str, Any]]:
-    """BD-rate of every curve against every anchor among them in every metric.
+    """BD-rate of every curve against every anchor among them in every metric that was measured.
 
     `low_bpp` and `high_bpp` are where on the anchor's curve the comparison begins and ends.
     """
     rows = []
+    metrics = measured_metrics(curves)
     for anchor in (curve for curve in curves if curve.codec in set(anchors)):
         for curve in curves:
             if curve is anchor:
                 continue
-            for metric in METRICS:
+            for metric in metrics:
                 rate = bd_rate(anchor.of(metric), curve.of(metric))
                 rows.append(
                     {
@@ -86,7 +88,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     for anchor, lines in bd_rates_against(rows).items():
         parts.append(f"BD-rate against {anchor}, %: below 0 is smaller at equal quality.\n")
         parts.append("| " + " | ".join(lines[0]) + " |")
-        parts.append("|---|" + "---|" * len(METRICS))
+        parts.append("|" + "---|" * len(lines[0]))
         parts += ["| " + " | ".join(line.values()) + " |" for line in lines]
         parts.append("")
     return "\n".join(parts)
@@ -101,7 +103,7 @@ def bd_rates_against(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str,
     return {anchor: list(of_anchor.values()) for anchor, of_anchor in lines.items()}
 
 
-_TITLES = {metric.column: metric.label.removesuffix(", dB") for metric in METRICS}
+_TITLES = {metric.column: metric.label.partition(", ")[0] for metric in METRICS}
 
 
 def _cell(row: dict[str, Any]) -> str:
