@@ -20,8 +20,8 @@ from cwic.evaluation.benchmark import evaluate
 from cwic.evaluation.quality import METRICS
 from cwic.evaluation.rate_distortion import Curve, bd_rate, published_curves
 
-ANCHORS = ("jpeg", "jpeg2000", "webp", "avif")
-COMPARED_WITH = ("jpeg2000", "avif")
+ANCHORS = ("jpeg", "jpeg2000", "webp", "avif", "avif-444")
+COMPARED_WITH = ("jpeg2000", "avif", "avif-444")
 PSNR, SSIM, MS_SSIM, SSIMULACRA2 = (METRICS[place] for place in (0, 2, 4, 6))
 # Which model is drawn in which metric, and beside the published codecs of which kind.
 PLOTS = (
