@@ -57,7 +57,7 @@ def test_every_kind_and_codec_has_a_row_at_equal_size_and_is_measured_once(
     assert [row[0] for row in rows] == 2 * ["| grey (1)", "| icon (1)", "| photo (2)"]
     assert printed.count("cwic tiny-flagship | ") == len(rows)
     for row in rows:
-        assert float(row[7].rstrip("%")) == pytest.approx(100, abs=6)  # the steps of JPEG
+        assert float(row[8].rstrip("%")) == pytest.approx(100, abs=6)  # the steps of JPEG
     photo = rows[2]
     assert re.fullmatch(r"photo-cat \d+\.\d", photo[3])
     assert photo[3].endswith(f" {photo[2]}")  # the only one that is large enough
@@ -87,7 +87,7 @@ def test_a_codec_without_a_file_of_the_size_is_counted_but_not_a_picture_kept_wh
     monkeypatch.setattr(sys, "argv", words)
     everyday.main()
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " | " in line]
-    found = {row[1]: (row[4], row[rows[0].index("files under 90%")]) for row in rows}
+    found = {row[1]: (row[5], row[rows[0].index("files under 90%")]) for row in rows}
     assert found["cwic tiny-flagship"] == ("1 exact", "")
     assert found["JPEG 4:2:0"][1] == "1"
 

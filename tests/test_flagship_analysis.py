@@ -190,11 +190,9 @@ analysis_only = true
 """
 
 
-@pytest.fixture
-def encoder_recipe(tiny_flagship_network: FlagshipNetwork, tmp_path: Path) -> str:
-    """A recipe of the tiny network with such an analysis, its stages to be added."""
-    sizes = dataclasses.asdict(tiny_flagship_network.config)
-    sizes |= {"analysis_sees_q": True, "analysis_blocks_8": 2}
+def recipe_of(network: FlagshipNetwork, **changes: Any) -> str:
+    """A recipe of a network, its stages to be added."""
+    sizes = dataclasses.asdict(network.config) | changes
     fast = sizes.pop("fast")
 
     def lines(values: dict[str, Any]) -> str:
@@ -205,6 +203,12 @@ def encoder_recipe(tiny_flagship_network: FlagshipNetwork, tmp_path: Path) -> st
 
     head = TINY_TOML.partition("[network]")[0]
     return f"{head}[network]\n{lines(sizes)}[network.fast]\n{lines(fast)}[data]\ncrop_px = 64\n"
+
+
+@pytest.fixture
+def encoder_recipe(tiny_flagship_network: FlagshipNetwork) -> str:
+    """That of the tiny network with such an analysis."""
+    return recipe_of(tiny_flagship_network, analysis_sees_q=True, analysis_blocks_8=2)
 
 
 def test_the_stage_of_the_analysis_trains_what_no_decoder_has(
@@ -247,3 +251,27 @@ def test_an_encoder_trained_alone_keeps_the_identity_and_every_picture(
     checkpoint = tmp_path / "other" / "checkpoint.safetensors"
     with pytest.raises(TrainingError, match=r"expected the decoder of .*, found another mean_"):
         export_checkpoint(checkpoint, "better", identity_of=tiny_flagship_path)
+
+
+def test_a_light_synthesis_trained_alone_leaves_what_an_effort_minimises(
+    tiny_flagship_network: FlagshipNetwork,
+    tiny_flagship_path: Path,
+    picture_folder: Path,
+    tmp_path: Path,
+) -> None:
+    model = model_file.load(tiny_flagship_path)
+    refined = dataclasses.replace(
+        model, encoding=model.encoding | {"distortion": {"mse": 540.0, "ssim": 2.6}}, path=None
+    )
+    model_file.save(refined, tmp_path / "refined.cwicmodel")
+    stage = ENCODER_STAGE.replace("analysis_only", "fast_only") + "ssim_weight = 9.0\n"
+    config = recipe(tmp_path, stage, recipe_of(tiny_flagship_network))
+    train(config, picture_folder, tmp_path / "run", init_from=tmp_path / "refined.cwicmodel")
+    exported = export_checkpoint(
+        tmp_path / "run" / "checkpoint.safetensors",
+        "lighter",
+        identity_of=tmp_path / "refined.cwicmodel",
+    )
+    assert exported.encoding == refined.encoding
+    assert exported.identity == refined.identity
+    assert exported.graphs["fast"] != model.graphs["fast"]

@@ -65,6 +65,11 @@ class StageConfig:
         """Whether most of the network stays as it is."""
         return self.entropy_only
 
+    @property
+    def trains_the_encoder(self) -> bool:
+        """Whether what an encoder makes of a picture changes."""
+        return not self.entropy_only
+
 
 class FamilyTypes(Protocol):
     """What `network` and each of `stages` hold in the configuration of a family."""

@@ -56,6 +56,8 @@ def export_checkpoint(
                 f"{checkpoint}: expected the decoder of {kept}, found another {trained}"
             )
         model = _with_decoder(model, decoder, family.encoder_graphs)
+        if not any(stage.trains_the_encoder for stage in config.stages):
+            model = replace(model, encoding=decoder.encoding)
     return model
 
 

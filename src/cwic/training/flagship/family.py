@@ -345,8 +345,7 @@ def _refined_for(stages: Sequence[FlagshipStage]) -> Distortion | None:
     Saliency, other perceptual distances than SSIMULACRA2 and weights of luma, chroma and grid have
     no part in it.
     """
-    whole = [stage for stage in stages if not (stage.fast_only or stage.entropy_only)]
-    last = (whole or stages)[-1]
+    last = ([stage for stage in stages if stage.trains_the_encoder] or stages)[-1]
     found = refined_for(
         Distortion(
             mse=last.mse_weight,

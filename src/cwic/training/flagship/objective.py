@@ -77,6 +77,11 @@ class FlagshipStage(StageConfig):
         """Whether most of the network stays as it is."""
         return self.entropy_only or self.fast_only or self.analysis_only
 
+    @property
+    def trains_the_encoder(self) -> bool:
+        """Whether what an encoder makes of a picture changes."""
+        return not (self.entropy_only or self.fast_only)
+
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 @cache
