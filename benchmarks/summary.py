@@ -25,6 +25,14 @@ KINDS = {
 }
 OURS = ("cwic-visual", "cwic-psnr")
 SMALL_MARK = "†"
+RATED = (
+    "SSIMULACRA2",
+    "MS-SSIM (RGB)",
+    "SSIM (RGB)",
+    "HaarPSI",
+    "Butteraugli (3-norm)",
+    "PSNR (RGB)",
+)
 
 Row = dict[str, str]
 
@@ -122,7 +130,7 @@ def rates() -> None:
     }
     metrics = [
         metric
-        for metric in ("SSIMULACRA2", "MS-SSIM (RGB)", "SSIM (RGB)", "HaarPSI", "PSNR (RGB)")
+        for metric in RATED
         if all(metric in rows[OURS[0]] for rows in tables.values())
     ]
     print(
