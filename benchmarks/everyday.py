@@ -30,8 +30,16 @@ from tqdm import tqdm
 
 from cwic.evaluation.anchors import Contestant, contestant, default_names
 from cwic.evaluation.compare import of_size
-from cwic.evaluation.measurement import Job, Point, Store, jobs_of, pixels_of, point_key
-from cwic.evaluation.metrics import measure, one_thread
+from cwic.evaluation.measurement import (
+    Job,
+    Point,
+    Store,
+    jobs_of,
+    pixels_of,
+    point_key,
+    quality_of,
+)
+from cwic.evaluation.metrics import one_thread
 from cwic.model_file import DEFAULT_MODEL
 
 # What is said of each beside its name, from its facts.
@@ -50,7 +58,6 @@ TOO_SMALL = f"files under {1 - OUT_OF_REACH:.0%}"
 
 MEASURED: dict[str, Callable[[Point], float]] = {
     "SSIMULACRA2": lambda point: point.quality.ssimulacra2,
-    "Butteraugli": lambda point: point.quality.butteraugli,
     "SSIM": lambda point: point.quality.ssim_rgb,
     "an edge": lambda point: point.quality.edge_ratio,
 }
@@ -100,7 +107,7 @@ def points_of(job: Job) -> list[Point]:
                     file_bytes=len(data),
                     encode_s=math.nan,
                     decode_s=math.nan,
-                    quality=measure(pixels, np.asarray(codec.decode(data).convert("RGB"))),
+                    quality=quality_of(pixels, np.asarray(codec.decode(data).convert("RGB"))),
                     image_sha256=job.image_sha256,
                     facts=job.facts,
                 )
@@ -155,7 +162,7 @@ def print_table(points: Sequence[Point], codecs: Sequence[Contestant]) -> None:
                 codec.label,
                 _mean(MEASURED["SSIMULACRA2"], row, ".1f"),
                 _named(min, MEASURED["SSIMULACRA2"], row, ".1f"),
-                _mean(MEASURED["Butteraugli"], row, ".2f"),
+                _mean(lambda point: point.quality.butteraugli, row, ".2f"),
                 _mean_db(point.quality.psnr_rgb_db for point in row),
                 _mean_db(point.quality.psnr_y_db for point in row),
                 _mean(MEASURED["SSIM"], row, ".4f"),
@@ -205,8 +212,6 @@ def is_whole(point: Point) -> bool:
 def too_small(points: Sequence[Point]) -> Iterator[str]:
     """A line for each measure that some pictures are too small for."""
     for name, value in MEASURED.items():
-        if name == "Butteraugli":  # nan without its program, never for a size
-            continue
         pictures = {
             f"{point.image} ({point.width}x{point.height})"
             for point in points

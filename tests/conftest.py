@@ -13,6 +13,7 @@ from PIL import Image
 from cwic import model_file
 from cwic.cli.main import main
 from cwic.codec import Codec
+from cwic.evaluation.butteraugli import butteraugli_program
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +44,13 @@ def seeded_picture(seed: int) -> np.ndarray:
     waves = 25 * np.sin(rng.uniform(20, 50) * x) * np.sin(rng.uniform(20, 50) * y)
     pixels += np.where(x > 0.8, waves + rng.normal(0, 6, waves.shape), 0)[..., None]
     return pixels.clip(0, 255).round().astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def no_butteraugli(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests are the same, and as fast, where libjxl's program is installed."""
+    monkeypatch.setattr("cwic.evaluation.butteraugli._PROGRAM", "none-of-that-name")
+    butteraugli_program.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -250,7 +250,6 @@ def model_with(distortion: object, name: str = "mine") -> model_file.ModelFile:
 def test_a_model_file_says_what_its_distortion_is() -> None:
     assert distortion_of(model_with({"mse": 3, "ssim": 0.5})) == Distortion(mse=3, ssim=0.5)
     assert distortion_of(model_with(None)) == Distortion()
-    assert distortion_of(model_with(None, "cwic-visual")).ms_ssim > 0
     for wrong in ({"mse": -1}, {"colour": 1}, {"mse": "much"}, 3):
         with pytest.raises(ModelError, match="expected a distortion of weights"):
             distortion_of(model_with(wrong))

@@ -89,7 +89,7 @@ def test_what_a_flagship_stores_comes_back_but_for_fitted_statistics(
     ("config", "expected"),
     [
         ("campaign-visual", Distortion(540.0, ssim=2.6, ms_ssim=29.0, low_frequencies=1200.0)),
-        ("campaign-fast-visual", Distortion(135.0, ssim=1.3, ms_ssim=14.5, low_frequencies=600.0)),
+        ("campaign-fast-visual", None),  # what it goes on from says it
         ("campaign-psnr", None),
     ],
 )

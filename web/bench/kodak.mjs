@@ -1,10 +1,10 @@
 // What a picture costs in headless Chromium, on one thread: node bench/kodak.mjs MODELS FILE.cwic...
 //
 // MODELS is a folder of `cwic models --web`. Prints Markdown, for each file a row with the quickest
-// synthesis of its model and one with the full one, each in a browser that has loaded nothing yet: bytes
+// synthesis of its model and one with the full one, each in a context that has loaded nothing yet: bytes
 // that were fetched, seconds of the first picture and of one that is warm (median of 7), the processor's
-// time for each, memory of the page's process at its highest above that of an empty page, and the longest
-// time for which the page could not answer. benchmarks/browser.py runs it.
+// time, mean of all 8, memory of the page's process at its highest above that of an empty page, and the
+// longest time between two ticks of a timer of 10 ms. benchmarks/browser.py runs it.
 
 import { readFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
@@ -34,12 +34,11 @@ async function row(file, full) {
   });
   const context = await browser.newContext();
   const page = await context.newPage();
-  const fetched = { program: 0, model: 0, file: 0 };
+  const fetched = { program: 0, model: 0 };
   context.on("response", async (response) => {
     const { pathname } = new URL(response.url());
-    const kind = pathname.includes("/models/") ? "model" : pathname.endsWith(".js") ? "program" : "file";
-    const size = Number((await response.allHeaders())["content-length"] ?? 0);
-    if (!pathname.endsWith(".html")) fetched[kind] += size;
+    const kind = pathname.includes("/models/") ? "model" : /\.(js|wasm)$/.test(pathname) ? "program" : undefined;
+    if (kind) fetched[kind] += Number((await response.allHeaders())["content-length"] ?? 0);
   });
   await page.goto(`${site.url}empty.html`);
   const before = new Map(
@@ -105,7 +104,7 @@ async function renderers() {
 /** Megabytes of a line of a process's status. */
 function status(pid, line) {
   const found = new RegExp(`${line}:\\s*(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, "utf8"));
-  return Math.round(Number(found[1]) / 1024);
+  return Math.round((1024 * Number(found[1])) / 1e6);
 }
 
 /** Of all threads of a process. */

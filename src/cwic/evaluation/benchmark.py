@@ -54,12 +54,13 @@ _METHOD = (
     "Bits per pixel are those of whole files. Pictures are compared after rounding to 8 bits; PSNR "
     "of R, G and B together and of luma (0.299 R + 0.587 G + 0.114 B); SSIM with a Gaussian window "
     "of 11x11, sigma 1.5; MS-SSIM with five scales, in dB -10 log10(1 - x); HaarPSI (Reisenhofer "
-    "et al. 2018); SSIMULACRA2 of pictures with sides of 225 px or more. edge_ratio "
-    "is the squared error of the worst outermost line, corner_ratio that of the worst corner of "
-    "16x16, over that of what lies 16 px inside plus 0.5. grid_ratio is the luma gradient across "
-    "every eighth pixel line over that across the others, relative to the original's; "
-    "block_color_error the largest error of the mean colour of a 64x64 block, of 255, in the worst "
-    "picture. Times are seconds of the processor, of one run with one thread."
+    "et al. 2018); SSIMULACRA2 of pictures with sides of 225 px or more; where libjxl's program is "
+    "installed, Butteraugli's 3-norm for a screen of 80 nits, lower is better. edge_ratio is the "
+    "squared error of the worst outermost line, corner_ratio that of the worst corner of 16x16, "
+    "over that of what lies 16 px inside plus 0.5. grid_ratio is the luma gradient across every "
+    "eighth pixel line over that across the others, relative to the original's; block_color_error "
+    "the largest error of the mean colour of a 64x64 block, of 255, in the worst picture. Times "
+    "are seconds of the processor, of one run with one thread."
 )
 
 _KODAK = [f"kodim{number:02}" for number in range(1, 25)]

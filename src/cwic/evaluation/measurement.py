@@ -6,6 +6,7 @@ processes that measure.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -25,6 +26,7 @@ from PIL import Image
 
 from cwic.errors import CodecError, reason
 from cwic.evaluation.anchors import Contestant, contestant
+from cwic.evaluation.butteraugli import BUTTERAUGLI_PX, butteraugli, butteraugli_program
 from cwic.evaluation.quality import Quality
 from cwic.image import read_picture
 
@@ -153,6 +155,9 @@ def _read_points(path: Path) -> Iterator[Point]:
             point = Point(**{**fields, "quality": Quality(**fields["quality"])})
         except (ValueError, TypeError, KeyError):
             continue  # an interrupted line, or one of another version: measured anew
+        is_measurable = min(point.width, point.height) >= BUTTERAUGLI_PX
+        if math.isnan(point.quality.butteraugli) and is_measurable and butteraugli_program():
+            continue  # the program was not there: measured anew
         yield point
 
 
@@ -250,9 +255,14 @@ def _measure(job: Job) -> Measured:
     return Measured(job, points, failures)
 
 
-def _point(job: Job, codec: Contestant, pixels: npt.NDArray[np.uint8], setting: float) -> Point:
+def quality_of(original: npt.NDArray[np.uint8], decoded: npt.NDArray[np.uint8]) -> Quality:
+    """What a point holds of a decoded picture: all metrics, Butteraugli among them."""
     from cwic.evaluation.metrics import measure
 
+    return measure(original, decoded)._replace(butteraugli=butteraugli(original, decoded))
+
+
+def _point(job: Job, codec: Contestant, pixels: npt.NDArray[np.uint8], setting: float) -> Point:
     image = Image.fromarray(pixels)
     start_s = time.process_time()
     data = codec.encode(image, setting)
@@ -268,7 +278,7 @@ def _point(job: Job, codec: Contestant, pixels: npt.NDArray[np.uint8], setting: 
         file_bytes=len(data),
         encode_s=encoded_s - start_s,
         decode_s=decoded_s - encoded_s,
-        quality=measure(pixels, decoded),
+        quality=quality_of(pixels, decoded),
         image_sha256=job.image_sha256,
         facts=job.facts,
     )

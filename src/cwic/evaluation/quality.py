@@ -22,7 +22,7 @@ class Quality(NamedTuple):
     corner_ratio: float
     grid_ratio: float  # 1 where no 8-pixel grid shows
     block_color_error: float  # of 255: mean of a 64x64 block against the original's, the worst one
-    butteraugli: float = math.nan  # its 3-norm, 0 for equal pictures; nan without its program
+    butteraugli: float = math.nan  # its 3-norm, 0 for equal pictures; nan where nobody asked
 
 
 class Metric(NamedTuple):
@@ -38,7 +38,7 @@ def decibel(similarity: float) -> float:
     return math.inf if similarity >= 1 else -10 * math.log10(1 - similarity)
 
 
-def falling(distance: float) -> float:
+def negated(distance: float) -> float:
     """A distance on a scale that rises with quality, as curves are compared."""
     return -distance
 
@@ -51,5 +51,5 @@ METRICS = (
     Metric("ms_ssim_rgb", "MS-SSIM (RGB), dB", decibel),
     Metric("haarpsi", "HaarPSI"),
     Metric("ssimulacra2", "SSIMULACRA2"),
-    Metric("butteraugli", "Butteraugli (3-norm), negated", falling),
+    Metric("butteraugli", "Butteraugli (3-norm), negated", negated),
 )

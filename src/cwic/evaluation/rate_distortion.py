@@ -38,7 +38,10 @@ class Curve:
 
 
 def measured_metrics(curves: Sequence[Curve]) -> list[Metric]:
-    """Those that some curve has points of: all but what needs a program that was not there."""
+    """Those that some curve has points of.
+
+    The others need a program that was not there, or larger pictures.
+    """
     return [metric for metric in METRICS if any(curve.of(metric)[0] for curve in curves)]
 
 

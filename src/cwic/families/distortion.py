@@ -59,14 +59,6 @@ def refined_for(trained_for: Distortion, *, and_ssimulacra2: bool = False) -> Di
     )
 
 
-# Of bundled models whose files say nothing of it; of any other model it is the squared error.
-_OF_NAMES = {
-    "cwic-visual": refined_for(
-        Distortion(mse=30.0, ssim=2.2, ms_ssim=25.0, low_frequencies=1000.0)
-    ),
-}
-
-
 def distortion_of(model: ModelFile) -> Distortion:
     """Of a model: the table `distortion` of its manifest's `encoding`, or else the default.
 
@@ -75,7 +67,7 @@ def distortion_of(model: ModelFile) -> Distortion:
     """
     found = model.encoding.get("distortion")
     if found is None:
-        return _OF_NAMES.get(model.name, Distortion())
+        return Distortion()
     names = [field.name for field in fields(Distortion)]
     if (
         not isinstance(found, dict)

@@ -29,7 +29,8 @@ def export_checkpoint(
         checkpoint: of a training run.
         name: of the model.
         identity_of: a model file whose decoder the run started from and left alone; the new one
-            has its decoder, to the byte, and so its identity. None: a model of its own.
+            has its decoder, to the byte, and so its identity; where the run left the encoder alone
+            too, also what an effort minimises. None: a model of its own.
 
     Raises:
         TrainingError: the checkpoint cannot be used, or has another decoder.

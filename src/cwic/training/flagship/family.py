@@ -342,10 +342,13 @@ def _measure(
 def _refined_for(stages: Sequence[FlagshipStage]) -> Distortion | None:
     """What a model is refined for, by the last stage that trained its encoder; None: the default.
 
-    Saliency, other perceptual distances than SSIMULACRA2 and weights of luma, chroma and grid have
-    no part in it.
+    Saliency, other perceptual distances than SSIMULACRA2 and weights of luma, chroma, borders,
+    previews and grid have no part in it.
     """
-    last = ([stage for stage in stages if stage.trains_the_encoder] or stages)[-1]
+    of_encoder = [stage for stage in stages if stage.trains_the_encoder]
+    if not of_encoder:
+        return None
+    last = of_encoder[-1]
     found = refined_for(
         Distortion(
             mse=last.mse_weight,
