@@ -123,7 +123,7 @@ def everyday() -> None:
 
 
 def sizes() -> None:
-    """SSIMULACRA2 by kind of the default model and of the best other codec, at several sizes."""
+    """SSIMULACRA2 by kind of the default model and of AVIF at 4:4:4, at several sizes."""
     scores: dict[str, dict[float, list[str]]] = {word: {} for word in KINDS}
     identities = set()
     for found in (block("everyday", 0), block("everyday", 1)):

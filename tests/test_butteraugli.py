@@ -25,7 +25,7 @@ needs_scripts = pytest.mark.skipif(
 
 
 @pytest.fixture
-def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Makes a program the one that is installed: a path, or a name on the search path."""
 
     def used(program: str) -> None:

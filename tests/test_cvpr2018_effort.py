@@ -15,9 +15,10 @@ from cwic.engine import Engine, Session
 from cwic.errors import ModelError
 from cwic.evaluation.structural_similarity import ssim
 from cwic.families.cvpr2018.coder import CodedPicture
-from cwic.families.cvpr2018.family import Cvpr2018, steps_of
+from cwic.families.cvpr2018.family import Cvpr2018
 from cwic.families.cvpr2018.refine import DISTORTION, most_passes
 from cwic.families.distortion_graphs import distortion_graph, reference_graph
+from cwic.families.protocol import steps_of
 from cwic.onnx_graph import read_graph, write_graph
 from cwic.psnr import psnr_db
 from cwic.request import Request

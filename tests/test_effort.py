@@ -14,9 +14,10 @@ from cwic.codec import Codec
 from cwic.engine import Engine
 from cwic.errors import ModelError
 from cwic.families.distortion import Distortion, distortion_of
-from cwic.families.flagship.family import FlagshipAnalysis, steps_of
+from cwic.families.flagship.family import FlagshipAnalysis
 from cwic.families.flagship.refine.descent import Candidate, Problem, most_passes
 from cwic.families.flagship.refine.picture import RefinedTile, Refiner, Task
+from cwic.families.protocol import steps_of
 from cwic.onnx_graph import read_graph, write_graph
 from cwic.psnr import psnr_db
 from cwic.request import Request

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from cwic.engine import Engine
 from cwic.families.distortion import LOW_FREQUENCY_PX, Distortion
-from cwic.families.protocol import Pixels
+from cwic.families.protocol import Emphasis, Pixels
 from cwic.families.tiling import Rectangle, Tiling
 
 # What counts around a block, and is looked at: less than a synthesis may see, since what is coded
@@ -26,6 +26,9 @@ _BLOCK_PX = 384
 
 # Corners of blocks are multiples, which those of the cells of all families divide.
 _BLOCK_MULTIPLE_PX = 16
+
+# How much or little what a mask makes of a place may count.
+_MASK_WEIGHTS = (1 / 8, 8.0)
 
 # Half of the sum that a window of SSIM needs to look at both its sides.
 _WINDOW_MARGIN_PX = 5
@@ -105,6 +108,14 @@ def blocks_of(tile: Rectangle) -> list[Rectangle]:
         for top, bottom in ends(tile.top, tile.bottom)
         for left, right in ends(tile.left, tile.right)
     ]
+
+
+def weights_of(emphasis: Emphasis | None, octaves: float) -> npt.NDArray[np.float32] | None:
+    """Of each cell of an original; `octaves` by which it counts for more at a contrast of 1."""
+    if emphasis is None:
+        return None
+    weights: npt.NDArray[np.float32] = np.exp2(octaves * emphasis).clip(*_MASK_WEIGHTS)
+    return weights.astype(np.float32)
 
 
 def planes(pixels: Pixels) -> npt.NDArray[np.float32]:

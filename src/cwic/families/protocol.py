@@ -4,6 +4,7 @@ A family turns the pixels of a picture into the payload of a tile and back. Targ
 metadata and picture files are left to :mod:`cwic.codec`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from cwic.defaults import MAX_EFFORT
 from cwic.errors import ModelError, TargetError
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
@@ -18,6 +20,12 @@ from cwic.model_file import ModelFile
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
 # What a mask adds to an importance map: (rows, columns) of cells, mean 0, magnitudes of about 1.
 Emphasis = npt.NDArray[np.float32]
+
+# Steps of a refinement by effort; each family's `most_passes` has what they take (docs/command.md).
+_STEPS = (0, 2, 4, 7, 10, 14, 24, 39, 62, 98)
+assert len(_STEPS) == MAX_EFFORT + 1
+# Of one that begins with what was found at another q, which is nearly done.
+_SHARE_AGAIN = 1 / 3
 
 
 class RateRange(NamedTuple):
@@ -182,6 +190,11 @@ def no_light_synthesis(model_name: str) -> TargetError:
         f"model {model_name}: expected a light synthesis for a fast decode, found none; "
         "decode without fast"
     )
+
+
+def steps_of(effort: int, *, again: bool = False) -> int:
+    """Steps of a refinement; `again` begins with what one at another q found."""
+    return math.ceil(_STEPS[effort] * (_SHARE_AGAIN if again else 1))
 
 
 def shrunk(pixels: Pixels, reduce: int) -> Pixels:

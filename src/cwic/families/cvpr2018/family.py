@@ -1,6 +1,5 @@
 """The `cvpr2018` family at run time (Li et al., 2018): a binary code, masked by importance."""
 
-import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
@@ -9,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cwic.coding.arithmetic_coder import BitCounter
-from cwic.defaults import MAX_EFFORT
 from cwic.engine import Engine
 from cwic.errors import BitstreamError, ImageError
 from cwic.families.cvpr2018.coder import CodeCoder, CodedPicture, CodeLayout
 from cwic.families.cvpr2018.refine import Leanings, Refiner, Task
-from cwic.families.original import Original
+from cwic.families.original import Original, weights_of
 from cwic.families.protocol import (
     Allocation,
     Coded,
@@ -25,6 +23,7 @@ from cwic.families.protocol import (
     checked_numbers,
     no_light_synthesis,
     shrunk,
+    steps_of,
 )
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.image import pad_to_multiple
@@ -44,16 +43,9 @@ MAX_SIDE_PX = 2**14
 LEVEL_EPSILON = 1e-5
 
 # Logits that a mask of contrast 1 adds to the importance map, and octaves by which what is lost
-# there counts for more, within these limits.
+# there counts for more.
 _MASK_LOGITS = 3.0
 _MASK_OCTAVES = 2.4
-_MASK_WEIGHTS = (1 / 8, 8.0)
-
-# Steps of a refinement by effort; `refine.most_passes` has what they take (docs/command.md).
-_STEPS = (0, 2, 4, 7, 10, 14, 24, 39, 62, 98)
-assert len(_STEPS) == MAX_EFFORT + 1
-# Of one that begins with what was found at another q, which is nearly done.
-_SHARE_AGAIN = 1 / 3
 
 
 class Analysis(NamedTuple):
@@ -236,9 +228,7 @@ class _Analyzed(NamedTuple):
         return self.analysis._replace(map_logits=self.analysis.map_logits + _MASK_LOGITS * emphasis)
 
     def _original(self, emphasis: Emphasis | None) -> Original:
-        weights = None
-        if emphasis is not None:
-            weights = np.exp2(_MASK_OCTAVES * emphasis).clip(*_MASK_WEIGHTS).astype(np.float32)
+        weights = weights_of(emphasis, _MASK_OCTAVES)
         return Original(self.picture, self.tiling, weights, CELL_PX)
 
 
@@ -265,8 +255,3 @@ class _Coded:
     def pixels(self) -> Pixels:
         of, family = self._of, self._of.family
         return family.part(self._picture, of.tiling, of.tiling.picture)
-
-
-def steps_of(effort: int, *, again: bool = False) -> int:
-    """Steps of a refinement; `again` begins with what one at another q found."""
-    return math.ceil(_STEPS[effort] * (_SHARE_AGAIN if again else 1))

@@ -1,6 +1,5 @@
 """The `flagship` family: one content-weighted model for every rate."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cwic.coding.arithmetic_coder import BitCounter
-from cwic.defaults import MAX_EFFORT
 from cwic.errors import BitstreamError, ModelError
 from cwic.families.flagship.activity import activity
 from cwic.families.flagship.coder import CodedLatents, LatentCoder
@@ -26,7 +24,7 @@ from cwic.families.flagship.tiles import (
     View,
     cells_in,
 )
-from cwic.families.original import Original
+from cwic.families.original import Original, weights_of
 from cwic.families.protocol import (
     Allocation,
     Coded,
@@ -36,6 +34,7 @@ from cwic.families.protocol import (
     TileStream,
     checked_numbers,
     no_light_synthesis,
+    steps_of,
 )
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
@@ -67,14 +66,8 @@ _ACTIVITY_RAMP = 0.15
 # are trained with random maps of up to 6.
 _MASK_LEVELS = 6.0
 # Where a mask makes steps finer by so many quarter octaves, its distortion counts 2^(half of that)
-# times, within these limits: as in training.
-_MASK_WEIGHTS = (1 / 8, 8.0)
-
-# Steps of a refinement by effort; `descent.most_passes` has what they take (docs/command.md).
-_STEPS = (0, 2, 4, 7, 10, 14, 24, 39, 62, 98)
-assert len(_STEPS) == MAX_EFFORT + 1
-# Of one that begins with what was found at another q, which is nearly done.
-_SHARE_AGAIN = 1 / 3
+# times: as in training.
+_MASK_OCTAVES = _MASK_LEVELS / 2
 
 
 class Flagship:
@@ -308,10 +301,7 @@ class FlagshipAnalysis:
         return self._family.refiner.distortion(self._original(emphasis), shown)
 
     def _original(self, emphasis: Emphasis | None) -> Original:
-        weights = None
-        if emphasis is not None:
-            weights = np.exp2(_MASK_LEVELS / 2 * emphasis).clip(*_MASK_WEIGHTS)
-            weights = weights.astype(np.float32)
+        weights = weights_of(emphasis, _MASK_OCTAVES)
         return Original(self._picture, self.tiling, weights, LATENT_PX)
 
 
@@ -404,11 +394,6 @@ class RefinedCoding:
         """What a decoder will show."""
         stream = TileStream(self.payloads(), self.q, self._tiling)
         return self._family.decode(stream, self._tiling.picture)
-
-
-def steps_of(effort: int, *, again: bool = False) -> int:
-    """Steps of a refinement; `again` begins with what one at another q found."""
-    return math.ceil(_STEPS[effort] * (_SHARE_AGAIN if again else 1))
 
 
 def _no_allocation(tiling: Tiling) -> Allocation:
