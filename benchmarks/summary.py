@@ -1,6 +1,6 @@
 """The short tables of README and docs/results.md, read from the pages of docs/measurements.
 
-    python benchmarks/summary.py everyday|sizes|rates|times
+    python benchmarks/summary.py everyday|sizes|rates|efforts|times
 
 Measures nothing, so a short table never says anything else than the page behind it. Prints
 Markdown.
@@ -34,6 +34,7 @@ RATED = (
     "Butteraugli (3-norm)",
     "PSNR (RGB)",
 )
+SAVED = ("PSNR", "SSIM", "MS-SSIM", "SSIMULACRA2")
 
 Row = dict[str, str]
 
@@ -172,6 +173,26 @@ def rates() -> None:
     )
 
 
+def efforts() -> None:
+    """What an effort saves on Kodak, by model."""
+    rows, identities = [], set()
+    for model in OURS:
+        for found in (block("effort", 0), block("effort", 1)):
+            identities.add(found.identity(model))
+            pictures = re.search(rf"^{found.identity(model)}, (\d+) pictures", found.text, re.M)
+            assert pictures is not None, f"expected the number of pictures of {model}"
+            rows += [
+                [model, row["effort"], pictures[1], *(row[measure] for measure in SAVED)]
+                for row in found.table(pictures[0])
+                if row["effort"] != "0"
+            ]
+    print(
+        "Files with `--effort` against files of the same model without: size at equal PSNR, SSIM "
+        f"and MS-SSIM, points of SSIMULACRA2 at equal size. {', '.join(sorted(identities))}.\n"
+    )
+    print_table(["model", "effort", "pictures of Kodak", *SAVED], rows)
+
+
 def times() -> None:
     """Seconds of each codec for a Kodak picture, and ours for a large one."""
     peers, speed = block("peers"), block("speed")
@@ -196,7 +217,7 @@ def times() -> None:
     print_table(["codec", "encode", "decode", "installed MB"], rows)
 
 
-TABLES = {"everyday": everyday, "sizes": sizes, "rates": rates, "times": times}
+TABLES = {"everyday": everyday, "sizes": sizes, "rates": rates, "efforts": efforts, "times": times}
 
 
 def main() -> None:

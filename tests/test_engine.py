@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import pytest
 
 from cwic import model_file
 from cwic.codec import Codec
+from cwic.engine import Engine
 from cwic.errors import ModelError
 
 from conftest import seeded_picture  # isort: skip
@@ -135,3 +137,14 @@ def test_a_pickle_of_a_model_that_has_changed_is_a_model_error(tmp_path: Path) -
     path.write_bytes((GOLDEN / "cvpr2018.cwicmodel").read_bytes())
     with pytest.raises(ModelError, match="expected model"):
         pickle.loads(pickled)
+
+
+def test_a_released_session_gives_its_memory_back_and_is_made_again() -> None:
+    engine = Engine(model_file.load(MODEL), 1)
+    pixels = seeded_picture(1)[None, :64, :64]
+    before = engine.run("analysis", pixels)
+    session = weakref.ref(engine._sessions["analysis"])
+    engine.release()
+    assert session() is None
+    for once, again in zip(before, engine.run("analysis", pixels), strict=True):
+        assert np.array_equal(once, again)

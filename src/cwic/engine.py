@@ -105,6 +105,11 @@ class Engine:
             _runtime()  # not in the thread: who forks meanwhile would inherit half an import
             threading.Thread(target=self._prepare, args=(graph,)).start()
 
+    def release(self) -> None:
+        """Give back the memory of all sessions; each is made again when it is needed."""
+        with self._lock:
+            self._sessions.clear()
+
     def begin_anew(self) -> None:
         """Called in a forked process, perhaps while another thread of the parent was inside."""
         self._lock = threading.Lock()

@@ -286,12 +286,14 @@ class FlagshipAnalysis:
         if isinstance(start, RefinedCoding):
             found = [tile.latents for tile in start.tiles if tile.latents is not None]
             starts = found or None
+        if len(self.tiling.tiles) > 1:
+            self._family.transforms.release()
         tiles = self._family.refiner.refine(
             task,
             steps_of(effort, again=starts is not None),
             keeps_quality=keeps_quality,
             starts=starts,
-            keeps_latents=self._keeps,
+            keeps_latents=self._keeps and not keeps_quality,  # a quality takes no second one
             progress=progress,
         )
         return RefinedCoding(self._family, self.tiling, plain.q, tiles)
