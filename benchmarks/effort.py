@@ -1,14 +1,14 @@
-"""What an effort of the encoder saves, and what it takes.
+"""What an effort of the encoder saves; what it takes is in `effort_times.py`.
 
     python benchmarks/effort.py FOLDER [--model NAME ...] [--effort N ...] [--quality Q ...]
         [--by-kind] [--count N] [--out results] [-j 1]
 
 Each PNG picture of FOLDER is coded at some qualities without effort, then at the same ones with
 each effort, never kept whole. BD-rates against effort 0, of whole files, are means over the
-pictures; SSIMULACRA2 is that at equal size, in points, and the picture that gains least. Seconds
-are of one megapixel and of one processor. With `--by-kind` the name of a picture begins with its
-kind, as those of `everyday.py` do. What was measured is kept in the folder of results, and taken up
-again. Needs the extra `evaluate`; prints Markdown.
+pictures; SSIMULACRA2 is that at equal size, in points, and the picture that gains least. With
+`--by-kind` the name of a picture begins with its kind, as those of `everyday.py` do. What was
+measured is kept in the folder of results, and taken up again. Needs the extra `evaluate`; prints
+Markdown.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 from everyday import kind_of
 from held_out import MS_SSIM, PSNR, SSIMULACRA2, Measure, curve, gain, measured
 
+from cwic import Codec
 from cwic.errors import CodecError
 from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.measurement import Point
@@ -54,26 +55,22 @@ def saved_percent(before: Sequence[Point], after: Sequence[Point], measure: Meas
 def print_row(
     name: str, plain: dict[str, list[Point]], other: dict[str, list[Point]], effort: int
 ) -> None:
-    """Of some pictures: what an effort takes and saves."""
-    points = [point for image in plain for point in other[image]]
-    seconds = statistics.fmean(1e6 * p.encode_s / (p.width * p.height) for p in points)
-    cells = [name, f"{effort}", f"{seconds:.1f}"]
-    if effort:
-        cells += [
+    """Of some pictures: what an effort saves."""
+    gains = {
+        image: gain(curve(plain[image], SSIMULACRA2), curve(other[image], SSIMULACRA2))
+        for image in plain
+    }
+    least = min(gains, key=lambda image: gains[image])
+    cells = [
+        name,
+        f"{effort}",
+        *(
             f"{statistics.fmean(saved_percent(plain[i], other[i], m) for i in plain):+.1f} %"
             for m in SAVED
-        ]
-        gains = {
-            image: gain(curve(plain[image], SSIMULACRA2), curve(other[image], SSIMULACRA2))
-            for image in plain
-        }
-        least = min(gains, key=lambda image: gains[image])
-        cells += [
-            f"{statistics.fmean(gains.values()):+.2f}",
-            f"{Path(least).stem} {gains[least]:+.2f}",
-        ]
-    else:
-        cells += [""] * (len(SAVED) + 2)
+        ),
+        f"{statistics.fmean(gains.values()):+.2f}",
+        f"{Path(least).stem} {gains[least]:+.2f}",
+    ]
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
@@ -101,13 +98,14 @@ def main() -> None:
         except CodecError as error:
             sys.exit(str(error))
         points = measured(paths, codecs, options.out / "effort.jsonl", options.jobs)
+        loaded = Codec.load(model)
         qualities = ", ".join(f"{quality:g}" for quality in options.quality)
         print(
-            f"\n{codecs[0].label}, {len(paths)} pictures, qualities {qualities}; saved at equal "
-            "quality; SSIMULACRA2 at equal size.\n"
+            f"\n{loaded.name} {loaded.identity.hex()}, {len(paths)} pictures, qualities "
+            f"{qualities}; saved at equal quality; SSIMULACRA2 at equal size.\n"
         )
-        print("| pictures | effort | s/MP | PSNR | SSIM | MS-SSIM | SSIMULACRA2 | least |")
-        print("|---|---|---|---|---|---|---|---|")
+        print("| pictures | effort | PSNR | SSIM | MS-SSIM | SSIMULACRA2 | least |")
+        print("|---|---|---|---|---|---|---|")
         plain = by_image(points, codecs[0])
         kinds = {"all": list(plain)}
         if options.by_kind:
@@ -116,7 +114,7 @@ def main() -> None:
                 kinds.setdefault(kind_of(image), []).append(image)
         for kind, images in kinds.items():
             of_kind = {image: plain[image] for image in images}
-            for codec in codecs:
+            for codec in codecs[1:]:
                 label = f"{kind} ({len(images)})"
                 print_row(label, of_kind, by_image(points, codec), codec.effort or 0)
 
