@@ -29,7 +29,7 @@ OURS = ("cwic-visual", "cwic-psnr")
 RIVAL = "AVIF 4:4:4"
 SMALL_MARK = "†"
 SMALL_NOTE = (
-    f"{SMALL_MARK}: of at least one picture the nearest file is under 90 % of that size, and not "
+    f"{SMALL_MARK}: of at least one picture the nearest file is more than 10 % too small, and not "
     "exact."
 )
 RATED = (
@@ -172,7 +172,7 @@ def rates() -> None:
     ]
     print(
         "Size of files of equal quality, BD-rate in %; below 0 our file is smaller. In brackets: "
-        "the rates that are compared, where both curves have no more. Kodak, 24 photographs. "
+        "the range that is compared, where it is not all of 0.1 to 1 bpp. Kodak, 24 photographs. "
         f"{', '.join(map(found.identity, OURS))}.\n"
     )
     print_table(
@@ -227,8 +227,8 @@ def times() -> None:
     machine = re.search(r"\d+ threads on \d+ cores of .*?(?=;)", peers.text)
     assert machine is not None, "expected the machine"
     print(
-        "Seconds for a photograph of 768x512 in a running program, or, where a row says so, for a "
-        f"large one in a new process; models are loaded. {machine[0]}. And what an installation "
+        "Seconds for a photograph of 768x512, or, where a row says so, of 12 megapixels; start of "
+        f"the program and loading of the model not counted. {machine[0]}. And what an installation "
         f"takes with all that it needs, in MB. {peers.identity(OURS[0])}, "
         f"{peers.identity('cvpr2018')}.\n"
     )
