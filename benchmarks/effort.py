@@ -5,10 +5,10 @@
 
 Each PNG picture of FOLDER is coded at some qualities without effort, then at the same ones with
 each effort, never kept whole. BD-rates against effort 0, of whole files, are means over the
-pictures; SSIMULACRA2 is that at equal size, in points, and the picture that gains least. With
-`--by-kind` the name of a picture begins with its kind, as those of `everyday.py` do. What was
-measured is kept in the folder of results, and taken up again. Needs the extra `evaluate`; prints
-Markdown.
+pictures, in brackets of how many where some have no quality in common; SSIMULACRA2 is that at equal
+size, in points, and the picture that gains least. With `--by-kind` the name of a picture begins
+with its kind, as those of `everyday.py` do. What was measured is kept in the folder of results, and
+taken up again. Needs the extra `evaluate`; prints Markdown.
 """
 
 import argparse
@@ -52,6 +52,16 @@ def saved_percent(before: Sequence[Point], after: Sequence[Point], measure: Meas
     return math.nan if found is None else found.percent
 
 
+def saved(plain: dict[str, list[Point]], other: dict[str, list[Point]], measure: Measure) -> str:
+    """Mean of the BD-rates of pictures whose curves share a quality, and how many, if not all."""
+    percents = [saved_percent(plain[image], other[image], measure) for image in plain]
+    shared = [percent for percent in percents if not math.isnan(percent)]
+    if not shared:
+        return ""
+    of_some = "" if len(shared) == len(percents) else f" ({len(shared)})"
+    return f"{statistics.fmean(shared):+.1f} %{of_some}"
+
+
 def print_row(
     name: str, plain: dict[str, list[Point]], other: dict[str, list[Point]], effort: int
 ) -> None:
@@ -64,10 +74,7 @@ def print_row(
     cells = [
         name,
         f"{effort}",
-        *(
-            f"{statistics.fmean(saved_percent(plain[i], other[i], m) for i in plain):+.1f} %"
-            for m in SAVED
-        ),
+        *(saved(plain, other, measure) for measure in SAVED),
         f"{statistics.fmean(gains.values()):+.2f}",
         f"{Path(least).stem} {gains[least]:+.2f}",
     ]
