@@ -62,7 +62,7 @@ class _Block(NamedTuple):
     engine: Engine
     fixed: list[npt.NDArray[np.float32]]  # what the graph takes of the coder beside latents
     # What it takes of the original: kept of a tile of one block alone, since it takes as much
-    # memory as the rest of a tile and a tenth of the time of a step.
+    # memory as the rest of a tile.
     compared: Callable[[], list[npt.NDArray[np.float32]]]
     bits: float  # of a distortion of 1 in all that is seen
     core_bits: float  # likewise in the core
