@@ -63,7 +63,7 @@ def saved(plain: dict[str, list[Point]], other: dict[str, list[Point]], measure:
 
 
 def print_row(
-    name: str, plain: dict[str, list[Point]], other: dict[str, list[Point]], effort: int
+    name: str, plain: dict[str, list[Point]], other: dict[str, list[Point]], effort: int | None
 ) -> None:
     """Of some pictures: what an effort saves."""
     gains = {
@@ -123,7 +123,7 @@ def main() -> None:
             of_kind = {image: plain[image] for image in images}
             for codec in codecs[1:]:
                 label = f"{kind} ({len(images)})"
-                print_row(label, of_kind, by_image(points, codec), codec.effort or 0)
+                print_row(label, of_kind, by_image(points, codec), codec.effort)
 
 
 if __name__ == "__main__":
