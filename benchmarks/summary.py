@@ -187,24 +187,19 @@ def rates() -> None:
 
 def efforts() -> None:
     """What an effort saves on Kodak, by model."""
-    found = [block("effort", number) for number in range(2)]
-    rows, identities = [], set()
-    for model in OURS:
-        for printed in found:
-            pictures = re.search(rf"^{model} [0-9a-f]{{16}}, \d+ pictures", printed.text, re.M)
-            if pictures is None:
-                continue
-            identities.add(printed.identity(model))
-            rows += [
-                [model, row["effort"], whole[1], *(row[measure] for measure in SAVED)]
-                for row in printed.table(pictures[0])
-                if (whole := re.fullmatch(r"all \((\d+)\)", row["pictures"]))
-            ]
+    found = block("effort")
+    identities = [found.identity(model) for model in OURS]
+    rows = [
+        [model, row["effort"], *(row[measure] for measure in SAVED)]
+        for model, identity in zip(OURS, identities, strict=True)
+        for row in found.table(identity)
+    ]
     print(
         "Files with `--effort` against files of the same model without: size at equal PSNR, SSIM "
-        f"and MS-SSIM, points of SSIMULACRA2 at equal size. {', '.join(sorted(identities))}.\n"
+        "and MS-SSIM, points of SSIMULACRA2 at equal size. Kodak, 24 photographs. "
+        f"{', '.join(identities)}.\n"
     )
-    print_table(["model", "effort", "pictures of Kodak", *SAVED], rows)
+    print_table(["model", "effort", *SAVED], rows)
 
 
 def times() -> None:
