@@ -12,18 +12,16 @@ the picture loses, so that fewer bits are kept while those that are say more.
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cwic.engine import Engine
-from cwic.errors import ModelError
 from cwic.families.cvpr2018.coder import Bits, CodeCoder, CodedPicture
 from cwic.families.distortion import Distortion
-from cwic.families.distortion_graphs import distortion_graph, loss_graph, reference_graph
-from cwic.families.original import HALO_PX, Original, blocks_of, planes
+from cwic.families.distortion_engines import DistortionEngines
+from cwic.families.original import HALO_PX, Original, blocks_of
 from cwic.families.protocol import Pixels
 from cwic.families.tiling import Rectangle
 from cwic.model_file import ModelFile
@@ -100,9 +98,8 @@ class Refiner:
 
     def __init__(self, model: ModelFile, coder: CodeCoder, threads: int | None):
         """`threads`: processor threads of one call; None: all cores."""
-        self._model, self._threads = model, threads
+        self._engines = DistortionEngines(model, DISTORTION, threads)
         self.coder = coder
-        self._engines: dict[int, Engine] = {}
 
     def refine(
         self,
@@ -132,42 +129,20 @@ class Refiner:
 
     def distortion(self, original: Original, shown: Pixels) -> float:
         """What a picture loses that is shown in place of its original, (H, W, 3) both."""
-        total = 0.0
-        for core, seen, engine, compared in self.blocks(original):
-            pixels = planes(original.tiling.pixels(shown, seen)) - np.float32(0.5)
-            (value,) = engine.run("loss", pixels, *compared)
-            total += original.num_pixels(core) * float(value.item())
-        return total / original.num_pixels(original.tiling.picture)
+        return self._engines.loss(original, shown, _cores(original))
 
     def blocks(self, original: Original) -> list[_Block]:
         """A picture's parts."""
         result = []
-        for core in blocks_of(original.tiling.around(original.tiling.picture)):
+        for core in _cores(original):
             seen = original.tiling.around(core, HALO_PX)
-            engine = self._engine(DISTORTION.num_scales(min(seen.height, seen.width)))
+            engine = self._engines.of(seen)
             result.append(_Block(core, seen, engine, original.compared(engine, seen, DISTORTION)))
         return result
 
-    def _engine(self, num_scales: int) -> Engine:
-        """The graphs for so many scales."""
-        if num_scales not in self._engines:
-            model = self._model
-            try:
-                of_code = model.graphs["synthesis"], DISTORTION, num_scales
-                graphs = {
-                    "distortion": distortion_graph(*of_code, with_gradient=False),
-                    "slope": distortion_graph(*of_code),
-                    "loss": loss_graph(DISTORTION, num_scales),
-                    "reference": reference_graph(num_scales),
-                }
-            except (LookupError, ValueError) as error:
-                raise ModelError(
-                    f"model {model.name}: its synthesis allows no effort: {error}"
-                ) from error
-            made = Engine(replace(model, graphs=graphs), self._threads, is_large=True)
-            # No lock, which a forked process would inherit: two threads may both make them.
-            self._engines.setdefault(num_scales, made)
-        return self._engines[num_scales]
+
+def _cores(original: Original) -> list[Rectangle]:
+    return blocks_of(original.tiling.around(original.tiling.picture))
 
 
 def most_passes(num_steps: int, *, keeps_quality: bool) -> int:

@@ -6,7 +6,6 @@ tiles no more are in memory than two rows and three.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -16,16 +15,15 @@ import numpy.typing as npt
 from cwic.coding.arithmetic_coder import BitCounter
 from cwic.coding.blas_threads import one_blas_thread
 from cwic.engine import Engine
-from cwic.errors import ModelError
 from cwic.families.distortion import distortion_of
-from cwic.families.distortion_graphs import distortion_graph, loss_graph, reference_graph
+from cwic.families.distortion_engines import DistortionEngines
 from cwic.families.flagship.coder import CodedLatents, LatentCoder
 from cwic.families.flagship.grid import LATENT_PX, Q_UNITS, Cells, Checkerboard
 from cwic.families.flagship.latents import SideInformation, condition
 from cwic.families.flagship.refine.descent import RECIPES, Latents, Problem, descend
 from cwic.families.flagship.refine.gradients import means_graph
 from cwic.families.flagship.tiles import Inputs, gathered
-from cwic.families.original import HALO_PX, Original, blocks_of, planes
+from cwic.families.original import HALO_PX, Original, blocks_of
 from cwic.families.protocol import Pixels
 from cwic.families.tiling import Rectangle
 from cwic.model_file import ModelFile
@@ -73,10 +71,16 @@ class Refiner:
 
     def __init__(self, model: ModelFile, coder: LatentCoder, threads: int | None):
         """`threads`: processor threads of one call; None: all cores."""
-        self._model, self._coder, self._threads = model, coder, threads
-        self._distortion = distortion_of(model)
-        self._recipe = RECIPES["structure" if self._distortion.num_scales(1024) else "squares"]
-        self._engines: dict[int, Engine] = {}
+        self._coder, self._threads = coder, threads
+        groups = coder.mean_network.groups
+        self._engines = DistortionEngines(
+            model,
+            distortion_of(model),
+            threads,
+            lambda: {"means": means_graph(model.arrays, groups)},
+        )
+        compares_structure = self._engines.distortion.num_scales(1024) > 0
+        self._recipe = RECIPES["structure" if compares_structure else "squares"]
 
     def refine(
         self,
@@ -142,16 +146,8 @@ class Refiner:
         In bits per pixel at q = 0, by the same measure and in the same blocks as of a refinement.
         """
         tiling = original.tiling
-        total = 0.0
-        for tile in tiling.tiles:
-            for core in blocks_of(tiling.around(tile)):
-                seen = tiling.around(core, HALO_PX)
-                engine = self._engine(self._num_scales(seen))
-                pixels = planes(tiling.pixels(shown, seen)) - np.float32(0.5)
-                compared = original.compared(engine, seen, self._distortion)
-                (value,) = engine.run("loss", pixels, *compared)
-                total += original.num_pixels(core) * float(value.item())
-        return total / original.num_pixels(tiling.picture)
+        blocks = [core for tile in tiling.tiles for core in blocks_of(tiling.around(tile))]
+        return self._engines.loss(original, shown, blocks)
 
     def _coded(self, uncoded: Uncoded, latents: Latents) -> tuple[BitCounter, CodedLatents]:
         counter = BitCounter()
@@ -235,45 +231,14 @@ class Refiner:
         place = seen.slices(window, LATENT_PX)
         fixed = [np.ascontiguousarray(each[:, *place])[None] for each in beside]
         weight = 2 ** (task.q / (2 * Q_UNITS))
-        engine = self._engine(self._num_scales(seen))
+        engine = self._engines.of(seen)
         original = task.original
         return _Block(
             core,
             seen,
             engine,
             fixed,
-            partial(original.compared, engine, seen, self._distortion),
+            partial(original.compared, engine, seen, self._engines.distortion),
             weight * original.num_pixels(seen),
             weight * original.num_pixels(core),
         )
-
-    def _num_scales(self, window: Rectangle) -> int:
-        return self._distortion.num_scales(min(window.height, window.width))
-
-    def _engine(self, num_scales: int) -> Engine:
-        """The graphs for so many scales."""
-        if num_scales not in self._engines:
-            made = Engine(
-                replace(self._model, graphs=self._graphs(num_scales)), self._threads, is_large=True
-            )
-            # No lock, which a forked process would inherit: two threads may both make them.
-            self._engines.setdefault(num_scales, made)
-        return self._engines[num_scales]
-
-    def _graphs(self, num_scales: int) -> dict[str, bytes]:
-        model, groups = self._model, self._coder.mean_network.groups
-        try:
-            of_latents = model.graphs["synthesis"], self._distortion, num_scales
-            distortion = distortion_graph(*of_latents, with_gradient=False)
-            slope = distortion_graph(*of_latents)
-        except (LookupError, ValueError) as error:
-            raise ModelError(
-                f"model {model.name}: its synthesis allows no effort: {error}"
-            ) from error
-        return {
-            "means": means_graph(model.arrays, groups),
-            "distortion": distortion,
-            "slope": slope,
-            "loss": loss_graph(self._distortion, num_scales),
-            "reference": reference_graph(num_scales),
-        }
