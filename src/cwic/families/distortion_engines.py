@@ -55,7 +55,7 @@ class DistortionEngines:
             blocks: parts of the padded picture that it is taken in, together all of it.
 
         Returns:
-            in bits per pixel at q = 0.
+            in the unit of the distortion's weights, a mean over the picture's pixels.
         """
         tiling = original.tiling
         total = 0.0
@@ -70,8 +70,8 @@ class DistortionEngines:
 
     def _graphs(self, num_scales: int) -> dict[str, bytes]:
         model = self._model
-        of_model = model.graphs["synthesis"], self.distortion, num_scales
         try:
+            of_model = model.graphs["synthesis"], self.distortion, num_scales
             distortion = distortion_graph(*of_model, with_gradient=False)
             slope = distortion_graph(*of_model)
         except (LookupError, ValueError) as error:
