@@ -32,7 +32,8 @@ def main() -> None:
     model = cvpr2018.Cvpr2018(loaded, threads=None)
     paths = sorted(options.kodak.glob("*.png"))
     print(f"{loaded.name} {loaded.identity.hex()}, {len(paths)} pictures, {machine()}.\n")
-    print("| quality | bpp | encode: mean, slowest | decode: mean, slowest |\n|---|---|---|---|")
+    print("| quality | payload, bpp | encode: mean, slowest | decode: mean, slowest |")
+    print("|---|---|---|---|")
     analyses = []
     for path in paths:
         with Image.open(path) as image:

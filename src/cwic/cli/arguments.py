@@ -223,7 +223,7 @@ _VERBS = {
   cwic encode photo.png                        makes photo.cwic at quality 50
   cwic encode photo.png -o small.cwic --bpp 0.3
   cwic encode photo.png --target-size 40kB -f  overwrites photo.cwic
-  cwic encode photo.png --effort 5             takes seconds, and less room
+  cwic encode photo.png --effort 5             takes longer, and less room
   cwic encode photo.png --roi mask.png         moves bits to where the mask is white
   cwic encode photos/ -o files/                a folder without its subfolders""",
     ),

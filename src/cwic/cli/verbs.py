@@ -351,7 +351,7 @@ def _data(options: argparse.Namespace) -> int:
     folder = Path(options.output or options.name)
     print_note(f"{options.name}: {dataset.about}; {dataset.licence}")
     if not dataset.is_tried:
-        print_note(f"{options.name}: this project has not tried the address")
+        print_note(f"{options.name}: nobody has tried this address yet")
     pictures = fetch(dataset, folder, say=print_note, show_progress=not options.quiet)
     print_result(f"{folder} {len(pictures)} pictures")
     return 0

@@ -60,7 +60,7 @@ _LADDERS = {
 
 _TOLERANCE = 0.01  # of a size
 
-# SSIMULACRA2 takes three seconds for a million pixels.
+# SSIMULACRA2 takes one to two seconds for a million pixels.
 _MAX_PIXELS_OF_SSIMULACRA2 = 2**22
 
 
