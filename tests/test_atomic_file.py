@@ -29,6 +29,42 @@ def test_an_existing_file_is_replaced(tmp_path: Path) -> None:
     assert target.read_bytes() == b"new"
 
 
+def _refuse(*args: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_file_that_is_not_to_be_replaced_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, has_links: bool
+) -> None:
+    target = tmp_path / "file"
+
+    def appear(*args: object) -> None:
+        target.write_bytes(b"precious")
+
+    if when == "before":
+        appear()
+    monkeypatch.setattr(os, "fsync", appear)
+    if not has_links:
+        monkeypatch.setattr(os, "link", _refuse)
+    with pytest.raises(CodecError, match="somebody else made a file of this name meanwhile"):
+        write_file(target, b"new", replaces=False)
+    assert target.read_bytes() == b"precious"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_new_file_that_is_not_to_replace_any_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", _refuse)
+    write_file(tmp_path / "file", b"new", replaces=False)
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failure_at_any_step_keeps_the_old_file_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

@@ -193,6 +193,43 @@ def test_a_damaged_result_is_neither_trusted_nor_destroyed(pictures: Path, tmp_p
     assert (tmp_path / "a.cwic").read_bytes() == whole
 
 
+def test_a_result_of_another_file_is_not_taken_for_its_own(pictures: Path, tmp_path: Path) -> None:
+    other, target = tmp_path / "other", tmp_path / "files"
+    save_picture(other / "a.png", 9)
+    save_picture(other / "new.png", 8)
+    encode(pictures, target)
+    first, table = contents(target), rows(target)
+    for _ in range(2):  # what the table says stays
+        summary = encode(other, target)
+        assert summary.num_done + summary.num_skipped == 1
+        sizes = [(folder / "a.png").stat().st_size for folder in (pictures, other)]
+        assert errors(summary)["a.png"] == (
+            f"{target / 'a.cwic'} was made of a file of {sizes[0]} bytes, found one of {sizes[1]}; "
+            "-f makes it again, another OUT keeps both"
+        )
+        assert (target / "a.cwic").read_bytes() == first["a.cwic"]
+        assert {row["input"]: row["output"] for row in rows(target)} == {
+            "a.png": "a.cwic",
+            "deep/c.JPG": "deep/c.cwic",
+            "deep/er/b.png": "deep/er/b.cwic",
+            "new.png": "new.cwic",
+        }
+    assert [row for row in rows(target) if "/" in row["input"]] == [
+        row for row in table if "/" in row["input"]
+    ]
+    assert not encode(other, target, force=True).failed
+    assert (target / "a.cwic").read_bytes() != first["a.cwic"]
+    assert encode(other, target).num_skipped == 2
+
+
+def test_a_row_goes_with_its_result(pictures: Path, tmp_path: Path) -> None:
+    encode(pictures, tmp_path)
+    for path in (pictures / "a.png", tmp_path / "a.cwic"):
+        path.unlink()
+    encode(pictures, tmp_path)
+    assert "a.png" not in {row["input"] for row in rows(tmp_path)}
+
+
 def start(*words: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "cwic", "batch", *map(str, words), "--quiet"]
     return subprocess.Popen(command, start_new_session=True)
@@ -227,6 +264,22 @@ def test_a_killed_batch_leaves_whole_files_and_goes_on_to_the_same_end(
     assert start(source, tmp_path, "-q", 20, "-j", 2).wait(300) == 0
     finished = contents(tmp_path)
     assert {name: finished[name] for name in expected} == expected
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_an_interrupt_ends_the_workers_in_the_middle_of_their_files(tmp_path: Path) -> None:
+    source, target = tmp_path / "pictures", tmp_path / "files"
+    source.mkdir()
+    for number in range(3):
+        big = np.tile(seeded_picture(number), (12, 12, 1))[:768, :1024]
+        Image.fromarray(big).save(source / f"{number}.png")
+    process = start(source, target, "-j", 2, "--effort", 9)
+    while process.poll() is None and not (target / "batch.csv").exists():
+        time.sleep(0.01)
+    time.sleep(3)  # minutes of work have begun
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) == 130
+    assert list(contents(target)) == ["batch.csv"]
 
 
 def test_two_batches_into_one_folder_at_once_end_like_one(

@@ -19,9 +19,10 @@ def test_sizes_beyond_reason_are_wrong_usage(run: Run, photo: Path, size: str) -
 
 
 def test_an_empty_name_is_wrong_usage_and_not_this_folder(run: Run, tmp_path: Path) -> None:
-    code, _, err = run("encode", "", "-o", tmp_path / "out")
-    assert code == 2
-    assert "found nothing" in err
+    for words in (("encode", "", "-o", tmp_path / "out"), ("encode", "a.png", "-o", "")):
+        code, _, err = run(*words)
+        assert code == 2
+        assert "found nothing" in err
 
 
 def test_two_dashes_end_the_options(run: Run, tmp_path: Path, monkeypatch: Any) -> None:

@@ -60,6 +60,27 @@ def test_nothing_is_overwritten_without_force(run: Run, photo: Path, encoded: Pa
     assert encoded.read_bytes() != b"precious"
 
 
+def test_a_file_that_appears_meanwhile_stays_without_force(
+    run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = photo.with_suffix(".cwic")
+    encode = Codec.encode_request
+
+    def slowly(*args: Any) -> Encoded:
+        target.write_bytes(b"precious")
+        return encode(*args)
+
+    monkeypatch.setattr(Codec, "encode_request", slowly)
+    code, out, err = run("encode", photo)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"error: cannot write {target}: somebody else made a file of this name meanwhile\n"
+    )
+    assert target.read_bytes() == b"precious"
+    assert run("encode", photo, "-f")[0] == 0
+    assert target.read_bytes() != b"precious"
+
+
 def test_the_input_is_never_overwritten_not_even_by_force(run: Run, tmp_path: Path) -> None:
     source = tmp_path / "a.odd"
     source.write_bytes(b"precious")

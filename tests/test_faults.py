@@ -153,7 +153,8 @@ def test_a_closed_stream_is_one_line_and_no_number_for_a_file(closed: str, tmp_p
     if "2" in closed:  # only the line that says so could not be written
         Codec.load(MODEL, threads=1).decode(target.read_bytes())
     else:
-        assert done.stderr == b"error: Bad file descriptor\n"
+        stream = b"read stdin" if closed == "<&-" else b"write stdout"
+        assert done.stderr == b"error: cannot %s: Bad file descriptor\n" % stream
         assert not target.exists()
 
 
@@ -190,7 +191,10 @@ def test_a_disk_that_is_full_for_standard_output_is_one_line(unbuffered: str) ->
             stderr=subprocess.PIPE,
             timeout=300,
         )
-    assert (result.returncode, result.stderr) == (1, b"error: No space left on device\n")
+    assert (result.returncode, result.stderr) == (
+        1,
+        b"error: cannot write stdout: No space left on device\n",
+    )
 
 
 @pytest.mark.slow

@@ -637,6 +637,16 @@ def test_of_a_truncated_file_what_is_there_is_taken_where_that_is_asked_for(
         assert np.abs(differences).max() <= 40
 
 
+def test_a_png_whose_samples_have_another_checksum_is_refused() -> None:
+    data = bytearray(file_of(noise_image("L", 60, 60), "PNG").getvalue())
+    data[data.index(b"IEND") - 5] ^= 1  # of the checksum, which Pillow does not look at
+    with pytest.raises(ImageError, match=r"samples are damaged.*checksum.*--truncated"):
+        read_picture(io.BytesIO(data))
+    with pytest.warns(CodecWarning, match="its samples are damaged"):
+        picture = read_picture(io.BytesIO(data), truncated=True)
+    assert (picture.width, picture.height) == (60, 60)
+
+
 @pytest.mark.parametrize("file_format", ["WEBP", "AVIF"])
 def test_what_a_file_says_of_its_length_costs_no_memory(file_format: str) -> None:
     data = bytearray(file_of(noise_image("RGB"), file_format).getvalue())

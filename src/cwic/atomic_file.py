@@ -24,6 +24,7 @@ _LEFTOVER_AGE_S = 600
 
 # Names of the open files of this process: those of a shell's `>(command)` among them.
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self|(?P<process>\d+)))/fd/(?P<number>\d+)")
+_APPEARED = "somebody else made a file of this name meanwhile"
 _STANDARD_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _MOST_LINKS = 40
 
@@ -32,7 +33,7 @@ _MOST_LINKS = 40
 _NO_RENAME = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV))
 
 
-def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+def write_file(path: str | os.PathLike[str], data: bytes, *, replaces: bool = True) -> None:
     """Writes a file so that whatever happens its old bytes or all of the new are there.
 
     A new file gets the permissions that any other new file would get (mode 0666 less the umask); a
@@ -46,6 +47,8 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     Args:
         path: where to write; the folder must exist.
         data: the whole content of the file.
+        replaces: whether a regular file that is there may go; False also spares one that somebody
+            makes meanwhile.
 
     Raises:
         CodecError: the file cannot be written; what was there is there, and nothing else.
@@ -62,9 +65,13 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
             status = target.stat()
         if status is not None and stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(0, "it is a folder")
+        if status is not None and stat.S_ISREG(status.st_mode) and not replaces:
+            raise FileExistsError(0, _APPEARED)
         if status is not None and not stat.S_ISREG(status.st_mode):
             target.write_bytes(data)
-        elif (status is not None and status.st_nlink > 1) or not _replaced(target, data, status):
+        elif (status is not None and status.st_nlink > 1) or not _replaced(
+            target, data, status, replaces=replaces
+        ):
             _write_in_place(target, data)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise CodecError(f"cannot write {os.fspath(path)}: {reason(error)}") from error
@@ -104,10 +111,11 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
                 path.unlink()
 
 
-def _replaced(target: Path, data: bytes, status: os.stat_result | None) -> bool:
+def _replaced(target: Path, data: bytes, status: os.stat_result | None, *, replaces: bool) -> bool:
     """Writes a new file and gives it the name of the old; False: that is impossible for this one.
 
-    `status` is of the old file; None if there is none.
+    `status` is of the old file; None if there was none, and then one that appeared since stays
+    unless `replaces`.
     """
     # In the same folder, because a rename is only atomic within one file system. The name does not
     # contain the target's: that may already be as long as the file system allows.
@@ -122,7 +130,10 @@ def _replaced(target: Path, data: bytes, status: os.stat_result | None) -> bool:
             os.fsync(file.fileno())
         if status is not None:
             os.chmod(temporary, stat.S_IMODE(status.st_mode))
-        os.replace(temporary, target)
+        if replaces:
+            os.replace(temporary, target)
+        else:
+            _rename_to_new(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -131,6 +142,20 @@ def _replaced(target: Path, data: bytes, status: os.stat_result | None) -> bool:
             return False
         raise
     return True
+
+
+def _rename_to_new(temporary: Path, target: Path) -> None:
+    """Gives a file a name that no file has; FileExistsError if one has it."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise FileExistsError(0, _APPEARED) from None
+    except OSError:  # a file system without links: nearly as good
+        if os.path.lexists(target):
+            raise FileExistsError(0, _APPEARED) from None
+        os.replace(temporary, target)
+    else:
+        temporary.unlink()
 
 
 def _give_owner(descriptor: int, status: os.stat_result) -> None:

@@ -26,11 +26,13 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import connection
+from multiprocessing.connection import Connection
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -52,6 +54,9 @@ _TABLE_BEGINS = b"input,output,width_px,height_px,"
 
 # Enough to keep every worker busy, few enough to hold in memory.
 _PENDING_PER_WORKER = 4
+# Held while a result is written; who is told to end waits for it so long.
+_WRITING = threading.Lock()
+_WRITES_AT_MOST_S = 10.0
 # Ray reports block by block: this many steps of the progress bar, or four for each worker.
 _RAY_BLOCKS = 256
 # On a busy machine, Ray may take longer to start than its processes wait for each other: 15 to
@@ -125,6 +130,7 @@ class Outcome:
     kept_whole: bool | None = None  # whether nothing was lost in it
     was_there: bool = False  # whether the result existed before, so that nothing was done
     error: str = ""  # why there is no result, in one line
+    is_of_another: bool = False  # whether the result was made of another file; `input_bytes` of it
     stops_all: bool = False  # whether the error would be the same for every other file
     note: str = ""  # warnings, in one line
 
@@ -177,7 +183,7 @@ class Summary:
     @property
     def input_bytes(self) -> int:
         """Size of all sources with a result."""
-        return sum(outcome.input_bytes or 0 for outcome in self.outcomes)
+        return sum(outcome.input_bytes or 0 for outcome in self.outcomes if not outcome.error)
 
     @property
     def output_bytes(self) -> int:
@@ -213,9 +219,11 @@ def run(
         if not _is_hidden(folder):
             outcomes.append(Outcome(folder, error=reason(error)))
 
+    job.target.check_is_free_or_folder()
     names = list(job.source.files(note_unreadable))
     table = _table_name(job.target)
-    recorded = _recorded(job.target, table)
+    rows = _rows(job.target, table)
+    recorded = {name: row["output"] for name, row in rows.items()}
     pairs = plan(names, task.source_suffixes, task.result_suffix, recorded)
     left_alone = _left_alone(job, names, pairs)
     if not pairs and not outcomes:
@@ -224,35 +232,50 @@ def run(
             hint = "; it has .cwic files, which --to png turns into pictures"
         raise nothing_found(job.source, task.source_suffixes, hint)
     job.target.remove_leftovers()
-    if any(recorded.get(name) != result for name, result in pairs):
+    new = [Outcome(*pair) for pair in pairs if recorded.get(pair[0]) != pair[1]]
+    if new:
         # Names stay even if this batch is killed. Why it cannot be written, the first result says.
         with contextlib.suppress(CodecError, OSError):
-            job.target.write(table, _table([Outcome(*pair) for pair in pairs], left_alone))
-    outcomes += _outcomes(job, pairs, workers or Workers(), show_progress)
+            old = _without(rows, {outcome.source for outcome in new})
+            job.target.write(table, _table(new, left_alone, old))
+    results = [
+        _Result(name, result, _recorded_bytes(rows.get(name), result)) for name, result in pairs
+    ]
+    outcomes += _outcomes(job, results, workers or Workers(), show_progress)
     outcomes.sort(key=lambda outcome: outcome.source)
-    job.target.write(table, _table(outcomes, left_alone))
+    others = _without(_rows(job.target, table), set(names))
+    others = {name: row for name, row in others.items() if job.target.exists(row["output"])}
+    job.target.write(table, _table(outcomes, left_alone, others))
     seconds = time.monotonic() - start_s
     return Summary(tuple(outcomes), seconds, job.target.shown(table), tuple(left_alone))
 
 
+class _Result(NamedTuple):
+    """What is to be made."""
+
+    source: str  # name of the file
+    name: str  # of its result
+    recorded_bytes: int | None  # of the file of which the table says that the result was made
+
+
 def _outcomes(
-    job: "_Job", pairs: Sequence[tuple[str, str]], workers: Workers, show_progress: bool
+    job: "_Job", results: Sequence[_Result], workers: Workers, show_progress: bool
 ) -> Iterator[Outcome]:
     """The outcomes as they come in, with a progress bar; notes of files become warnings."""
     # Not at the top: the command imports this module for folders, without any progress bar.
     from tqdm import tqdm
 
     if workers.ray_address is None:
-        work = _work_here(job, pairs, min(workers.jobs or _num_processors(), len(pairs)))
+        work = _work_here(job, results, min(workers.jobs or _num_processors(), len(results)))
     else:
-        work = _work_on_ray(job, pairs, workers.jobs, workers.ray_address)
-    bar = tqdm(total=len(pairs), unit="file", disable=None if show_progress else True)
+        work = _work_on_ray(job, results, workers.jobs, workers.ray_address)
+    bar = tqdm(total=len(results), unit="file", disable=None if show_progress else True)
     with bar, closing(work):
         for outcome in work:
             if outcome.stops_all:
                 raise CodecError(
-                    f"{outcome.error} (stopped after {bar.n} of {len(pairs)}; once this is solved, "
-                    "the same command continues from there)"
+                    f"{outcome.error} (stopped after {bar.n} of {len(results)}; once this is "
+                    "solved, the same command continues from there)"
                 )
             if outcome.note:
                 with bar.external_write_mode():
@@ -396,19 +419,42 @@ def _is_table(target: Folder, name: str) -> bool:
         return False
 
 
-def _recorded(target: Folder, table: str) -> dict[str, str]:
-    """The names of results in a table, by the names of their files."""
+_Rows = Mapping[str, Mapping[str, str]]
+
+
+def _rows(target: Folder, table: str) -> _Rows:
+    """The rows of a table that have a result, by the names of their files."""
     if not target.exists(table):
         return {}
     text = io.StringIO(target.read(table).decode("utf-8", "surrogateescape"), newline="")
-    return {row[0]: row[1] for row in csv.reader(text) if len(row) >= 2 and row[1]}
+    found = csv.DictReader(text, restval="")
+    return {row["input"]: row for row in found if row["output"]}
 
 
-def _table(outcomes: Sequence[Outcome], left_alone: Sequence[LeftAlone]) -> bytes:
-    """The outcomes as comma-separated values; the same whichever run made a result."""
-    rows: list[list[Any]] = []
+def _without(rows: _Rows, names: Set[str]) -> _Rows:
+    return {name: row for name, row in rows.items() if name not in names}
+
+
+def _recorded_bytes(row: Mapping[str, str] | None, result: str) -> int | None:
+    """Size of the file that a result was made of; None if the table does not say."""
+    if row is None or row["output"] != result:
+        return None
+    size = row.get("input_bytes", "")
+    return int(size) if size.isdecimal() else None
+
+
+def _table(
+    outcomes: Sequence[Outcome],
+    left_alone: Sequence[LeftAlone],
+    others: "_Rows",
+) -> bytes:
+    """The outcomes as comma-separated values; the same whichever run made a result.
+
+    `others` are rows that stay: of other batches into the same folder, and of files that are gone.
+    """
+    rows: list[list[Any]] = [[row.get(name, "") for name in _HEAD] for row in others.values()]
     for outcome in outcomes:
-        result = "" if outcome.error else outcome.result
+        result = "" if outcome.error and not outcome.is_of_another else outcome.result
         facts = [getattr(outcome, name) for name in _COLUMNS]
         rows.append([outcome.source, result, *facts, ""])
     rows += [[file.source, "", *("" for _ in _COLUMNS), file.why] for file in left_alone]
@@ -431,28 +477,37 @@ class _Job:
     task: Encoding | Decoding
     force: bool
 
-    def do(self, name: str, result: str) -> Outcome:
+    def do(self, wanted: _Result) -> Outcome:
         """Makes the result of a file, unless it exists."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", CodecWarning)
             try:
-                outcome = self._do(name, result)
+                outcome = self._do(*wanted)
             except (CodecError, OSError, MemoryError) as error:
                 why = _without_placeholder(reason(error))
-                outcome = Outcome(name, result, error=why, stops_all=_concerns_all_files(error))
+                stops_all = _concerns_all_files(error)
+                outcome = Outcome(wanted.source, wanted.name, error=why, stops_all=stops_all)
         notes = [_without_placeholder(str(warning.message)) for warning in caught]
         return replace(outcome, note="; ".join(notes))
 
-    def _do(self, name: str, result: str) -> Outcome:
+    def _do(self, name: str, result: str, recorded_bytes: int | None) -> Outcome:
         was_there = not self.force and self.target.exists(result)
         encodes = isinstance(self.task, Encoding)
         # Of a result that exists only the `.cwic` file is read.
         found = None if was_there and encodes else self.source.read(name)
+        input_bytes = self.source.size_bytes(name) if found is None else len(found)
+        if was_there and recorded_bytes not in (None, input_bytes):
+            why = (
+                f"{self.target.shown(result)} was made of a file of {recorded_bytes} bytes, found "
+                f"one of {input_bytes}; -f makes it again, another OUT keeps both"
+            )
+            return Outcome(name, result, input_bytes=recorded_bytes, error=why, is_of_another=True)
         made = self.target.read(result) if was_there and encodes else None
         if not was_there:
             assert found is not None
             made = self.task(found)
-            self.target.write(result, made)
+            with _WRITING:
+                self.target.write(result, made)
         coded = made if encodes else found
         assert coded is not None
         header = self._checked_header(coded, result, was_there)
@@ -461,7 +516,7 @@ class _Job:
             result,
             header.width,
             header.height,
-            self.source.size_bytes(name) if found is None else len(found),
+            input_bytes,
             self.target.size_bytes(result) if made is None else len(made),
             round(8 * len(coded) / header.pixels, 6),
             header.is_whole,
@@ -507,21 +562,22 @@ def _num_processors() -> int:
     return os.cpu_count() or 1
 
 
-def _work_here(
-    job: _Job, pairs: Sequence[tuple[str, str]], jobs: int
-) -> Generator[Outcome, None, None]:
+def _work_here(job: _Job, results: Sequence[_Result], jobs: int) -> Generator[Outcome, None, None]:
     """The outcomes of processes on this machine, as they come in."""
     if jobs <= 1:
-        for pair in pairs:
-            yield job.do(*pair)
+        for result in results:
+            yield job.do(result)
         return
     # Not by fork: the runtime of the networks has threads.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker)
+    stop, stopping = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_begin_worker, initargs=(stop,)
+    )
     try:
         pending = set()
-        for pair in pairs:
-            pending.add(pool.submit(job.do, *pair))
+        for result in results:
+            pending.add(pool.submit(job.do, result))
             if len(pending) >= _PENDING_PER_WORKER * jobs:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -533,32 +589,42 @@ def _work_here(
             "a worker was killed, perhaps for lack of memory; the same command with a smaller -j "
             "continues where this one stopped"
         ) from error
+    except BaseException:
+        stopping.close()  # workers end in the middle of their files
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+        stopping.close()
+        stop.close()
 
 
-def _begin_worker() -> None:
-    """Lets a process compute on one thread, ignore Ctrl-C, and end together with its parent."""
+def _begin_worker(stop: Connection) -> None:
+    """Lets a process compute on one thread, ignore Ctrl-C, and end where its parent says or ends.
+
+    The parent says so by closing the other end of `stop`.
+    """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(stop: Connection) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
+    connection.wait([stop, parent.sentinel])
+    # A file that is being written is finished first: then nothing of it is left over.
+    _WRITING.acquire(timeout=_WRITES_AT_MOST_S)
     os._exit(1)
 
 
 def _work_on_ray(
-    job: _Job, pairs: Sequence[tuple[str, str]], jobs: int | None, address: str
+    job: _Job, results: Sequence[_Result], jobs: int | None, address: str
 ) -> Generator[Outcome, None, None]:
     """The outcomes of actors of Ray Data, block by block."""
     where: dict[str, Any] = {"address": address}
     if address == "local":
-        jobs = min(jobs or _num_processors(), len(pairs))
+        jobs = min(jobs or _num_processors(), len(results))
         # One processor more than workers, for the tasks of Ray Data itself.
         where = {"num_cpus": jobs + 1, "include_dashboard": False}
     ray = _started_ray(address, where)
@@ -568,13 +634,13 @@ def _work_on_ray(
         settings.enable_progress_bars = False  # this module shows its own
         files = ray.data.from_items(
             # As JSON, because Ray takes text only, and a name may be something else.
-            [{"pair": json.dumps(pair)} for pair in pairs],
-            override_num_blocks=min(len(pairs), max(_RAY_BLOCKS, 4 * jobs)),
+            [{"result": json.dumps(result)} for result in results],
+            override_num_blocks=min(len(results), max(_RAY_BLOCKS, 4 * jobs)),
         )
         done = files.map(
             _RayWorker,
             fn_constructor_args=(job,),
-            compute=ray.data.ActorPoolStrategy(size=min(jobs, len(pairs))),
+            compute=ray.data.ActorPoolStrategy(size=min(jobs, len(results))),
             num_cpus=1,
         )
         for row in done.iter_rows():
@@ -628,5 +694,5 @@ class _RayWorker:
         self._job = job
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        outcome = self._job.do(*json.loads(row["pair"]))
+        outcome = self._job.do(_Result(*json.loads(row["result"])))
         return {"outcome": json.dumps(asdict(outcome))}

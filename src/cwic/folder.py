@@ -42,6 +42,11 @@ class LocalFolder:
             found = "a file" if self.path.exists() else "nothing"
             raise CodecError(f"{self.path}: expected a folder, found {found}")
 
+    def check_is_free_or_folder(self) -> None:
+        """Raises CodecError if something else than a folder has this name."""
+        if self.path.exists() and not self.path.is_dir():
+            raise CodecError(f"{self.path}: expected a folder for the results, found a file")
+
     def own_files(self) -> list[str]:
         """Names of the regular files that lie in the folder itself, in order."""
         return sorted(path.name for path in self.path.iterdir() if path.is_file())
@@ -114,6 +119,9 @@ class UrlFolder:
     def check(self) -> None:
         """Raises CodecError if the URL is of no known kind. A store has no empty folders."""
         _file_system(self.url)
+
+    def check_is_free_or_folder(self) -> None:
+        """Does nothing: a store has no empty folders."""
 
     def files(self, on_error: Callable[[str, OSError], None]) -> Iterator[str]:  # noqa: ARG002
         """Names of all files below, in order."""

@@ -63,6 +63,13 @@ def input_path(text: str) -> Path:
     return Path(text)
 
 
+def output_name(text: str) -> str:
+    """Where results go; an empty name is a shell variable that was not set, and not the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a file, a folder or -, found nothing")
+    return text
+
+
 def location(text: str) -> str:
     """A folder by path or URL; as text, because a Path would fold the slashes of a URL."""
     if not text:
@@ -159,7 +166,7 @@ class _Verb:
 
 _PICTURE = _value("input", "PICTURE", input_path, "a file, a folder or -")
 _FILE = _value("input", "FILE", input_path, "a .cwic file, a folder or -")
-_OUTPUT = _value("-o --output", "OUT", None, "")
+_OUTPUT = _value("-o --output", "OUT", output_name, "")
 _FORCE = _switch("-f --force", "overwrite existing files")
 _QUALITY = _value(
     "-q --quality", "0..100", _number_to(100), f"quality (default: {defaults.DEFAULT_QUALITY:g})"

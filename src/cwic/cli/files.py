@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cwic import errors
-from cwic.cli.messages import print_error, text_of
+from cwic.cli.messages import naming_stream, print_error, text_of
 from cwic.defaults import CODEC_SUFFIX
 from cwic.errors import CodecError, reason
 
@@ -201,23 +201,28 @@ class _NamedContent(io.BytesIO):
 def read(source: Path) -> bytes:
     """The content of a file or of the standard input."""
     if source == STDIO:
-        return sys.stdin.buffer.read()
+        with naming_stream("cannot read stdin"):
+            return sys.stdin.buffer.read()
     if source.is_dir():
         raise CodecError(f"{source}: expected a file, found a folder")
     return source.read_bytes()
 
 
-def write(data: bytes, target: Path) -> None:
-    """Writes a file in one step, or to the standard output."""
+def write(data: bytes, target: Path, *, force: bool) -> None:
+    """Writes a file in one step, or to the standard output.
+
+    Without `force` a file that was made since `check_target` stays, and that is an error.
+    """
     from cwic.atomic_file import write_file
 
     if target != STDIO:
-        write_file(target, data)
+        write_file(target, data, replaces=force)
         return
     rest = memoryview(data)
-    while rest:  # an unbuffered stream may take a part and return its length
-        rest = rest[sys.stdout.buffer.write(rest) :]
-    sys.stdout.buffer.flush()
+    with naming_stream("cannot write stdout"):
+        while rest:  # an unbuffered stream may take a part and return its length
+            rest = rest[sys.stdout.buffer.write(rest) :]
+        sys.stdout.buffer.flush()
 
 
 def display_name(path: Path, standard_stream: str = "stdin") -> str:

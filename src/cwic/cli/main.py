@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from cwic.cli import arguments, verbs
-from cwic.cli.messages import print_error, printing, text_of
+from cwic.cli.messages import end_output, print_error, printing, text_of
 from cwic.errors import CodecError
 
 
@@ -32,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
         with printing(quiet=options.quiet):
             code = verbs.VERBS[options.verb](options)
         # If the reader of a pipe has gone away, this line notices, and not the interpreter's end.
-        sys.stdout.flush()
+        end_output()
         return code
     except KeyboardInterrupt:
         print_error("interrupted")

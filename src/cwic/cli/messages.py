@@ -1,7 +1,7 @@
 """What the command prints: results, notes, warnings and errors, one line each.
 
 Results go to the standard output unless it carries the data, everything else to the standard error.
-With `--quiet` only errors are printed.
+With `--quiet` only errors and the answers of `info` and its like are printed.
 """
 
 import sys
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from cwic.errors import CodecWarning, reason
+from cwic.errors import CodecError, CodecWarning, reason
 
 # Work that takes less has no progress bar.
 _SILENT_S = 2.0
@@ -18,10 +18,20 @@ _SILENT_S = 2.0
 _is_quiet = False
 
 
+def print_answer(text: str) -> None:
+    """Prints what was asked for to the standard output, with `--quiet` too."""
+    with naming_stream("cannot write stdout"):
+        _print_line(text, sys.stdout)
+
+
 def print_result(text: str, stream: TextIO | None = None) -> None:
     """Prints a line to a stream; None is the standard output."""
-    if not _is_quiet:
-        _print_line(text, stream or sys.stdout)
+    if _is_quiet:
+        return
+    if stream is None:
+        print_answer(text)
+    else:
+        _print_line(text, stream)
 
 
 def print_note(text: str) -> None:
@@ -39,6 +49,23 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {reason(error)}"
     return reason(error)
+
+
+def end_output() -> None:
+    """Writes out what was printed; whatever hinders that is an error, and not lost at the end."""
+    with naming_stream("cannot write stdout"):
+        sys.stdout.flush()
+
+
+@contextmanager
+def naming_stream(what: str) -> Iterator[None]:
+    """Says what could not be done with a stream; a reader that has gone away is its own case."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CodecError(f"{what}: {reason(error)}") from error
 
 
 @contextmanager

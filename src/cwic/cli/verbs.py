@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 from cwic import defaults
 from cwic.cli import files
 from cwic.cli.arguments import build_parser, input_path, location, request_of
-from cwic.cli.messages import print_error, print_note, print_result, progress_bar
+from cwic.cli.messages import (
+    print_answer,
+    print_error,
+    print_note,
+    print_result,
+    progress_bar,
+)
 from cwic.errors import NotBuiltError
 
 if TYPE_CHECKING:
@@ -51,7 +57,7 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
     request = request_of(options)
     with progress_bar() as progress:
         data, header, reached = loaded(options.model).encode_request(picture, request, progress)
-    files.write(data, target)
+    files.write(data, target, force=options.force)
     seconds = time.perf_counter() - start_s
     goal = "" if reached is None else f", {request.with_unit(f'{reached:.2f}')}"
     goal += f" (target {request.target})" if request.target else ""
@@ -70,7 +76,7 @@ def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
         data, options, region=options.region, reduce=options.reduce, fast=options.fast
     )
     file_format = options.to or files.picture_format(target, defaults.PICTURE_FORMATS[0])
-    files.write(encode_image(picture, file_format), target)
+    files.write(encode_image(picture, file_format), target, force=options.force)
     seconds = time.perf_counter() - start_s
     _print_result(source, target, f"{picture.width}x{picture.height}")
     _print_details(source, _header(data), seconds, options)
@@ -104,7 +110,8 @@ def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
     inspected = loaded_for(data, options.model).inspect(data)
     inspected.picture.info.update(metadata.as_pil_info())
     sheet = overlay(*inspected)
-    files.write(encode_image(sheet, files.picture_format(target, "png")), target)
+    sheet_file = encode_image(sheet, files.picture_format(target, "png"))
+    files.write(sheet_file, target, force=options.force)
     _print_result(source, target, f"of {_size_and_rate(data, _header(data))}")
 
 
@@ -124,7 +131,7 @@ def _compare(source: Path, target: Path, options: argparse.Namespace) -> None:
     name = files.display_name(source) if source == files.STDIO else source.name
     title = os.fsencode(name).decode("utf-8", "replace")
     comparison = compared(title, picture, data, _decoded(data, options), with_ssimulacra2=True)
-    files.write(compared_page(comparison).encode(), target)
+    files.write(compared_page(comparison).encode(), target, force=options.force)
     _print_result(source, target, f"at {_size_and_rate(data, header)}")
 
 
@@ -198,7 +205,7 @@ def _info(options: argparse.Namespace) -> int:
         "version": header.version,
         "sections": sections,
     }
-    print(json.dumps(facts, indent=2) if options.json else _fact_sheet(facts))
+    print_answer(json.dumps(facts, indent=2) if options.json else _fact_sheet(facts))
     return 0
 
 
@@ -261,14 +268,14 @@ def _models(options: argparse.Namespace) -> int:
         for model in bundled_models()
     ]
     if options.json:
-        print(json.dumps(facts, indent=2))
+        print_answer(json.dumps(facts, indent=2))
         return 0
     line = "{:<13}{:<10}{:<18}{:<9}{}"
-    print(line.format("name", "family", "identity", "size", "").rstrip())
+    print_answer(line.format("name", "family", "identity", "size", "").rstrip())
     for model in bundled_models():
         size, default = f"{model.size_bytes / 1e6:.1f} MB", "default" if model.is_default else ""
         cells = (model.name, model.family, model.identity.hex(), size, default)
-        print(line.format(*cells).rstrip())
+        print_answer(line.format(*cells).rstrip())
     return 0
 
 
@@ -409,7 +416,7 @@ def _export(options: argparse.Namespace) -> int:
     stem = (checkpoint if files.is_stream(target) else target).stem
     model = export_checkpoint(checkpoint, stem, identity_of=options.identity_of)
     data = packed(model)
-    files.write(data, target)
+    files.write(data, target, force=options.force)
     facts = f"{len(data):,} B, {model.family}, identity {model.identity.hex()}"
     _print_result(checkpoint, target, facts)
     return 0
@@ -425,7 +432,7 @@ def _completion(options: argparse.Namespace) -> int:
         for action in verb._actions:
             if action.type in (Path, input_path, location) or action.dest in ("output", "model"):
                 action.complete = shtab.FILE
-    print(shtab.complete(parser, options.shell))
+    print_answer(shtab.complete(parser, options.shell))
     return 0
 
 

@@ -24,6 +24,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _GREY_ALPHA = 0, 2, 4
 # A picture has a dozen chunks before its samples; whoever has more hides nothing here.
 _MAX_CHUNKS = 10_000
+_PIECE_BYTES = 2**20
 _FACTS = frozenset({b"IHDR", b"tRNS", b"cICP", b"iCCP"})
 _MAX_FACT_BYTES = 64
 
@@ -84,6 +85,29 @@ def low_bytes(image: Image.Image) -> npt.NDArray[np.uint8] | None:
                 again.load()
                 return np.asarray(again)
     return None
+
+
+def has_damaged_samples(file: BinaryIO) -> bool:
+    """Whether a checksum of the samples is wrong, which Pillow does not look at.
+
+    Args:
+        file: seekable, at its beginning; what is no PNG file has none.
+    """
+    with contextlib.suppress(OSError, struct.error):
+        for chunk in _chunks(file):
+            if chunk.name != b"IDAT":
+                continue
+            file.seek(chunk.offset)
+            found = zlib.crc32(chunk.name)
+            for start in range(0, chunk.length, _PIECE_BYTES):
+                piece = file.read(min(_PIECE_BYTES, chunk.length - start))
+                if not piece:
+                    return False  # it ends too early, behind all that Pillow needs
+                found = zlib.crc32(piece, found)
+            expected = file.read(4)
+            if len(expected) == 4 and struct.unpack(">I", expected) != (found,):
+                return True
+    return False
 
 
 def bounded(file: BinaryIO, max_profile_bytes: int) -> Bounded:

@@ -64,6 +64,8 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _TRUNCATED = "it is truncated: what is missing is grey or black"
 _COMPLETED = "it is truncated: what is missing is made up"
 _TAKE_TRUNCATED = "--truncated (truncated=True) takes what is there"
+_DAMAGED = "its samples are damaged: a chunk IDAT has another checksum than expected"
+_TAKE_DAMAGED = "--truncated (truncated=True) takes them as they are"
 _EIGHT_BITS = "8 bits per channel are coded, of"
 _START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 
@@ -202,6 +204,11 @@ def _from_file(file: BinaryIO, how: _Reading) -> Picture:
                 raise
         else:
             how.notes.extend(as_whole.notes)
+            bounded.file.seek(0)
+            if png_chunks.has_damaged_samples(bounded.file):
+                if not how.is_truncated_taken:
+                    raise OSError(f"{_DAMAGED}; {_TAKE_DAMAGED}")
+                how.notes.append(_DAMAGED)
             return picture
         how.notes.append(_COMPLETED if num_missing else _TRUNCATED)
         # With an end its reader makes a picture of what there is of each scan.
