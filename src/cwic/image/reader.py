@@ -64,6 +64,7 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _TRUNCATED = "it is truncated: what is missing is grey or black"
 _COMPLETED = "it is truncated: what is missing is made up"
 _TAKE_TRUNCATED = "--truncated (truncated=True) takes what is there"
+_TAKE_LARGER = "--max-pixels (PIL.Image.MAX_IMAGE_PIXELS, max_pixels=) takes larger ones"
 _DAMAGED = "its samples are damaged: a chunk IDAT has another checksum than expected"
 _TAKE_DAMAGED = "--truncated (truncated=True) takes them as they are"
 _EIGHT_BITS = "8 bits per channel are coded, of"
@@ -220,7 +221,11 @@ def _from_opened(file: BinaryIO, how: _Reading, info: Mapping[Any, Any]) -> Pict
     with warnings.catch_warnings():
         # Our own limit is an error, and stands in the same place as Pillow's.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(file)
+        try:
+            image = Image.open(file)
+        except Image.DecompressionBombError as error:
+            found = str(error).partition(", could be")[0]
+            raise ImageError(f"{found}; {_TAKE_LARGER}") from error
     with image:
         image.info.update(info)
         return _from_pil(image, how, {})
