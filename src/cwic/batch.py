@@ -446,7 +446,7 @@ def _recorded_bytes(row: Mapping[str, str] | None, result: str) -> int | None:
 def _table(
     outcomes: Sequence[Outcome],
     left_alone: Sequence[LeftAlone],
-    others: "_Rows",
+    others: _Rows,
 ) -> bytes:
     """The outcomes as comma-separated values; the same whichever run made a result.
 
