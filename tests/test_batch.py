@@ -273,7 +273,10 @@ def test_an_interrupt_ends_the_workers_in_the_middle_of_their_files(tmp_path: Pa
     for number in range(3):
         big = np.tile(seeded_picture(number), (12, 12, 1))[:768, :1024]
         Image.fromarray(big).save(source / f"{number}.png")
+    # A shell that runs these tests in the background has them ignore it, and what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(source, target, "-j", 2, "--effort", 9)
+    signal.signal(signal.SIGINT, before)
     while process.poll() is None and not (target / "batch.csv").exists():
         time.sleep(0.01)
     time.sleep(3)  # minutes of work have begun
