@@ -31,6 +31,8 @@ REACHED = {
     ("cwic-visual", "flat"): (3.99, BAR),
     ("cwic-psnr", "smooth"): (4.03, BAR),
     ("cwic-psnr", "flat"): (5.17, 3.78),
+    # The inside has 63, the worst line 269 of squared error.
+    ("cvpr2018", "flat"): (4.31, BAR),
 }
 # Of a number in REACHED: other sizes, other machines.
 TOLERANCE = 1.1
