@@ -24,13 +24,14 @@ _LEFTOVER_AGE_S = 600
 
 # Names of the open files of this process: those of a shell's `>(command)` among them.
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self|(?P<process>\d+)))/fd/(?P<number>\d+)")
-_APPEARED = "somebody else made a file of this name meanwhile"
 _STANDARD_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _MOST_LINKS = 40
 
 # What the system says where this file cannot be replaced, but perhaps be written to: no right to
 # the folder, a folder where everybody may only remove his own, a mount point, a read-only disk.
 _NO_RENAME = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV))
+
+_APPEARED = "somebody else made a file of this name meanwhile"
 
 
 def write_file(path: str | os.PathLike[str], data: bytes, *, replaces: bool = True) -> None:

@@ -28,8 +28,8 @@ from cwic.model_file import ModelFile
 
 Leanings = npt.NDArray[np.float32]
 
-# Of what the bundled model was trained for: the low frequencies, whose squares of 16 pixels do not
-# fit on cells of 8, are left to the squared error, which counts more beside SSIM for that.
+# What the bundled model was trained for, but for its low frequencies: their squares of 16 pixels do
+# not fit on cells of 8. The squared error stands in for them, with more weight beside SSIM.
 DISTORTION = Distortion(mse=6.0, ssim=0.3)
 
 # Bits per pixel that a distortion of 1 counts, at q = 0 and twice as many every so many q: about
