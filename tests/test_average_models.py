@@ -1,13 +1,13 @@
 """`scripts/average_models`: weights of several models become those of one."""
 
 import copy
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from conftest import script_module
 
 pytest.importorskip("torch")
 
@@ -16,7 +16,6 @@ from cwic import model_file
 if TYPE_CHECKING:
     from cwic.training.cvpr2018.network import Cvpr2018Network
 
-ROOT = Path(__file__).resolve().parent.parent
 RECIPE = """
 family = "cvpr2018"
 [network]
@@ -52,17 +51,21 @@ def halved(tiny_network: "Cvpr2018Network", tmp_path: Path) -> Path:
     return path
 
 
-def averaged(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "average_models"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def average_models(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    """Runs the program with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["average_models", *map(str, words)])
+    script_module("average_models").main()
 
 
 def test_an_average_lies_between_its_models_and_follows_the_shares(
-    recipe: Path, tiny_model_path: Path, halved: Path, tmp_path: Path
+    recipe: Path,
+    tiny_model_path: Path,
+    halved: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "average.cwicmodel"
-    found = averaged(recipe, tiny_model_path, halved, "--shares", 3, 1, "-o", out)
-    assert (found.returncode, found.stderr) == (0, "")
+    average_models(monkeypatch, recipe, tiny_model_path, halved, "--shares", 3, 1, "-o", out)
     whole, half, average = map(model_file.load, (tiny_model_path, halved, out))
     assert (average.name, average.family) == ("average", "cvpr2018")
     for name, array in whole.arrays.items():
@@ -71,10 +74,10 @@ def test_an_average_lies_between_its_models_and_follows_the_shares(
 
 
 def test_a_share_for_each_model_is_expected(
-    recipe: Path, tiny_model_path: Path, tmp_path: Path
+    recipe: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "average.cwicmodel"
-    found = averaged(recipe, tiny_model_path, "--shares", 1, 1, "-o", out)
-    assert found.returncode == 1
-    assert "expected a share of at least 0 for each of 1 models, found [1.0, 1.0]" in found.stderr
+    expected = r"expected a share of at least 0 for each of 1 models, found \[1\.0, 1\.0\]"
+    with pytest.raises(SystemExit, match=expected):
+        average_models(monkeypatch, recipe, tiny_model_path, "--shares", 1, 1, "-o", out)
     assert not out.exists()
