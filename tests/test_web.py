@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cwic import model_file
 from cwic.codec import Codec
 from cwic.web_model import usable_models
 
@@ -103,15 +104,16 @@ def test_both_decoders_refuse_the_same_damaged_files(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("built")
 @pytest.mark.parametrize("model", [GOLDEN_MODEL, *usable_models()], ids=lambda path: path.stem)
 def test_both_decoders_read_the_same_symbols_and_pictures(model: Path, tmp_path: Path) -> None:
-    codec = Codec.load(model, threads=1)
+    codec, graphs = Codec.load(model, threads=1), model_file.load(model).graphs.keys()
+    assert "synthesis" in graphs
     expected = {}
     for number, (picture, wishes) in enumerate(pictures()):
         path = tmp_path / f"{number:02}.cwic"
         path.write_bytes(codec.encode(picture, **wishes))
         expected[path.name] = hashes(codec, path.read_bytes())
-        np.asarray(codec.decode(path.read_bytes()).convert("RGBA")).tofile(
-            path.with_suffix(".rgba")
-        )
+        for graph in {"synthesis", "fast"} & graphs:
+            shown = codec.decode(path.read_bytes(), fast=graph == "fast")
+            np.asarray(shown.convert("RGBA")).tofile(path.with_suffix(f".{graph}.rgba"))
     paths = sorted(tmp_path.glob("*.cwic"))
     assert answers(model, paths) == expected
 
