@@ -63,8 +63,7 @@ def fitted(
     Names with an `optional` beginning may be missing; these keep the network's values.
 
     Raises:
-        TrainingError: the model is of other sizes or lacks weights: the exporter writes equal
-            ones, as fresh biases are, only once.
+        TrainingError: the model is of other sizes or lacks weights.
     """
     weights = {}
     for name, parameter in network.named_parameters():
@@ -81,13 +80,26 @@ def fitted(
 
 
 def _graph_weights(model: model_file.ModelFile) -> dict[str, Tensor]:
-    """Weights of the float transforms, by their names in the network."""
+    """Weights of the float transforms, by their names in the network.
+
+    The exporter writes equal arrays once, so biases that learned the same have one name: that a
+    convolution takes it says whose it is as well.
+    """
     found = {}
     for graph_name, data in model.graphs.items():
-        for tensor in onnx.load_model_from_string(data).graph.initializer:
-            name = tensor.name.removesuffix("_half")
+        graph = onnx.load_model_from_string(data).graph
+        arrays = {
+            tensor.name.removesuffix("_half"): torch.from_numpy(
+                numpy_helper.to_array(tensor).astype(np.float32)
+            )
+            for tensor in graph.initializer
+        }
+        for node in graph.node:
+            if node.op_type == "Conv" and len(node.input) == 3 and node.input[2] in arrays:
+                own = node.input[1].removesuffix(".weight") + ".bias"
+                arrays.setdefault(own, arrays[node.input[2]])
+        for name, array in arrays.items():
             # A graph of one module of the network names its weights without it.
             inside = name.removeprefix("network.")
-            whole = inside if inside != name else f"{graph_name}.{name}"
-            found[whole] = torch.from_numpy(numpy_helper.to_array(tensor).astype(np.float32))
+            found[inside if inside != name else f"{graph_name}.{name}"] = array
     return found
