@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import script_module
 from PIL import Image
 
 from cwic.errors import TrainingError
+from cwic.training.data import kind_of, list_pictures
 from rendering.canvas import PhotoShelf
 from rendering.fonts import (
     Face,
@@ -76,6 +78,20 @@ def test_without_photographs_gradients_take_their_place(fonts: FontShelf) -> Non
 def test_training_sees_every_kind_and_most_of_all_what_lies_over_photographs() -> None:
     assert set(TRAINING_ORDER) == set(KINDS)
     assert max(KINDS, key=TRAINING_ORDER.count) == "overlay"
+
+
+def test_held_out_pictures_are_judged_by_what_they_show(tmp_path: Path) -> None:
+    file_name = script_module("render_pictures").file_name
+    for index in range(20):
+        path = tmp_path / "pages" / file_name(index, "text", held_out=False)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for index, kind in enumerate(KINDS):
+        path = tmp_path / "pages" / "held_out" / file_name(index, kind, held_out=True)
+        path.parent.mkdir(parents=True)
+        path.touch()
+    held_out = list_pictures([tmp_path], 0.1).held_out
+    assert {"pages", *KINDS} == {kind_of(file) for file in held_out}
 
 
 def test_no_family_is_in_training_and_held_out() -> None:
