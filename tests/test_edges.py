@@ -6,7 +6,7 @@ number; new weights may only lower it.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -28,13 +28,14 @@ Q_OF_FLAGSHIP = 64
 # What the bundled weights reach where that is not the bar: median edge, median corner.
 REACHED = {
     ("cwic-visual", "smooth"): (5.31, BAR),
-    ("cwic-visual", "textured"): (3.06, BAR),
     ("cwic-visual", "flat"): (3.99, BAR),
     ("cwic-psnr", "smooth"): (4.03, BAR),
     ("cwic-psnr", "flat"): (5.17, 3.78),
     # The inside has 63, the worst line 269 of squared error.
     ("cvpr2018", "flat"): (4.31, BAR),
 }
+# The same over every remainder.
+REACHED_BY_ALL = REACHED | {("cwic-visual", "textured"): (3.01, BAR)}
 # Of a number in REACHED: other sizes, other machines.
 TOLERANCE = 1.1
 
@@ -85,7 +86,12 @@ def ratios(reference: np.ndarray, decoded: np.ndarray) -> Ratios:
     return Ratios(edge_ratio(reference, decoded), corner_ratio(reference, decoded))
 
 
-def check(model: str, kind: str, found: list[Ratios]) -> None:
+def check(
+    model: str,
+    kind: str,
+    found: list[Ratios],
+    reached: Mapping[tuple[str, str], tuple[float, float]] = REACHED,
+) -> None:
     """The medians against the bar, or against what is known to be reached."""
     edges, corners = np.array(found).T
     report = (
@@ -95,7 +101,7 @@ def check(model: str, kind: str, found: list[Ratios]) -> None:
     print(report)  # noqa: T201 - what slow runs are for
     edge, corner = (
         bound if bound == BAR else TOLERANCE * bound
-        for bound in REACHED.get((model, kind), (BAR, BAR))
+        for bound in reached.get((model, kind), (BAR, BAR))
     )
     assert np.median(edges) <= edge, report
     assert np.median(corners) <= corner, report
@@ -126,7 +132,7 @@ def test_borders_of_pictures_of_any_size_are_like_the_rest(model: str, kind: str
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", MODELS)
 def test_borders_of_pictures_of_every_remainder_are_like_the_rest(model: str, kind: str) -> None:
-    check(model, kind, ratios_of_sizes(model, kind, remainders(1)))
+    check(model, kind, ratios_of_sizes(model, kind, remainders(1)), REACHED_BY_ALL)
 
 
 @pytest.mark.parametrize("kind", KINDS)
