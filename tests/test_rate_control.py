@@ -252,3 +252,25 @@ def test_a_size_of_nothing_counts_as_below_every_target() -> None:
     function = Counted([0.0] * 50 + [100.0] * 50)
     result = searched(function, 100, low=0, high=99, tolerance=0.01)
     assert result.value == 100.0
+
+
+def test_a_value_that_falls_here_and_there_is_looked_for_beside_where_the_search_ends() -> None:
+    function = [0.0, 10.0, 20.0, 30.0, 40.0, 48.0, 60.0, 50.0, 80.0]
+
+    def found(beside: int) -> Found[int]:
+        goal = {"low": 0, "high": 8, "tolerance": 1.0, "scale": float, "start": 5, "slope": 10.0}
+        return searched(Counted(function), 50, beside=beside, **goal)
+
+    assert found(0)[2:] == (48.0, 2, False)
+    assert found(1)[2:] == (50.0, 4, True)
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=80), st.integers(0, 100))
+def test_looking_beside_takes_a_few_evaluations_and_never_ends_worse(
+    values: list[float], target: float
+) -> None:
+    goal = {"low": 0, "high": len(values) - 1, "tolerance": 0.5, "scale": float}
+    plain = searched(Counted(values), target, **goal)
+    beside = searched(Counted(values), target, beside=3, **goal)
+    assert abs(beside.value - target) <= abs(plain.value - target)
+    assert beside.evaluations <= plain.evaluations + 6
