@@ -225,7 +225,7 @@ _PSNR = _Measure(
     beside=0,
 )
 # What is missing to 100 falls by about the same factor with each dB, from 10 to 90. Of a small
-# picture it rises and falls by a point from one q to the next.
+# picture the score rises and falls by a point from one q to the next.
 _SSIMULACRA2 = _Measure(
     of=ssimulacra2_in_parts,
     exact=100 - 1e-3,
@@ -492,7 +492,7 @@ def _settings(goal: Goal, tried: list[_Point]) -> Iterator[int]:
     """The order of a search: settings to try, each of them in `tried` before the next is taken.
 
     A secant on the scaled value, kept inside a bracket, with a bisection whenever two secants in a
-    row failed to halve the bracket.
+    row failed to halve the bracket. Last, if no value is near enough, those beside the bracket.
     """
     # Staying below means aiming at the middle of what is accepted; aiming at its upper edge would
     # miss every other time.
