@@ -29,7 +29,7 @@ def lines(folder: Path, model: str | None, qualities: list[float]) -> Iterator[s
     for file in sorted(GOLDEN.glob("*.cwic")):
         data = file.read_bytes()
         codec: Codec | WholeReader = WholeReader()
-        if not bitstream.read_header(data).is_whole:
+        if bitstream.read_header(data).has_model:
             codec = Codec.load(GOLDEN / f"{file.name.partition('-')[0]}.cwicmodel")
         symbols = _hash(*(tile.astype("<i4").tobytes() for tile in codec.symbols(data)))
         yield f"{file.name} symbols {symbols} pixels {_of_pixels(codec.decode(data))}"

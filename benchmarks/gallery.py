@@ -108,10 +108,12 @@ def show(exhibit: Exhibit, folder: Path, codec: Codec, out: Path) -> None:
     path = out / f"{Path(exhibit.file).stem}.jpg"
     save_sheet([tiles], path, JPEG_QUALITY)
     where = Path(os.path.relpath(path, ROOT / "docs")).as_posix()
-    whole = " Ours is kept whole, without any loss." if read_header(ours).is_whole else ""
+    header = read_header(ours)
+    kept = f" Ours is {header.kept}{', without any loss' if header.is_whole else ''}."
+    kept = "" if header.has_model else kept
     print(
         f"\n**{exhibit.title}** ({exhibit.file}) at {exhibit.bpp:g} bpp. Look at {exhibit.look_at}."
-        f"{whole}\n\n![{exhibit.title}: the original, "
+        f"{kept}\n\n![{exhibit.title}: the original, "
         f"{', '.join(shown[:-1])} and {codec.name}]({where})"
     )
 

@@ -85,7 +85,8 @@ def repaired(data: bytes, identity: bytes) -> bytes:
     """A file that says what `data` says, with what a chance change would break made right.
 
     Magic, version, identity, size of the picture (at most `MAX_SIDE_PX` a side), the end of the
-    section table, lengths and checksums; without a model q, and what a stream says of its own size.
+    section table, lengths and checksums; without a model the sign of q, and what a stream says of
+    its own size.
     Layout, q, kinds and bodies stay what they were.
     """
     is_whole = identity == bitstream.NO_MODEL
@@ -93,7 +94,7 @@ def repaired(data: bytes, identity: bytes) -> bytes:
     reader = _Lenient(data, _FIXED_BYTES)
     width, height = (1 + (reader.varint() - 1) % MAX_SIDE_PX for _ in range(2))
     layout, zigzag = reader.byte(), reader.varint()
-    zigzag = 0 if is_whole else zigzag
+    zigzag = zigzag & ~1 if is_whole else zigzag
     exponent = layout >> 4
     side = 2 ** (exponent + 5) if exponent else max(width, height)
     tiles = -(-width // side) * -(-height // side)

@@ -75,7 +75,7 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
         "width": width,
         "height": height,
         "mode": mode,
-        "q": 0 if identity == NO_MODEL else draw(st.integers(-MAX_Q, MAX_Q)),
+        "q": draw(st.integers(0 if identity == NO_MODEL else -MAX_Q, MAX_Q)),
         "tile_px": tile_px,
         "tiles": [draw(st.binary(max_size=40)) for _ in range(num_tiles)],
         "sections": sections,
@@ -105,8 +105,12 @@ def test_unpack_is_the_inverse_of_pack(fields: dict[str, Any]) -> None:
     assert stream.sections == fields["sections"]
     assert list(stream.tiles) == fields["tiles"]
     assert header.num_tiles == len(fields["tiles"])
-    assert header.is_whole == (fields["identity"] == NO_MODEL)
-    assert {tile.kind for tile in header.tiles} == {Kind.WHOLE if header.is_whole else Kind.TILE}
+    assert header.has_model == (fields["identity"] != NO_MODEL)
+    assert header.is_whole == (not header.has_model and fields["q"] == 0)
+    is_reduced = not header.has_model and fields["q"] > 0
+    assert header.num_colours == (fields["q"] if is_reduced else None)
+    assert header.kept.startswith("kept ") == (not header.has_model)
+    assert {tile.kind for tile in header.tiles} == {Kind.TILE if header.has_model else Kind.WHOLE}
     assert header.pixels == fields["width"] * fields["height"]
     assert header.file_bytes == len(data)
 
@@ -261,7 +265,7 @@ def test_a_mapped_file_is_read_like_bytes(tmp_path: Path) -> None:
         (PREFIX + b"\x80\x80\x01\x80\x10\x10\0", "8192 tiles"),
         (PREFIX + b"\1\1\0\0\6", "WHOLE section in a file with a model"),
         (WHOLE_PREFIX + b"\1\1\0\0\0", "TILE section in a file without a model"),
-        (WHOLE_PREFIX + b"\1\1\0\2\6", "q 1 in a file without a model"),
+        (WHOLE_PREFIX + b"\1\1\0\1\6", "q -1 in a file without a model"),
         (WHOLE_PREFIX + b"\1\1\0\0\1\6", "mode 0 with an alpha section"),
         (WHOLE_PREFIX + b"\1\1\2\0\1\1\6", "one expected ALPHA section"),
         (WHOLE_PREFIX + b"\x41\1\x10\0\6\2\6", "ICC section after the first tile"),
@@ -341,7 +345,7 @@ def test_metadata_that_is_not_one_zlib_stream_is_a_bitstream_error(stored: bytes
         {"mode": 2},
         {"sections": {Kind.ALPHA: b""}},
         {"q": MAX_Q + 1},
-        {"identity": NO_MODEL, "q": 1},
+        {"identity": NO_MODEL, "q": -1},
         {"identity": NO_MODEL, "sections": {Kind.ALPHA: b""}},
         {"tile_px": 100},
         {"tile_px": 512},

@@ -381,6 +381,26 @@ def test_the_message_and_info_say_that_a_picture_is_kept_whole(run: Run, drawing
         assert np.array_equal(before, after)
 
 
+def test_the_message_and_info_say_in_how_many_colours_a_picture_is_kept(
+    run: Run, drawing: Path
+) -> None:
+    with Image.open(drawing) as image:
+        grey = np.asarray(image).astype(int)
+    rng = np.random.default_rng(5)
+    grain = rng.integers(1, 5, grey.shape) * (rng.random(grey.shape) < 0.08)
+    Image.fromarray((grey + grain).astype(np.uint8)).save(drawing)
+    code, out, err = run("encode", drawing, "--target-size", "300", "-v")
+    assert code == 0
+    assert out.endswith(", kept in 3 colours\n")
+    assert "drawing.png: kept in 3 colours, " in err
+    file = drawing.with_suffix(".cwic")
+    out = run("info", file)[1]
+    assert "model     none, kept in 3 colours\n" in out
+    assert "\nq " not in out
+    facts = json.loads(run("info", file, "--json")[1])
+    assert (facts["kept_whole"], facts["colours"], facts["mode"]) == (False, 3, "L")
+
+
 def test_lossless_is_an_option_of_every_verb_that_encodes(
     run: Run, drawing: Path, tmp_path: Path
 ) -> None:

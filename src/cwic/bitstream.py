@@ -88,19 +88,38 @@ class Header:
     """Everything before the bodies, checked."""
 
     version: int  # of the format
-    identity: bytes  # 8 bytes that name the model; `NO_MODEL` where the picture is kept whole
+    identity: bytes  # 8 bytes that name the model; `NO_MODEL` where the samples are kept
     width: int  # in pixels
     height: int  # in pixels
     mode: int  # a value of `colour_mode.Mode`
     tile_px: int | None  # side of a tile in pixels; None where one tile holds the whole picture
-    q: int  # what the model is coded at, in 1/64 units, in [-4096, 4096]; 0 where there is none
+    # What the model is coded at, in 1/64 units, in [-4096, 4096]. Without a model how many colours
+    # the picture was reduced to, or 0 where nothing is lost.
+    q: int
     sections: tuple[Section, ...]  # in the order of the file; the tiles are last, in raster order
     size_bytes: int  # length of the header with its CRC
 
     @property
+    def has_model(self) -> bool:
+        """Whether a model made the file; or else it keeps samples, and any reader opens it."""
+        return self.identity != NO_MODEL
+
+    @property
     def is_whole(self) -> bool:
-        """Whether the picture is kept whole: without loss, and without a model."""
-        return self.identity == NO_MODEL
+        """Whether the picture is kept whole: nothing is lost."""
+        return not self.has_model and self.q == 0
+
+    @property
+    def num_colours(self) -> int | None:
+        """How many colours a picture was reduced to; None if it was not, or with a model."""
+        return None if self.has_model or self.is_whole else self.q
+
+    @property
+    def kept(self) -> str:
+        """What is kept without a model, in words; none of a model."""
+        if self.has_model:
+            return ""
+        return "kept whole" if self.is_whole else f"kept in {self.num_colours} colours"
 
     @property
     def num_tiles(self) -> int:
@@ -161,7 +180,7 @@ def pack(
         width: in pixels, in [1, 2^31 - 1].
         height: in pixels, in [1, 2^31 - 1].
         mode: 0 to 5, see :class:`Header`.
-        q: in 1/64 units, in [-4096, 4096]; 0 without a model.
+        q: in 1/64 units, in [-4096, 4096]; without a model 0, or colours that are left, to 4096.
         tiles: payload of each tile, in raster order.
         tile_px: side of a tile in pixels, a power of two in [64, 32768]; None for one tile.
         sections: what else the file holds, ALPHA, ICC, EXIF, XMP or THUMBNAIL; metadata is deflated
@@ -444,7 +463,8 @@ def _check_ranges(
     for name, side in (("width", width), ("height", height)):
         _require(1 <= side <= MAX_SIDE_PX, f"{name} {side} px", f"1 to {MAX_SIDE_PX}", error)
     _require(abs(q) <= MAX_Q, f"q {q}", f"-{MAX_Q} to {MAX_Q}", error)
-    _require(q == 0 or identity != NO_MODEL, f"q {q} in a file without a model", "0", error)
+    is_right = q >= 0 or identity != NO_MODEL
+    _require(is_right, f"q {q} in a file without a model", f"0 to {MAX_Q}", error)
 
 
 def _check_alpha(

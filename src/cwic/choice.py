@@ -1,16 +1,19 @@
-"""Coded by a model or kept whole: which file of a picture answers a request better.
+"""Coded by a model, kept whole or kept in fewer colours: which file answers a request better.
 
-Owns the choice alone. The coded file is made by who asks, the other one by `whole`. The limits are
-measured, see "Kept whole" in docs/experiments.md.
+Owns the choice alone. The coded file is made by who asks, the others by `whole`. The limits are
+measured, see "Kept whole" and "Fewer colours" in docs/experiments.md.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
+from cwic.families.protocol import Pixels
 from cwic.image import Picture
 from cwic.lossless_probe import entropy_bpp
+from cwic.palette import NUM_COLOURS, reduced
 from cwic.picture_file import overhead_of
-from cwic.rate_control import Answer, blame, is_within_size
+from cwic.rate_control import Answer, blame, is_within_size, measured
 from cwic.request import Request
 from cwic.whole import is_available, pack_whole
 
@@ -23,11 +26,29 @@ _TRIED_BPP = 2.5
 _TRIED_BPP_PER_QUALITY = 0.08  # above the middle
 _TRIED_BPP_PER_BPP = 1.9  # of a target size, above half a bit
 
+# Fewer colours are tried where all of them take at most so many times the size that is sought.
+_REDUCED_FROM = 8
+# They may lose so much of what the coded picture loses: where they lose nearly as much, it is in
+# bands that look worse than that.
+_LOSS_OF_CODED = 0.5
 
-def choose(picture: Picture, request: Request, code: Callable[[], Answer]) -> Answer:
-    """The better answer to a request.
 
-    `code` makes the coded file; it is called at most once, and not where it could not be better.
+def choose(
+    picture: Picture,
+    request: Request,
+    code: Callable[[], Answer],
+    *,
+    visible: Picture,
+    loss: Callable[[bytes | Pixels], float],
+) -> Answer:
+    """The best answer to a request.
+
+    Args:
+        picture: as it is kept whole.
+        request: what is asked for.
+        code: makes the coded file; it is called at most once, and not where it could not be better.
+        visible: the picture as it is coded, perhaps without the colours of transparent pixels.
+        loss: what a coded file loses, or samples in its place, by the model's own measure.
 
     Raises:
         NotBuiltError: "always", with a Pillow without WebP.
@@ -47,27 +68,79 @@ def choose(picture: Picture, request: Request, code: Callable[[], Answer]) -> An
     if tried is not None and size_bytes is not None and fits(tried):
         return Answer(tried)
 
+    def in_fewer_colours(limit_bytes: float) -> Answer | None:
+        if tried is None or len(tried) > _REDUCED_FROM * limit_bytes:
+            return None
+        return _in_fewer_colours(visible, request, limit_bytes, coded.data, loss)
+
     coded = code()
-
-    # What the model cannot do, nothing lost perhaps can.
-    if coded.is_missed:
-        whole = pack_whole(picture) if tried is None else tried
-        if fits(whole):
-            return Answer(whole)
-        if len(whole) < len(coded.data):
-            return Answer(
-                whole,
-                complaint=f"the target is at most {request.target}, but the smallest file of this "
-                f"picture has {len(whole):,} B, kept whole{_why(whole, size_bytes)}",
-                is_out_of_reach=True,
-            )
-
-    # A quality, or what is measured: whichever file is smaller, or nearly so.
-    if tried is not None and size_bytes is None:
+    if not coded.is_missed:
+        if size_bytes is not None:
+            return in_fewer_colours(size_bytes) or coded
+        # A quality, or what is measured: whichever file is smaller, or nearly so.
         may_be_larger = _WHOLE_MAY_BE_LARGER if request.measured_target is None else 1
-        if len(tried) <= may_be_larger * len(coded.data):
+        if tried is not None and len(tried) <= may_be_larger * len(coded.data):
             return Answer(tried)
+        return in_fewer_colours(len(coded.data)) or coded
+
+    # What the model cannot do, nothing lost perhaps can, or fewer colours.
+    whole = pack_whole(picture) if tried is None else tried
+    if size_bytes is None:
+        return in_fewer_colours(len(whole) / _WHOLE_MAY_BE_LARGER) or Answer(whole)
+    if fits(whole):
+        return Answer(whole)
+    found = in_fewer_colours(size_bytes)
+    if found is not None:
+        return found
+    if len(whole) < len(coded.data):
+        return Answer(
+            whole,
+            complaint=f"the target is at most {request.target}, but the smallest file of this "
+            f"picture has {len(whole):,} B, kept whole{_why(whole, size_bytes)}",
+            is_out_of_reach=True,
+        )
     return coded
+
+
+def _in_fewer_colours(
+    picture: Picture,
+    request: Request,
+    limit_bytes: float,
+    coded: bytes,
+    loss: Callable[[bytes | Pixels], float],
+) -> Answer | None:
+    """The picture in fewer colours, if that fits and is better than the coded file; or else None.
+
+    For a size or a quality it is in as many colours as fit into `limit_bytes`, for a PSNR or
+    SSIMULACRA2 in as few as reach that.
+    """
+    target = request.measured_target
+    found: Answer | None = None
+    pixels = picture.pixels
+    low, high = 0, len(NUM_COLOURS)
+    while low < high:
+        middle = (low + high) // 2
+        number = NUM_COLOURS[middle]
+        tried = reduced(picture.pixels, number)
+        data = pack_whole(replace(picture, pixels=tried), num_colours=number)
+        is_right = is_within_size(len(data), limit_bytes, strict=request.strict)
+        goes_up = is_right
+        reached = None
+        if target is not None:
+            reached = measured(request, picture)(tried)
+            goes_up = reached < target
+            is_right = is_right and not goes_up
+        if is_right:
+            found, pixels = Answer(data, reached), tried
+        if goes_up:
+            low = middle + 1
+        else:
+            high = middle
+    if found is None:
+        return None
+    # What is measured is met by both.
+    share = _LOSS_OF_CODED if target is None else 1
+    return found if loss(pixels) <= share * loss(coded) else None
 
 
 def _always(picture: Picture, request: Request, size_bytes: float | None) -> Answer:

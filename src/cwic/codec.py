@@ -26,7 +26,7 @@ from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PI
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
-from cwic.families.protocol import Coded, Emphasis, Family, TileStream
+from cwic.families.protocol import Analyzed, Coded, Emphasis, Family, Pixels, TileStream
 from cwic.families.tiling import part_of
 from cwic.image import (
     Picture,
@@ -206,7 +206,20 @@ class Codec:
             roi_strength=request.roi_strength,
             saliency=request.saliency,
         )
-        answer = choose(picture, request, lambda: self._code(seen, request, emphasis, progress))
+        # What is kept whole needs no analysis, and what is coded needs it twice.
+        analyze = cache(lambda: self._family.analyze(seen.pixels))
+
+        def loss(shown: bytes | Pixels) -> float:
+            pixels = self._pixels(shown) if isinstance(shown, bytes) else shown
+            return analyze().distortion(as_shown(pixels, seen.mode), emphasis)
+
+        answer = choose(
+            picture,
+            request,
+            lambda: self._code(analyze(), seen, request, emphasis, loss, progress),
+            visible=seen,
+            loss=loss,
+        )
         if request.strict and answer.is_out_of_reach:
             raise TargetError(answer.complaint)
         if answer.complaint:
@@ -216,14 +229,15 @@ class Codec:
 
     def _code(
         self,
+        analyzed: Analyzed,
         picture: Picture,
         request: Request,
         emphasis: Emphasis | None,
+        loss: Callable[[bytes], float],
         progress: Callable[[float], None] | None,
     ) -> Answer:
         """What the model makes of a request."""
         family = self._family
-        analyzed = family.analyze(picture.pixels)
         pack = partial(
             pack_picture,
             picture,
@@ -268,11 +282,9 @@ class Codec:
 
         def value_of(data: bytes) -> float:
             """A file's quality: by the target, or by the model's own measure."""
-            _, stream = self._read(data, bitstream.ANY_SIZE)
-            pixels = family.decode(stream, stream.tiling.picture)
-            if request.measured_target is not None:
-                return measured(request, picture)(pixels)
-            return -analyzed.distortion(as_shown(pixels, picture.mode), emphasis)
+            if request.measured_target is None:
+                return -loss(data)
+            return measured(request, picture)(self._pixels(data))
 
         size_bytes = request.size_bytes(picture.width * picture.height)
         if size_bytes is not None:
@@ -322,7 +334,7 @@ class Codec:
         than it takes.
         """
         data = content_of(data)
-        if bitstream.read_header(data, limits).is_whole:
+        if not bitstream.read_header(data, limits).has_model:
             return _WHOLE.decode(data, region=region, reduce=reduce, fast=fast, limits=limits)
         file, stream = self._read(data, limits)
         part = part_of(region, stream.tiling.picture, reduce)
@@ -335,7 +347,7 @@ class Codec:
         `fast` is that of `decode`. Of a picture kept whole the importance map is 0 and the bits lie
         evenly.
         """
-        if bitstream.read_header(data).is_whole:
+        if not bitstream.read_header(data).has_model:
             return _WHOLE.inspect(data, fast=fast)
         file, stream = self._read(data)
         pixels, allocation = self._family.decode_with_allocation(stream, fast=fast)
@@ -348,9 +360,14 @@ class Codec:
         They are the same on every machine; pixels may differ by rounding. Of a picture kept whole
         they are its samples.
         """
-        if bitstream.read_header(data).is_whole:
+        if not bitstream.read_header(data).has_model:
             return _WHOLE.symbols(data)
         return self._family.symbols(self._read(data)[1])
+
+    def _pixels(self, data: bytes) -> Pixels:
+        """All pixels of a file of this model, as the network gives them."""
+        _, stream = self._read(data, bitstream.ANY_SIZE)
+        return self._family.decode(stream, stream.tiling.picture)
 
     def _read(self, data: bytes, limits: Limits | None = None) -> tuple[Bitstream, TileStream]:
         """A file of this model, checked, and the tiles of it."""
@@ -395,7 +412,7 @@ def loaded_for(
         BitstreamError: this is no file of ours (or UnknownModelError, made by a model not here).
     """
     header = bitstream.read_header(data, limits)
-    if header.is_whole:
+    if not header.has_model:
         return _WHOLE
     if model is None:
         model = str(model_file.find_identity(header.identity))

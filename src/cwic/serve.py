@@ -147,8 +147,8 @@ def _decoded(codec: Codec | WholeReader, data: bytes, done: str, *, fast: bool) 
     decoded, allocation = codec.inspect(data, fast=fast)
     seconds = time.perf_counter() - start_s
     bpp = 8 * len(data) / (decoded.width * decoded.height)
-    is_whole = bitstream.read_header(data).is_whole
-    how = ", kept whole" if is_whole else f" by {codec.name}"
+    kept = bitstream.read_header(data).kept
+    how = f", {kept}" if kept else f" by {codec.name}"
     summary = (
         f"{done}, decoded in {seconds:.2f} s{how}: {decoded.width}x{decoded.height}, "
         f"**{len(data):,} B, {bpp:.3f} bits per pixel**"

@@ -1,8 +1,9 @@
-"""Pictures kept whole: samples <-> files without a model, in which nothing is lost.
+"""Pictures kept whole: samples <-> files without a model, in which none of them is lost.
 
 Owns what such a file holds, for both directions: WebP lossless streams of its tiles, and which of
-the two places transparency takes. What is worth keeping whole is left to `choice`, where bytes
-stand to `bitstream`, the streams themselves to libwebp, which comes with Pillow.
+the two places transparency takes. What is worth keeping, and in how many colours, is left to
+`choice`, where bytes stand to `bitstream`, the streams themselves to libwebp, which comes with
+Pillow.
 """
 
 import io
@@ -48,11 +49,14 @@ def is_available() -> bool:
     return bool(features.check("webp"))
 
 
-def pack_whole(picture: Picture, *, tile_px: int | None = None) -> bytes:
+def pack_whole(
+    picture: Picture, *, tile_px: int | None = None, num_colours: int | None = None
+) -> bytes:
     """The `.cwic` file that keeps every sample of a picture; `WholeReader.decode` is the inverse.
 
     The colour of transparent pixels is kept as well. `tile_px` is 64 to 2048 and a power of two;
-    None divides large pictures only.
+    None divides large pictures only. Of a picture that was reduced to some colours, `num_colours`
+    says to how many.
 
     Raises:
         NotBuiltError: this Pillow has no libwebp.
@@ -69,9 +73,10 @@ def pack_whole(picture: Picture, *, tile_px: int | None = None) -> bytes:
     everything = tiles[0] if tile_px is None else Rectangle(0, 0, picture.height, picture.width)
     parts = [tile.slices(everything) for tile in tiles]
 
+    q = num_colours or 0
     beside = pack_picture(
         picture,
-        0,
+        q,
         [_stream(picture.pixels[part]) for part in parts],
         tile_px=tile_px,
         alpha=None if picture.alpha is None else pack_alpha(picture.alpha),
@@ -79,7 +84,7 @@ def pack_whole(picture: Picture, *, tile_px: int | None = None) -> bytes:
     if picture.alpha is None:
         return beside
     streams = [_stream(np.dstack([picture.pixels[part], picture.alpha[part]])) for part in parts]
-    return min(beside, pack_picture(picture, 0, streams, tile_px=tile_px), key=len)
+    return min(beside, pack_picture(picture, q, streams, tile_px=tile_px), key=len)
 
 
 class WholeReader:
@@ -144,7 +149,7 @@ class WholeReader:
 def _unpack(data: bytes, limits: bitstream.Limits | None = None) -> tuple[Bitstream, Tiling]:
     file = bitstream.unpack(data, limits)
     header = file.header
-    if not header.is_whole:
+    if header.has_model:
         raise UnknownModelError(
             f"expected a file without a model, found one of {header.identity.hex()}"
         )

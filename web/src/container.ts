@@ -117,7 +117,9 @@ export function readHeader(data: Uint8Array, limits: Limits = DEFAULT_LIMITS): H
     throw new BitstreamError(`expected q of ${-MAX_Q} to ${MAX_Q}, found ${q}`);
   }
   const whole = identity === NO_MODEL;
-  if (whole && q !== 0) throw new BitstreamError(`expected q 0 without a model, found ${q}`);
+  if (whole && q < 0) {
+    throw new BitstreamError(`expected q of 0 to ${MAX_Q} without a model, found ${q}`);
+  }
   const tileKind = whole ? Kind.WHOLE : Kind.TILE;
   const tileCount =
     tileSide === 0 ? 1 : Math.ceil(width / tileSide) * Math.ceil(height / tileSide);

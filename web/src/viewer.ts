@@ -83,7 +83,8 @@ function listFacts(data: Uint8Array, { header, metadata }: FileInfo): void {
   const pixels = header.width * header.height;
   setFact("picture", `${header.width} x ${header.height}, ${Mode[header.mode]!.replace("_", " ")}`);
   setFact("file", `${data.length.toLocaleString("en")} bytes, ${((8 * data.length) / pixels).toFixed(3)} bpp`);
-  setFact("model", header.identity === NO_MODEL ? "none: kept whole" : header.identity);
+  const kept = header.q === 0 ? "whole" : `in ${header.q} colours`;
+  setFact("model", header.identity === NO_MODEL ? `none: kept ${kept}` : header.identity);
   if (header.identity !== NO_MODEL) setFact("q", `${header.q} / 64`);
   if (header.tileSide) setFact("tiles", `${header.tiles.length} of ${header.tileSide} px`);
   for (const name of ["icc", "exif", "xmp", "thumbnail"] as const) {

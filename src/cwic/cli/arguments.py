@@ -193,7 +193,8 @@ _EFFORT = _option(
 )
 _LOSSLESS = _option(
     "--lossless",
-    "keep the picture whole, without any loss: auto (the default) does so where it is cheap",
+    "keep the picture whole, without any loss: auto (the default) does so where it is cheap, or "
+    "keeps fewer colours where that is much nearer",
     choices=defaults.LOSSLESS,
     default=defaults.LOSSLESS[0],
 )

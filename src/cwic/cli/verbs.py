@@ -167,7 +167,7 @@ def _print_details(
 ) -> None:
     if options.verbose:
         model = f"model {_bundled_name(header) or header.identity.hex()}, q {header.q}"
-        made_by = "kept whole" if header.is_whole else model
+        made_by = header.kept or model
         print_note(f"{files.display_name(source)}: {made_by}, {seconds:.2f} s")
 
 
@@ -198,6 +198,7 @@ def _info(options: argparse.Namespace) -> int:
         "grey": mode.is_grey,
         "model": _bundled_name(header),
         "kept_whole": header.is_whole,
+        "colours": header.num_colours,
         "identity": header.identity.hex(),
         "q": header.q,
         "tile_px": header.tile_px,
@@ -205,13 +206,14 @@ def _info(options: argparse.Namespace) -> int:
         "version": header.version,
         "sections": sections,
     }
-    print_answer(json.dumps(facts, indent=2) if options.json else _fact_sheet(facts))
+    print_answer(json.dumps(facts, indent=2) if options.json else _fact_sheet(facts, header.kept))
     return 0
 
 
-def _fact_sheet(facts: dict[str, Any]) -> str:
-    """The same for a person to read."""
+def _fact_sheet(facts: dict[str, Any], kept: str) -> str:
+    """The same for a person to read; `kept` is what is kept without a model, or nothing."""
     model = f"{facts['model'] or 'not known to this version'}, identity {facts['identity']}"
+    coded_at = f"q         {facts['q']}, the quality as the model counts it\n"
     grey = ", all grey" if facts["grey"] and facts["mode"].startswith("RGB") else ""
     sections = ", ".join(f"{kind} {length:,} B" for kind, length in facts["sections"].items())
     tiles = "one" if facts["tile_px"] is None else f"{facts['tiles']} of {facts['tile_px']} px"
@@ -219,8 +221,8 @@ def _fact_sheet(facts: dict[str, Any]) -> str:
         f"file      {facts['file']}\n"
         f"size      {facts['bytes']:,} B, {facts['bpp']:.3f} bpp\n"
         f"picture   {facts['width']}x{facts['height']} {facts['mode']}{grey}\n"
-        f"model     {'none, kept whole' if facts['kept_whole'] else model}\n"
-        f"q         {facts['q']}, the quality as the model counts it\n"
+        f"model     {f'none, {kept}' if kept else model}\n"
+        f"{'' if kept else coded_at}"
         f"sections  {sections}\n"
         f"tiles     {tiles}\n"
         f"format    version {facts['version']}"
@@ -235,8 +237,8 @@ def _header(data: bytes) -> "Header":
 
 
 def _size_and_rate(data: bytes, header: "Header", goal: str = "") -> str:
-    whole = ", kept whole" if header.is_whole else ""
-    return f"{len(data):,} B, {8 * len(data) / header.pixels:.3f} bpp{goal}{whole}"
+    kept = f", {header.kept}" if header.kept else ""
+    return f"{len(data):,} B, {8 * len(data) / header.pixels:.3f} bpp{goal}{kept}"
 
 
 def _bundled_name(header: "Header") -> str | None:

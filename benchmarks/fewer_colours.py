@@ -1,0 +1,81 @@
+"""What is kept in fewer colours, and what it is worth: beside what the model makes of it.
+
+    python benchmarks/fewer_colours.py FOLDER [--model NAME] [--bpp X ...] [--quality Q ...]
+        [--every 1]
+
+Each PNG picture of FOLDER and its subfolders, or each so many-th, is encoded at each size and each
+quality, by the model alone and with `--lossless auto`. Rows are those that came out in fewer
+colours. Below them: how many of all were, and how many were kept whole. Needs the extra `evaluate`;
+prints Markdown.
+"""
+
+import argparse
+import statistics
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from cwic import Codec
+from cwic.bitstream import read_header
+from cwic.errors import CodecWarning
+from cwic.image import read_picture
+from cwic.psnr import psnr_db
+from cwic.ssimulacra2 import ssimulacra2_in_parts
+
+
+def main() -> None:
+    """Prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model")
+    parser.add_argument("--bpp", nargs="*", type=float, default=[0.25, 0.5, 1.0])
+    parser.add_argument("--quality", nargs="*", type=float, default=[25.0, 50.0, 75.0])
+    parser.add_argument("--every", type=int, default=1)
+    options = parser.parse_args()
+    # A size out of the model's reach is what fewer colours are for.
+    warnings.simplefilter("ignore", CodecWarning)
+    codec = Codec.load(options.model)
+    paths = sorted(options.folder.rglob("*.png"))[:: options.every]
+    requests = [(f"{bpp:g} bpp", {"bpp": bpp}) for bpp in options.bpp]
+    requests += [(f"quality {quality:g}", {"quality": quality}) for quality in options.quality]
+    print(
+        f"{codec.name} {codec.identity.hex()}, {len(paths)} pictures, {len(requests)} requests.\n"
+    )
+    print("| picture | asked for | colours | bpp, coded and now | PSNR dB | SSIMULACRA2 |")
+    print("|---|---|---|---|---|---|")
+    gains = []
+    num_whole = 0
+    for path in paths:
+        original = read_picture(path).pixels
+        for label, request in requests:
+            data = codec.encode(path, **request)
+            header = read_header(data)
+            num_whole += header.is_whole
+            if header.num_colours is None:
+                continue
+            files = (codec.encode(path, lossless="never", **request), data)
+            shown = [np.asarray(codec.decode(file).convert("RGB")) for file in files]
+            scores = [ssimulacra2_in_parts(original, pixels) for pixels in shown]
+            gains.append(scores[1] - scores[0])
+            cells = [
+                path.relative_to(options.folder).with_suffix("").as_posix(),
+                label,
+                f"{header.num_colours}",
+                ", ".join(f"{8 * len(file) / header.pixels:.3f}" for file in files),
+                ", ".join(f"{psnr_db(original, pixels):.1f}" for pixels in shown),
+                ", ".join(f"{score:.1f}" for score in scores),
+            ]
+            print(f"| {' | '.join(cells)} |", flush=True)
+    print(f"\nOf {len(paths) * len(requests)} files, {num_whole} are kept whole", end="")
+    if gains:
+        print(
+            f" and {len(gains)} in fewer colours: SSIMULACRA2 {statistics.fmean(gains):+.1f} in "
+            f"the mean, {min(gains):+.1f} to {max(gains):+.1f}",
+            end="",
+        )
+    print(".")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Pictures in fewer colours: what a picture is when only so many stay.
+
+Owns the numbers that are tried and the settings; which one is best for a request is left to
+`choice`, which colours stay to Pillow.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+# So many are tried: half an octave apart, up to what Pillow makes.
+NUM_COLOURS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+def reduced(pixels: npt.NDArray[np.uint8], num_colours: int) -> npt.NDArray[np.uint8]:
+    """A picture in at most so many colours, each pixel in the one next to its own.
+
+    Args:
+        pixels: (H, W, 3).
+        num_colours: 2 to 256.
+
+    Returns:
+        The same shape. Equal channels stay equal. Nothing is dithered: that would cost more than
+        the colours that it stands for.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels)).quantize(
+        num_colours, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
+    )
+    return np.asarray(image.convert("RGB"))
