@@ -51,7 +51,7 @@ EXHIBITS = (
     ),
     Exhibit("photo-guitar.png", "A guitar", 0.5, 170, 90, "the strings, the dark cloth behind"),
     Exhibit(
-        "screen-imac_dark.png", "Text on a dark screen", 0.5, 60, 90, "the edges of the letters"
+        "screen-imac_dark.png", "Text on a dark screen", 0.25, 60, 90, "the edges of the letters"
     ),
     Exhibit("chart-lines.png", "A chart", 0.5, 40, 30, "the thin lines, the grey between them"),
 )

@@ -116,6 +116,11 @@ def test_a_golden_file_of_a_picture_kept_whole_is_exactly_its_picture() -> None:
             assert np.array_equal(codec_of(file).decode(file.read_bytes()), expected)
 
 
+def test_a_golden_file_says_how_many_colours_are_left() -> None:
+    header = read_header((FOLDER / "whole-fewer-colours.cwic").read_bytes())
+    assert (header.has_model, header.is_whole, header.num_colours) == (False, False, 12)
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_another_kind_of_machine_reads_the_same_symbols(machine: str) -> None:
     """In a process of its own: a BLAS chooses its kernels when it is loaded."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import seeded_picture
 
-from cwic.palette import NUM_COLOURS, reduced
+from cwic.palette import NUM_COLOURS, is_reducible, reduced
 
 
 def colours_of(pixels: np.ndarray) -> int:
@@ -46,3 +46,11 @@ def test_grey_stays_grey() -> None:
     for number in NUM_COLOURS:
         found = reduced(grey, number)
         assert (found == found[..., :1]).all()
+
+
+def test_a_picture_of_more_than_8192_colours_is_not_to_be_reduced() -> None:
+    number = np.arange(8192, dtype=np.uint32)
+    pixels = np.stack([number >> 8, number & 255, number * 0], -1).astype(np.uint8)
+    pixels = pixels.reshape(64, 128, 3)
+    assert is_reducible(pixels)
+    assert not is_reducible(np.vstack([pixels, np.full((1, 128, 3), 255, np.uint8)]))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from cwic.families.protocol import Pixels
 from cwic.image import Picture
 from cwic.lossless_probe import entropy_bpp
-from cwic.palette import NUM_COLOURS, reduced
+from cwic.palette import NUM_COLOURS, is_reducible, reduced
 from cwic.picture_file import overhead_of
 from cwic.rate_control import Answer, blame, is_within_size, measured
 from cwic.request import Request
@@ -70,6 +70,8 @@ def choose(
 
     def in_fewer_colours(limit_bytes: float) -> Answer | None:
         if tried is None or len(tried) > _REDUCED_FROM * limit_bytes:
+            return None
+        if not is_reducible(visible.pixels):
             return None
         return _in_fewer_colours(visible, request, limit_bytes, coded.data, loss)
 

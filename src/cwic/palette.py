@@ -1,7 +1,7 @@
 """Pictures in fewer colours: what a picture is when only so many stay.
 
-Owns the numbers that are tried and the settings; which one is best for a request is left to
-`choice`, which colours stay to Pillow.
+Owns which pictures and which numbers are tried, and the settings; which number is best for a
+request is left to `choice`, which colours stay to Pillow.
 """
 
 import numpy as np
@@ -10,6 +10,15 @@ from PIL import Image
 
 # So many are tried: half an octave apart, up to what Pillow makes.
 NUM_COLOURS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+# A picture of more has photographs or slopes in it, which would come out in bands. It would take
+# long as well: the work goes by the number of colours.
+_MAX_COLOURS = 2**13
+
+
+def is_reducible(pixels: npt.NDArray[np.uint8]) -> bool:
+    """Whether a picture, (H, W, 3), has so few colours that it may look the same in fewer."""
+    return Image.fromarray(np.ascontiguousarray(pixels)).getcolors(_MAX_COLOURS) is not None
 
 
 def reduced(pixels: npt.NDArray[np.uint8], num_colours: int) -> npt.NDArray[np.uint8]:
