@@ -100,11 +100,25 @@ def test_the_table_says_size_and_rate_of_every_file_with_units(
         "output_bytes": str(size_bytes),
         "rate_bpp": str(round(8 * size_bytes / (32 * 24), 6)),
         "kept_whole": "False",
+        "colours": "",
         "error": "",
         "left_alone": "",
     }
     done = [row for row in rows(tmp_path) if row["output"]]
     assert summary.output_bytes == sum(int(row["output_bytes"]) for row in done)
+
+
+def test_pictures_in_fewer_colours_are_counted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    stripes = np.mgrid[0:64, 0:96].sum(0) // 7 % 3 * 100
+    grain = rng.integers(1, 5, (64, 96)) * (rng.random((64, 96)) < 0.08)
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray((stripes + grain).astype(np.uint8)).save(tmp_path / "pictures" / "a.png")
+    request = Request(target_bytes=300, lossless="auto")
+    summary = encode(tmp_path / "pictures", tmp_path / "files", Encoding(request))
+    assert (summary.num_whole, summary.num_reduced) == (0, 1)
+    (row,) = rows(tmp_path / "files")
+    assert (row["kept_whole"], row["colours"]) == ("False", "3")
 
 
 def test_pictures_that_are_kept_whole_are_counted_and_come_back_exactly(tmp_path: Path) -> None:

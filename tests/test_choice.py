@@ -220,6 +220,23 @@ def test_fewer_colours_are_taken_where_they_lose_at_most_half(
     assert (found is not coded) == is_taken
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_size_that_the_model_cannot_reach_is_kept_in_fewer_colours(strict: bool) -> None:
+    """Where they lose no more than the coded file, which is too large, or where it must fit."""
+    picture = read_picture(grained())
+    coded = Answer(bytes(1300), is_missed=True, is_out_of_reach=strict)
+    for of_coded in (0.9, 1.1):
+        found = choose(
+            picture,
+            Request(target_bytes=900, strict=strict),
+            lambda: coded,
+            visible=picture,
+            loss=lambda shown, lost=of_coded: 1.0 if isinstance(shown, bytes) else lost,
+        )
+        assert (found is not coded) == (strict or of_coded < 1)
+        assert found is coded or len(found.data) <= 900
+
+
 def test_a_file_in_fewer_colours_opens_without_a_model(tiny_flagship_codec: Codec) -> None:
     data = tiny_flagship_codec.encode(grained(), target_bytes=1200)
     np.testing.assert_array_equal(

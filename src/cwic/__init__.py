@@ -114,7 +114,7 @@ def decode(
         reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
             the bottom one more. 8 is a preview that decodes a small part of the file.
         fast: nearly the same picture in less time, by the light synthesis of the model. Previews
-            and pictures kept whole need none, and are the same with and without.
+            and files without a model need none, and are the same with and without.
         limits: what the file may ask for; the defaults of `Limits` where None.
 
     Raises:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 TABLE_NAME = "batch.csv"
 # Where a file of somebody else's has that name.
 _OTHER_TABLE_NAME = "cwic-batch.csv"
-_COLUMNS = "width_px height_px input_bytes output_bytes rate_bpp kept_whole error".split()
+_COLUMNS = "width_px height_px input_bytes output_bytes rate_bpp kept_whole colours error".split()
 _HEAD = ["input", "output", *_COLUMNS, "left_alone"]
 # So begin the tables of this command, those of earlier versions too.
 _TABLE_BEGINS = b"input,output,width_px,height_px,"
@@ -128,6 +128,7 @@ class Outcome:
     output_bytes: int | None = None
     rate_bpp: float | None = None  # bits of the `.cwic` file per pixel
     kept_whole: bool | None = None  # whether nothing was lost in it
+    colours: int | None = None  # to which the picture was reduced; None if it was not
     was_there: bool = False  # whether the result existed before, so that nothing was done
     error: str = ""  # why there is no result, in one line
     is_of_another: bool = False  # whether the result was made of another file; `input_bytes` of it
@@ -165,6 +166,11 @@ class Summary:
     def num_whole(self) -> int:
         """How many results hold a picture that is kept whole."""
         return sum(bool(outcome.kept_whole) for outcome in self.outcomes)
+
+    @property
+    def num_reduced(self) -> int:
+        """How many results hold a picture in fewer colours."""
+        return sum(outcome.colours is not None for outcome in self.outcomes)
 
     @property
     def num_larger(self) -> int:
@@ -520,6 +526,7 @@ class _Job:
             self.target.size_bytes(result) if made is None else len(made),
             round(8 * len(coded) / header.pixels, 6),
             header.is_whole,
+            header.num_colours,
             was_there,
         )
 

@@ -28,7 +28,7 @@ Data = bytes | bytearray | memoryview | mmap.mmap
 MAGIC = b"\xc7wic\r\n"
 VERSION = 1
 IDENTITY_BYTES = 8
-# In place of the identity of a model: the picture is kept whole, and every reader opens it.
+# In place of the identity of a model: samples are kept, and every reader opens the file.
 NO_MODEL = bytes(IDENTITY_BYTES)
 MAX_SIDE_PX = 2**31 - 1
 MAX_Q = 4096

@@ -68,30 +68,39 @@ def choose(
     if tried is not None and size_bytes is not None and fits(tried):
         return Answer(tried)
 
-    def in_fewer_colours(limit_bytes: float) -> Answer | None:
+    def in_fewer_colours(limit_bytes: float, share: float) -> Answer | None:
+        """The picture in fewer colours, if it fits and loses at most that of the coded one."""
         if tried is None or len(tried) > _REDUCED_FROM * limit_bytes:
             return None
         if not is_reducible(visible.pixels):
             return None
-        return _in_fewer_colours(visible, request, limit_bytes, coded.data, loss)
+        found = _reduced_for(visible, request, limit_bytes)
+        if found is None:
+            return None
+        answer, pixels = found
+        if share == math.inf or loss(pixels) <= share * loss(coded.data):
+            return answer
+        return None
 
     coded = code()
     if not coded.is_missed:
         if size_bytes is not None:
-            return in_fewer_colours(size_bytes) or coded
+            return in_fewer_colours(size_bytes, _LOSS_OF_CODED) or coded
         # A quality, or what is measured: whichever file is smaller, or nearly so.
         may_be_larger = _WHOLE_MAY_BE_LARGER if request.measured_target is None else 1
         if tried is not None and len(tried) <= may_be_larger * len(coded.data):
             return Answer(tried)
-        return in_fewer_colours(len(coded.data)) or coded
+        share = _LOSS_OF_CODED if request.measured_target is None else 1
+        return in_fewer_colours(len(coded.data), share) or coded
 
-    # What the model cannot do, nothing lost perhaps can, or fewer colours.
+    # What the model cannot do, nothing lost perhaps can, or fewer colours: a strict size however
+    # bad they are.
     whole = pack_whole(picture) if tried is None else tried
     if size_bytes is None:
-        return in_fewer_colours(len(whole) / _WHOLE_MAY_BE_LARGER) or Answer(whole)
+        return in_fewer_colours(len(whole) / _WHOLE_MAY_BE_LARGER, 1) or Answer(whole)
     if fits(whole):
         return Answer(whole)
-    found = in_fewer_colours(size_bytes)
+    found = in_fewer_colours(size_bytes, math.inf if request.strict else 1)
     if found is not None:
         return found
     if len(whole) < len(coded.data):
@@ -104,21 +113,16 @@ def choose(
     return coded
 
 
-def _in_fewer_colours(
-    picture: Picture,
-    request: Request,
-    limit_bytes: float,
-    coded: bytes,
-    loss: Callable[[bytes | Pixels], float],
-) -> Answer | None:
-    """The picture in fewer colours, if that fits and is better than the coded file; or else None.
+def _reduced_for(
+    picture: Picture, request: Request, limit_bytes: float
+) -> tuple[Answer, Pixels] | None:
+    """The picture in fewer colours, file and pixels, if it fits into a size; or else None.
 
-    For a size or a quality it is in as many colours as fit into `limit_bytes`, for a PSNR or
-    SSIMULACRA2 in as few as reach that.
+    For a size or a quality it is in as many colours as fit, for a PSNR or SSIMULACRA2 in as few as
+    reach that.
     """
     target = request.measured_target
-    found: Answer | None = None
-    pixels = picture.pixels
+    found: tuple[Answer, Pixels] | None = None
     low, high = 0, len(NUM_COLOURS)
     while low < high:
         middle = (low + high) // 2
@@ -133,16 +137,12 @@ def _in_fewer_colours(
             goes_up = reached < target
             is_right = is_right and not goes_up
         if is_right:
-            found, pixels = Answer(data, reached), tried
+            found = Answer(data, reached), tried
         if goes_up:
             low = middle + 1
         else:
             high = middle
-    if found is None:
-        return None
-    # What is measured is met by both.
-    share = _LOSS_OF_CODED if target is None else 1
-    return found if loss(pixels) <= share * loss(coded) else None
+    return found
 
 
 def _always(picture: Picture, request: Request, size_bytes: float | None) -> Answer:

@@ -3,7 +3,7 @@
 Puts the steps in order; each module that it calls knows more than this one about its own subject:
 pictures (:mod:`cwic.image`), masks (:mod:`cwic.saliency`), pixels and payloads (a
 :class:`cwic.families.protocol.Family`), which q a size takes (:mod:`cwic.rate_control`), what is
-better kept whole (:mod:`cwic.choice`), bytes (:mod:`cwic.bitstream`).
+better kept (:mod:`cwic.choice`), bytes (:mod:`cwic.bitstream`).
 """
 
 import mimetypes

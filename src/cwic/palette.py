@@ -12,7 +12,7 @@ from PIL import Image
 NUM_COLOURS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 # The search for the colours ends where it moves fewer than one in so many pixels: a quarter of the
-# time, for less than a decibel.
+# time, for a decibel at most.
 _SETTLED = 1000
 
 # A picture of more has photographs or slopes in it, which would come out in bands. It would take

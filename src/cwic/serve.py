@@ -271,7 +271,7 @@ def _inputs(gr: Any, models: dict[str, str]) -> _Inputs:
     lossless = gr.Radio(
         list(defaults.LOSSLESS),
         value=defaults.LOSSLESS[0],
-        label="keep the picture whole, without any loss",
+        label="keep the picture whole, without any loss, or in fewer colours",
     )
     fast = gr.Checkbox(
         label="decode fast, nearly the same picture",

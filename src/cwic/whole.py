@@ -104,7 +104,7 @@ class WholeReader:
         fast: bool = False,  # noqa: ARG002 - there is no synthesis
         limits: bitstream.Limits | None = None,
     ) -> Image.Image:
-        """The picture, or a part of it, as :meth:`cwic.Codec.decode`; every sample is exact."""
+        """The picture, or a part of it, as :meth:`cwic.Codec.decode`, sample by sample."""
         file, tiling = _unpack(data, limits)
         part = part_of(region, tiling.picture, reduce)
         mode = Mode(file.header.mode)

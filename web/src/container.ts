@@ -43,14 +43,14 @@ export interface Section {
 }
 
 export interface Header {
-  /** 16 hexadecimal digits; NO_MODEL for a picture that is kept whole. */
+  /** 16 hexadecimal digits; NO_MODEL for a file that holds samples. */
   identity: string;
   width: number;
   height: number;
   mode: Mode;
   /** Side of a tile in pixels, or 0 for one tile of any size. */
   tileSide: number;
-  /** In 1/64 quarter octaves. */
+  /** In 1/64 quarter octaves; without a model how many colours are left, 0 for all. */
   q: number;
   /** In the order of the file; those that are no tile come first. */
   sections: Section[];

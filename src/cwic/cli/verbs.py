@@ -314,9 +314,10 @@ def _batch(options: argparse.Namespace) -> int:
         )
     skipped = f", {summary.num_skipped} existed already (-f makes them again)"
     whole = f", {summary.num_whole} kept whole" if summary.num_whole else ""
+    reduced = f", {summary.num_reduced} in fewer colours" if summary.num_reduced else ""
     print_result(
         f"{options.input} -> {options.output} {summary.num_done} done"
-        f"{skipped if summary.num_skipped else ''}{whole}, {len(failed)} failed, "
+        f"{skipped if summary.num_skipped else ''}{whole}{reduced}, {len(failed)} failed, "
         f"{summary.input_bytes:,} B -> {summary.output_bytes:,} B, {summary.seconds:.1f} s"
     )
     return 1 if failed else 0
