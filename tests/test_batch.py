@@ -26,7 +26,7 @@ from cwic.batch import Decoding, Encoding, Summary, Workers
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 from cwic.request import Request
 
-from conftest import seeded_picture  # isort: skip
+from conftest import grained, seeded_picture  # isort: skip
 
 LOW = Encoding(Request(quality=20))
 # Ray takes seconds to begin where it is alone, and minutes beside busy programs.
@@ -109,11 +109,9 @@ def test_the_table_says_size_and_rate_of_every_file_with_units(
 
 
 def test_pictures_in_fewer_colours_are_counted(tmp_path: Path) -> None:
-    rng = np.random.default_rng(5)
     stripes = np.mgrid[0:64, 0:96].sum(0) // 7 % 3 * 100
-    grain = rng.integers(1, 5, (64, 96)) * (rng.random((64, 96)) < 0.08)
     (tmp_path / "pictures").mkdir()
-    Image.fromarray((stripes + grain).astype(np.uint8)).save(tmp_path / "pictures" / "a.png")
+    Image.fromarray(grained(stripes)).save(tmp_path / "pictures" / "a.png")
     request = Request(target_bytes=300, lossless="auto")
     summary = encode(tmp_path / "pictures", tmp_path / "files", Encoding(request))
     assert (summary.num_whole, summary.num_reduced) == (0, 1)

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import seeded_picture
+from conftest import grained, seeded_picture
 from PIL import Image
 
 import cwic
@@ -129,13 +129,6 @@ def test_a_mask_does_not_matter_where_nothing_is_lost_but_must_be_one(
 # --- fewer colours --------------------------------------------------------------------------------
 
 
-def grained(seed: int = 3) -> np.ndarray:
-    """(64, 96, 3) uint8: the same stripes, with pixels here and there off by some levels."""
-    rng = np.random.default_rng(seed)
-    grain = rng.integers(1, 5, (64, 96, 3)) * (rng.random((64, 96, 1)) < 0.08)
-    return (drawn() + grain).astype(np.uint8)
-
-
 def colours_of(pixels: np.ndarray) -> int:
     return len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0))
 
@@ -144,14 +137,16 @@ def colours_of(pixels: np.ndarray) -> int:
 def test_a_size_is_kept_in_as_many_colours_as_fit(tiny_flagship_codec: Codec, strict: bool) -> None:
     found = {}
     for target_bytes in (300, 900, 1300):
-        data = tiny_flagship_codec.encode(grained(), target_bytes=target_bytes, strict=strict)
+        data = tiny_flagship_codec.encode(
+            grained(drawn()), target_bytes=target_bytes, strict=strict
+        )
         header = bitstream.read_header(data)
         assert header.num_colours in NUM_COLOURS
         assert len(data) <= target_bytes * (1 if strict else 1.005)
         assert not header.is_whole
         shown = decoded_array(tiny_flagship_codec, data)
         assert colours_of(shown) <= header.num_colours
-        found[header.num_colours] = psnr_db(grained(), shown)
+        found[header.num_colours] = psnr_db(grained(drawn()), shown)
     assert len(found) > 1
     assert list(found) == sorted(found)
     assert list(found.values()) == sorted(found.values())
@@ -159,10 +154,10 @@ def test_a_size_is_kept_in_as_many_colours_as_fit(tiny_flagship_codec: Codec, st
 
 
 def test_a_quality_is_kept_in_fewer_colours_in_no_larger_a_file(tiny_flagship_codec: Codec) -> None:
-    coded = tiny_flagship_codec.encode(grained(), quality=90, lossless="never")
-    whole = tiny_flagship_codec.encode(grained(), lossless="always")
+    coded = tiny_flagship_codec.encode(grained(drawn()), quality=90, lossless="never")
+    whole = tiny_flagship_codec.encode(grained(drawn()), lossless="always")
     assert 1.25 * len(coded) < len(whole) < 8 * len(coded), "a picture for another quality"
-    data = tiny_flagship_codec.encode(grained(), quality=90)
+    data = tiny_flagship_codec.encode(grained(drawn()), quality=90)
     assert num_colours(data)
     assert len(data) <= len(coded) * 1.005
 
@@ -170,26 +165,26 @@ def test_a_quality_is_kept_in_fewer_colours_in_no_larger_a_file(tiny_flagship_co
 def test_a_psnr_is_kept_in_as_few_colours_as_reach_it(tiny_flagship_codec: Codec) -> None:
     sizes = {}
     for target in (20.0, 51.0, 60.0):
-        data = tiny_flagship_codec.encode(grained(), psnr_db=target, strict=True)
+        data = tiny_flagship_codec.encode(grained(drawn()), psnr_db=target, strict=True)
         shown = decoded_array(tiny_flagship_codec, data)
-        assert psnr_db(grained(), shown) >= target
+        assert psnr_db(grained(drawn()), shown) >= target
         sizes[num_colours(data)] = len(data)
     assert len(sizes) > 1
     assert list(sizes.values()) == sorted(sizes.values())
 
 
 def test_never_and_always_reduce_no_colours(tiny_flagship_codec: Codec) -> None:
-    coded = tiny_flagship_codec.encode(grained(), quality=90, lossless="never")
+    coded = tiny_flagship_codec.encode(grained(drawn()), quality=90, lossless="never")
     assert bitstream.read_header(coded).has_model
     with pytest.warns(CodecWarning, match="kept whole"):
-        whole = tiny_flagship_codec.encode(grained(), target_bytes=400, lossless="always")
-    np.testing.assert_array_equal(decoded_array(tiny_flagship_codec, whole), grained())
+        whole = tiny_flagship_codec.encode(grained(drawn()), target_bytes=400, lossless="always")
+    np.testing.assert_array_equal(decoded_array(tiny_flagship_codec, whole), grained(drawn()))
 
 
 def test_fewer_colours_keep_transparency_and_grey(tiny_flagship_codec: Codec) -> None:
     alpha = np.tile(np.arange(96, dtype=np.uint8) * 2, (64, 1))
-    grey = grained()[..., :1]
-    for pixels, mode in ((np.dstack([grained(), alpha]), "RGBA"), (grey[..., 0], "L")):
+    grey = grained(drawn())[..., :1]
+    for pixels, mode in ((np.dstack([grained(drawn()), alpha]), "RGBA"), (grey[..., 0], "L")):
         image = Image.fromarray(pixels)
         data = tiny_flagship_codec.encode(image, target_bytes=900)
         assert num_colours(data)
@@ -206,7 +201,7 @@ def test_fewer_colours_are_taken_where_they_lose_at_most_half(
     of_coded: float, is_taken: bool
 ) -> None:
     """Of a picture whose coded file is said to lose 1."""
-    picture = read_picture(grained())
+    picture = read_picture(grained(drawn()))
     coded = Answer(pack_whole(picture)[:-600])
     found = choose(
         picture,
@@ -223,7 +218,7 @@ def test_fewer_colours_are_taken_where_they_lose_at_most_half(
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_size_that_the_model_cannot_reach_is_kept_in_fewer_colours(strict: bool) -> None:
     """Where they lose no more than the coded file, which is too large, or where it must fit."""
-    picture = read_picture(grained())
+    picture = read_picture(grained(drawn()))
     coded = Answer(bytes(1300), is_missed=True, is_out_of_reach=strict)
     for of_coded in (0.9, 1.1):
         found = choose(
@@ -238,7 +233,7 @@ def test_a_size_that_the_model_cannot_reach_is_kept_in_fewer_colours(strict: boo
 
 
 def test_a_file_in_fewer_colours_opens_without_a_model(tiny_flagship_codec: Codec) -> None:
-    data = tiny_flagship_codec.encode(grained(), target_bytes=1200)
+    data = tiny_flagship_codec.encode(grained(drawn()), target_bytes=1200)
     np.testing.assert_array_equal(
         np.asarray(cwic.decode(data)), decoded_array(tiny_flagship_codec, data)
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, expect_one_line
+from conftest import Run, expect_one_line, grained
 from PIL import Image
 
 import cwic
@@ -385,10 +385,8 @@ def test_the_message_and_info_say_in_how_many_colours_a_picture_is_kept(
     run: Run, drawing: Path
 ) -> None:
     with Image.open(drawing) as image:
-        grey = np.asarray(image).astype(int)
-    rng = np.random.default_rng(5)
-    grain = rng.integers(1, 5, grey.shape) * (rng.random(grey.shape) < 0.08)
-    Image.fromarray((grey + grain).astype(np.uint8)).save(drawing)
+        grey = grained(np.asarray(image))
+    Image.fromarray(grey).save(drawing)
     code, out, err = run("encode", drawing, "--target-size", "300", "-v")
     assert code == 0
     assert out.endswith(", kept in 3 colours\n")
