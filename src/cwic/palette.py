@@ -26,7 +26,7 @@ def is_reducible(pixels: npt.NDArray[np.uint8]) -> bool:
 
 
 def reduced(pixels: npt.NDArray[np.uint8], num_colours: int) -> npt.NDArray[np.uint8]:
-    """A picture in at most so many colours, each pixel in the one next to its own.
+    """A picture in at most so many colours, each pixel in the one nearest to its own.
 
     Args:
         pixels: (H, W, 3).
