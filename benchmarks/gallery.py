@@ -109,8 +109,8 @@ def show(exhibit: Exhibit, folder: Path, codec: Codec, out: Path) -> None:
     save_sheet([tiles], path, JPEG_QUALITY)
     where = Path(os.path.relpath(path, ROOT / "docs")).as_posix()
     header = read_header(ours)
-    kept = f" Ours is {header.kept}{', without any loss' if header.is_whole else ''}."
-    kept = "" if header.has_model else kept
+    how = f"{header.kept}{', without any loss' if header.is_whole else ''}"
+    kept = "" if header.has_model else f" Ours is {how}."
     print(
         f"\n**{exhibit.title}** ({exhibit.file}) at {exhibit.bpp:g} bpp. Look at {exhibit.look_at}."
         f"{kept}\n\n![{exhibit.title}: the original, "

@@ -31,6 +31,11 @@ def script_module(name: str) -> ModuleType:
     return module
 
 
+def colours_of(pixels: np.ndarray) -> int:
+    """How many colours there are in (H, W, 3)."""
+    return len(np.unique(pixels.reshape(-1, 3), axis=0))
+
+
 def grained(drawing: np.ndarray) -> np.ndarray:
     """The same picture, (H, W) or (H, W, C) uint8, with pixels here and there off by some levels.
 

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import grained, seeded_picture
+from conftest import colours_of, grained, seeded_picture
 from PIL import Image
 
 import cwic
@@ -127,10 +127,6 @@ def test_a_mask_does_not_matter_where_nothing_is_lost_but_must_be_one(
 
 
 # --- fewer colours --------------------------------------------------------------------------------
-
-
-def colours_of(pixels: np.ndarray) -> int:
-    return len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0))
 
 
 @pytest.mark.parametrize("strict", [False, True])

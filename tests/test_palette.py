@@ -2,13 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import seeded_picture
+from conftest import colours_of, seeded_picture
 
 from cwic.palette import NUM_COLOURS, is_reducible, reduced
-
-
-def colours_of(pixels: np.ndarray) -> int:
-    return len(np.unique(pixels.reshape(-1, 3), axis=0))
 
 
 @pytest.mark.parametrize("number", NUM_COLOURS)
