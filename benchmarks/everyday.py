@@ -39,7 +39,6 @@ from cwic.evaluation.measurement import (
     point_key,
     quality_of,
 )
-from cwic.evaluation.metrics import one_thread
 from cwic.model_file import DEFAULT_MODEL
 
 # What is said of each beside its name, from its facts.
@@ -93,25 +92,24 @@ def points_of(job: Job) -> list[Point]:
     codec, pixels = _loaded(job.codec, lossless=lossless), pixels_of(job.path)
     image = Image.fromarray(pixels)
     points = []
-    with one_thread():
-        for bpp in job.settings:
-            asked_bytes = round(bpp * image.width * image.height / 8)
-            data = of_size(codec, image, asked_bytes)
-            points.append(
-                Point(
-                    image=job.path.name,
-                    codec=job.codec,
-                    setting=bpp,
-                    width=image.width,
-                    height=image.height,
-                    file_bytes=len(data),
-                    encode_s=math.nan,
-                    decode_s=math.nan,
-                    quality=quality_of(pixels, np.asarray(codec.decode(data).convert("RGB"))),
-                    image_sha256=job.image_sha256,
-                    facts=job.facts,
-                )
+    for bpp in job.settings:
+        asked_bytes = round(bpp * image.width * image.height / 8)
+        data = of_size(codec, image, asked_bytes)
+        points.append(
+            Point(
+                image=job.path.name,
+                codec=job.codec,
+                setting=bpp,
+                width=image.width,
+                height=image.height,
+                file_bytes=len(data),
+                encode_s=math.nan,
+                decode_s=math.nan,
+                quality=quality_of(pixels, np.asarray(codec.decode(data).convert("RGB"))),
+                image_sha256=job.image_sha256,
+                facts=job.facts,
             )
+        )
     return points
 
 

@@ -1,18 +1,23 @@
 """What is kept in fewer colours, and what it is worth: beside what the model makes of it.
 
     python benchmarks/fewer_colours.py FOLDER [--model NAME] [--bpp X ...] [--quality Q ...]
-        [--every 1]
+        [--every 1] [--whatever-they-lose]
 
 Each PNG picture of FOLDER and its subfolders, or each so many-th, is encoded at each size and each
 quality, by the model alone and with `--lossless auto`. Rows are those that came out in fewer
-colours. Below them: how many of all were, and how many were kept whole. Needs the extra `evaluate`;
-prints Markdown.
+colours. Below them: how many of all were, and how many were kept whole. "losses" is the loss in
+fewer colours over that of the coded file, by the model's own measure. With --whatever-they-lose,
+fewer colours are taken where `choice` and `palette` would leave a picture to the model. Needs the
+extra `evaluate`; prints Markdown.
 """
 
 import argparse
 import statistics
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -24,6 +29,16 @@ from cwic.psnr import psnr_db
 from cwic.ssimulacra2 import ssimulacra2_in_parts
 
 
+@contextmanager
+def whatever_they_lose() -> Iterator[None]:
+    """Takes fewer colours of every picture in which they fit."""
+    with (
+        patch("cwic.choice._LOSS_OF_CODED", 1e9),
+        patch("cwic.palette._MAX_COLOURS", 2**24),
+    ):
+        yield
+
+
 def main() -> None:
     """Prints one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -32,6 +47,7 @@ def main() -> None:
     parser.add_argument("--bpp", nargs="*", type=float, default=[0.25, 0.5, 1.0])
     parser.add_argument("--quality", nargs="*", type=float, default=[25.0, 50.0, 75.0])
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--whatever-they-lose", action="store_true")
     options = parser.parse_args()
     # A size out of the model's reach is what fewer colours are for.
     warnings.simplefilter("ignore", CodecWarning)
@@ -42,14 +58,15 @@ def main() -> None:
     print(
         f"{codec.name} {codec.identity.hex()}, {len(paths)} pictures, {len(requests)} requests.\n"
     )
-    print("| picture | asked for | colours | bpp, coded and now | PSNR dB | SSIMULACRA2 |")
-    print("|---|---|---|---|---|---|")
+    print("| picture | asked for | colours | losses | bpp, coded and now | PSNR dB | SSIMULACRA2 |")
+    print("|---|---|---|---|---|---|---|")
     gains = []
     num_whole = 0
     for path in paths:
         original = read_picture(path).pixels
         for label, request in requests:
-            data = codec.encode(path, **request)
+            with whatever_they_lose() if options.whatever_they_lose else nullcontext():
+                data = codec.encode(path, **request)
             header = read_header(data)
             num_whole += header.is_whole
             if header.num_colours is None:
@@ -58,10 +75,14 @@ def main() -> None:
             shown = [np.asarray(codec.decode(file).convert("RGB")) for file in files]
             scores = [ssimulacra2_in_parts(original, pixels) for pixels in shown]
             gains.append(scores[1] - scores[0])
+            # The measure that the choice goes by.
+            analyzed = codec._family.analyze(original)
+            coded, reduced = (analyzed.distortion(pixels, None) for pixels in shown)
             cells = [
                 path.relative_to(options.folder).with_suffix("").as_posix(),
                 label,
                 f"{header.num_colours}",
+                f"{reduced / coded:.2f}",
                 ", ".join(f"{8 * len(file) / header.pixels:.3f}" for file in files),
                 ", ".join(f"{psnr_db(original, pixels):.1f}" for pixels in shown),
                 ", ".join(f"{score:.1f}" for score in scores),

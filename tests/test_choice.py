@@ -1,6 +1,7 @@
 """Coded, kept whole or kept in fewer colours: whichever file answers a request best."""
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -202,7 +203,7 @@ def test_fewer_colours_are_taken_where_they_lose_at_most_half(
     found = choose(
         picture,
         Request(quality=50),
-        lambda: coded,
+        lambda _: coded,
         visible=picture,
         loss=lambda shown: 1.0 if isinstance(shown, bytes) else of_coded,
     )
@@ -220,12 +221,55 @@ def test_a_size_that_the_model_cannot_reach_is_kept_in_fewer_colours(strict: boo
         found = choose(
             picture,
             Request(target_bytes=900, strict=strict),
-            lambda: coded,
+            lambda _: coded,
             visible=picture,
             loss=lambda shown, lost=of_coded: 1.0 if isinstance(shown, bytes) else lost,
         )
         assert (found is not coded) == (strict or of_coded < 1)
         assert found is coded or len(found.data) <= 900
+
+
+@pytest.mark.parametrize("targets", [{}, {"psnr_db": 30}])
+def test_no_effort_is_spent_on_what_is_kept_whole(
+    tiny_flagship_codec: Codec, targets: dict[str, float]
+) -> None:
+    told: list[float] = []
+    request = Request(**targets, effort=3)
+    found = tiny_flagship_codec.encode_request(drawn(), request, told.append)
+    assert found.header.is_whole
+    assert not told
+
+
+def test_no_effort_is_spent_on_what_is_kept_in_fewer_colours(tiny_flagship_codec: Codec) -> None:
+    told: list[float] = []
+    request = Request(target_bytes=1200, effort=3)
+    found = tiny_flagship_codec.encode_request(grained(drawn()), request, told.append)
+    assert found.header.num_colours
+    assert not told
+    assert found.data == tiny_flagship_codec.encode(grained(drawn()), target_bytes=1200)
+
+
+@pytest.mark.parametrize(("of_coded", "is_told"), [(0.2, True), (0.3, False)])
+def test_effort_is_in_vain_where_fewer_colours_lose_a_quarter(
+    of_coded: float, is_told: bool
+) -> None:
+    """Of a picture whose coded file is said to lose 1, with effort at least a half."""
+    picture = read_picture(grained(drawn()))
+    coded = Answer(bytes(1200))
+    told = []
+
+    def code(is_settled: Callable[[Answer], bool]) -> Answer:
+        told.append(is_settled(coded))
+        return coded
+
+    choose(
+        picture,
+        Request(target_bytes=1200, effort=3),
+        code,
+        visible=picture,
+        loss=lambda shown: 1.0 if isinstance(shown, bytes) else of_coded,
+    )
+    assert told == [is_told]
 
 
 def test_a_file_in_fewer_colours_opens_without_a_model(tiny_flagship_codec: Codec) -> None:

@@ -32,11 +32,15 @@ _REDUCED_FROM = 8
 # bands that look worse than that.
 _LOSS_OF_CODED = 0.5
 
+# Effort makes a coded file smaller or better, but neither size nor loss becomes less than this
+# share of what it was.
+_EFFORT_LEAVES = 0.5
+
 
 def choose(
     picture: Picture,
     request: Request,
-    code: Callable[[], Answer],
+    code: Callable[[Callable[[Answer], bool]], Answer],
     *,
     visible: Picture,
     loss: Callable[[bytes | Pixels], float],
@@ -47,6 +51,7 @@ def choose(
         picture: as it is kept whole.
         request: what is asked for.
         code: makes the coded file; it is called at most once, and not where it could not be better.
+            It is given a function that says, of the file without effort, whether effort is in vain.
         visible: the picture as it is coded, perhaps without the colours of transparent pixels.
         loss: what a coded file loses, or samples in its place, by the model's own measure.
 
@@ -57,7 +62,7 @@ def choose(
     if request.lossless == "always":
         return _always(picture, request, size_bytes)
     if request.lossless == "never" or not is_available():
-        return code()
+        return code(lambda _: False)
 
     def fits(whole: bytes) -> bool:
         limit_bytes = math.inf if size_bytes is None else size_bytes
@@ -68,7 +73,10 @@ def choose(
     if tried is not None and size_bytes is not None and fits(tried):
         return Answer(tried)
 
-    def in_fewer_colours(limit_bytes: float, share: float) -> Answer | None:
+    # Of two files for a quality, or for what is measured, the smaller one is better, or nearly so.
+    may_be_larger = _WHOLE_MAY_BE_LARGER if request.measured_target is None else 1
+
+    def in_fewer_colours(coded: Answer, limit_bytes: float, share: float) -> Answer | None:
         """The picture in fewer colours, if it fits and loses at most that of the coded one."""
         if tried is None or len(tried) > _REDUCED_FROM * limit_bytes:
             return None
@@ -82,25 +90,31 @@ def choose(
             return answer
         return None
 
-    coded = code()
+    def is_settled(plain: Answer) -> bool:
+        """Whether the coded file of effort 0 is so far behind that effort cannot change it."""
+        if size_bytes is not None:
+            share = _EFFORT_LEAVES * _LOSS_OF_CODED
+            return in_fewer_colours(plain, size_bytes, share) is not None
+        limit_bytes = _EFFORT_LEAVES * may_be_larger * len(plain.data)
+        return tried is not None and len(tried) <= limit_bytes
+
+    coded = code(is_settled)
     if not coded.is_missed:
         if size_bytes is not None:
-            return in_fewer_colours(size_bytes, _LOSS_OF_CODED) or coded
-        # A quality, or what is measured: whichever file is smaller, or nearly so.
-        may_be_larger = _WHOLE_MAY_BE_LARGER if request.measured_target is None else 1
+            return in_fewer_colours(coded, size_bytes, _LOSS_OF_CODED) or coded
         if tried is not None and len(tried) <= may_be_larger * len(coded.data):
             return Answer(tried)
         share = _LOSS_OF_CODED if request.measured_target is None else 1
-        return in_fewer_colours(len(coded.data), share) or coded
+        return in_fewer_colours(coded, len(coded.data), share) or coded
 
     # What the model cannot do, nothing lost perhaps can, or fewer colours: a strict size however
     # bad they are.
     whole = pack_whole(picture) if tried is None else tried
     if size_bytes is None:
-        return in_fewer_colours(len(whole) / _WHOLE_MAY_BE_LARGER, 1) or Answer(whole)
+        return in_fewer_colours(coded, len(whole) / _WHOLE_MAY_BE_LARGER, 1) or Answer(whole)
     if fits(whole):
         return Answer(whole)
-    found = in_fewer_colours(size_bytes, math.inf if request.strict else 1)
+    found = in_fewer_colours(coded, size_bytes, math.inf if request.strict else 1)
     if found is not None:
         return found
     if len(whole) < len(coded.data):

@@ -216,7 +216,9 @@ class Codec:
         answer = choose(
             picture,
             request,
-            lambda: self._code(analyze(), seen, request, emphasis, loss, progress),
+            lambda is_settled: self._code(
+                analyze(), seen, request, emphasis, loss, is_settled, progress
+            ),
             visible=seen,
             loss=loss,
         )
@@ -234,9 +236,10 @@ class Codec:
         request: Request,
         emphasis: Emphasis | None,
         loss: Callable[[bytes], float],
+        is_settled: Callable[[Answer], bool],
         progress: Callable[[float], None] | None,
     ) -> Answer:
-        """What the model makes of a request."""
+        """What the model makes of a request; no effort where the file without it settles that."""
         family = self._family
         pack = partial(
             pack_picture,
@@ -267,6 +270,8 @@ class Codec:
             """The best answer to a target; the search is done without refinement first."""
             plain = meet(code)
             if not request.effort or plain.is_missed or plain.is_out_of_reach:
+                return plain
+            if is_settled(plain):
                 return plain
             smaller = round(family.refined_saving / family.log_size_per_q)
             start = plain.q + (smaller if size_bytes is not None else 0)
@@ -310,14 +315,15 @@ class Codec:
             )
         quality = DEFAULT_QUALITY if request.quality is None else request.quality
         q = family.q_of_quality(quality, picture.pixels)
-        if emphasis is None and not request.effort:
-            return Answer(code(q).data)
-        if emphasis is not None:
-            plain = at_same_size(code, family, q, analyzed.code(q).size_bytes())
-            if not request.effort:
-                return Answer(plain.data)
-            q = plain.q
-        return Answer(refine(q, keeps_quality=True).data)
+        if emphasis is None:
+            candidate = code(q)
+        else:
+            candidate = at_same_size(code, family, q, analyzed.code(q).size_bytes())
+        candidate.shelve()
+        plain = Answer(candidate.data)
+        if not request.effort or is_settled(plain):
+            return plain
+        return Answer(refine(candidate.q, keeps_quality=True).data)
 
     def decode(
         self,

@@ -233,8 +233,6 @@ def _pool(processes: int) -> ProcessPoolExecutor:
 
 def _measure(job: Job) -> Measured:
     """The points of a job; any failure of the codec is an answer, not an end."""
-    from cwic.evaluation.metrics import one_thread
-
     points: list[Point] = []
     failed: dict[str, list[float]] = defaultdict(list)  # settings by the reason of their failure
     try:
@@ -242,12 +240,11 @@ def _measure(job: Job) -> Measured:
         pixels = pixels_of(job.path)
     except Exception as error:  # a codec of others raises whatever it likes
         return Measured(job, [], [Failure(str(job.path), job.codec, reason(error))])
-    with one_thread():
-        for setting in job.settings:
-            try:
-                points.append(_point(job, codec, pixels, setting))
-            except Exception as error:
-                failed[reason(error)].append(setting)
+    for setting in job.settings:
+        try:
+            points.append(_point(job, codec, pixels, setting))
+        except Exception as error:
+            failed[reason(error)].append(setting)
     failures = []
     for why, settings in failed.items():
         some = () if len(settings) == len(codec.settings) else tuple(settings)

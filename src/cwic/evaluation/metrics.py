@@ -30,6 +30,18 @@ _BLOCK_PX = 64
 _GRID_PX = 24
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Lets torch use one thread: several wait for each other, most of all where others work too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def measure(original: Pixels, decoded: Pixels) -> Quality:
     """All metrics of a decoded picture, of the original's shape, but Butteraugli.
 
@@ -63,17 +75,6 @@ def measure(original: Pixels, decoded: Pixels) -> Quality:
         grid_ratio=grid_ratio(_whole_cells(a), _whole_cells(b)) if side >= _GRID_PX else math.nan,
         block_color_error=_block_color_error(original, decoded),
     )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets torch use one thread: several pictures are measured at the same time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def line_gradients(x: Tensor) -> Tensor:
