@@ -1,7 +1,6 @@
 """Coded, kept whole or kept in fewer colours: whichever file answers a request best."""
 
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from PIL import Image
 
 import cwic
 from cwic import bitstream
-from cwic.choice import choose
+from cwic.choice import IsSettled, choose
 from cwic.codec import Codec
 from cwic.errors import CodecWarning, ImageError, TargetError
 from cwic.image import read_picture
@@ -258,8 +257,8 @@ def test_effort_is_in_vain_where_fewer_colours_lose_a_quarter(
     coded = Answer(bytes(1200))
     told = []
 
-    def code(is_settled: Callable[[Answer], bool]) -> Answer:
-        told.append(is_settled(coded))
+    def code(is_settled: IsSettled) -> Answer:
+        told.append(is_settled(lambda: coded))
         return coded
 
     choose(

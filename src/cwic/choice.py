@@ -36,11 +36,15 @@ _LOSS_OF_CODED = 0.5
 # share of what it was.
 _EFFORT_LEAVES = 0.5
 
+# Of what makes the coded file of effort 0, which is done only if it matters: whether that one is so
+# far behind another file that no effort can change it.
+IsSettled = Callable[[Callable[[], Answer]], bool]
+
 
 def choose(
     picture: Picture,
     request: Request,
-    code: Callable[[Callable[[Answer], bool]], Answer],
+    code: Callable[[IsSettled], Answer],
     *,
     visible: Picture,
     loss: Callable[[bytes | Pixels], float],
@@ -51,7 +55,7 @@ def choose(
         picture: as it is kept whole.
         request: what is asked for.
         code: makes the coded file; it is called at most once, and not where it could not be better.
-            It is given a function that says, of the file without effort, whether effort is in vain.
+            It is given a function that says whether effort would be in vain.
         visible: the picture as it is coded, perhaps without the colours of transparent pixels.
         loss: what a coded file loses, or samples in its place, by the model's own measure.
 
@@ -90,13 +94,13 @@ def choose(
             return answer
         return None
 
-    def is_settled(plain: Answer) -> bool:
-        """Whether the coded file of effort 0 is so far behind that effort cannot change it."""
+    def is_settled(plain: Callable[[], Answer]) -> bool:
+        if tried is None:
+            return False
         if size_bytes is not None:
             share = _EFFORT_LEAVES * _LOSS_OF_CODED
-            return in_fewer_colours(plain, size_bytes, share) is not None
-        limit_bytes = _EFFORT_LEAVES * may_be_larger * len(plain.data)
-        return tried is not None and len(tried) <= limit_bytes
+            return in_fewer_colours(plain(), size_bytes, share) is not None
+        return len(tried) <= _EFFORT_LEAVES * may_be_larger * len(plain().data)
 
     coded = code(is_settled)
     if not coded.is_missed:

@@ -21,7 +21,7 @@ from PIL import Image
 from cwic import bitstream, model_file
 from cwic.alpha_plane import pack_alpha
 from cwic.bitstream import Bitstream, Header, Limits
-from cwic.choice import choose
+from cwic.choice import IsSettled, choose
 from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PIXELS
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
@@ -236,7 +236,7 @@ class Codec:
         request: Request,
         emphasis: Emphasis | None,
         loss: Callable[[bytes], float],
-        is_settled: Callable[[Answer], bool],
+        is_settled: IsSettled,
         progress: Callable[[float], None] | None,
     ) -> Answer:
         """What the model makes of a request; no effort where the file without it settles that."""
@@ -271,7 +271,7 @@ class Codec:
             plain = meet(code)
             if not request.effort or plain.is_missed or plain.is_out_of_reach:
                 return plain
-            if is_settled(plain):
+            if is_settled(lambda: plain):
                 return plain
             smaller = round(family.refined_saving / family.log_size_per_q)
             start = plain.q + (smaller if size_bytes is not None else 0)
@@ -315,15 +315,18 @@ class Codec:
             )
         quality = DEFAULT_QUALITY if request.quality is None else request.quality
         q = family.q_of_quality(quality, picture.pixels)
-        if emphasis is None:
-            candidate = code(q)
-        else:
-            candidate = at_same_size(code, family, q, analyzed.code(q).size_bytes())
-        candidate.shelve()
-        plain = Answer(candidate.data)
+        masked = None
+        if emphasis is not None:
+            masked = at_same_size(code, family, q, analyzed.code(q).size_bytes())
+            q = masked.q
+
+        @cache
+        def plain() -> Answer:
+            return Answer((masked or code(q)).data)
+
         if not request.effort or is_settled(plain):
-            return plain
-        return Answer(refine(candidate.q, keeps_quality=True).data)
+            return plain()
+        return Answer(refine(q, keeps_quality=True).data)
 
     def decode(
         self,
