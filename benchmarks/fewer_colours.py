@@ -14,8 +14,6 @@ extra `evaluate`; prints Markdown.
 import argparse
 import statistics
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
@@ -29,16 +27,6 @@ from cwic.psnr import psnr_db
 from cwic.ssimulacra2 import ssimulacra2_in_parts
 
 
-@contextmanager
-def whatever_they_lose() -> Iterator[None]:
-    """Takes fewer colours of every picture in which they fit."""
-    with (
-        patch("cwic.choice._LOSS_OF_CODED", 1e9),
-        patch("cwic.palette._MAX_COLOURS", 2**24),
-    ):
-        yield
-
-
 def main() -> None:
     """Prints one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -49,6 +37,9 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--whatever-they-lose", action="store_true")
     options = parser.parse_args()
+    if options.whatever_they_lose:
+        patch("cwic.choice._LOSS_OF_CODED", 1e9).start()
+        patch("cwic.palette._MAX_COLOURS", 2**24).start()
     # A size out of the model's reach is what fewer colours are for.
     warnings.simplefilter("ignore", CodecWarning)
     codec = Codec.load(options.model)
@@ -65,8 +56,7 @@ def main() -> None:
     for path in paths:
         original = read_picture(path).pixels
         for label, request in requests:
-            with whatever_they_lose() if options.whatever_they_lose else nullcontext():
-                data = codec.encode(path, **request)
+            data = codec.encode(path, **request)
             header = read_header(data)
             num_whole += header.is_whole
             if header.num_colours is None:

@@ -32,8 +32,8 @@ _REDUCED_FROM = 8
 # bands that look worse than that.
 _LOSS_OF_CODED = 0.5
 
-# Effort makes a coded file smaller or better, but neither size nor loss becomes less than this
-# share of what it was.
+# Effort is in vain where it would have to leave less than this share of a coded file's size or
+# loss: the most that was measured is 39 % smaller.
 _EFFORT_LEAVES = 0.5
 
 # Of what makes the coded file of effort 0, which is done only if it matters: whether that one is so
