@@ -179,7 +179,7 @@ def test_the_gradient_of_a_distortion_is_that_of_autograd(
     code = rng.integers(0, 2, (1, 64, height, width)).astype(np.float32)
     picture = rng.uniform(0, 1, (1, 3, 8 * height, 8 * width)).astype(np.float32)
     shares = np.full((1, 1, 8 * height, 8 * width), 1 / (64 * height * width), np.float32)
-    found = Session(reference_graph(1), 1).run(picture)
+    found = Session(reference_graph(DISTORTION, 1), 1).run(picture)
     counts = np.full((1, 1, *found[1].shape[2:]), 1 / found[1][0, 0].size, np.float32)
     graph = distortion_graph(tiny_model.graphs["synthesis"], DISTORTION, 1)
     feeds = [code, picture - np.float32(0.5), shares, shares[:, :, ::16, ::16], *found, counts]

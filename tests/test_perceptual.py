@@ -15,6 +15,7 @@ from cwic.errors import NotBuiltError  # noqa: E402
 from cwic.evaluation.perceptual import haar_distance, haarpsi, load_distance  # noqa: E402
 from cwic.evaluation.ssimulacra2_distance import ssimulacra2_distance  # noqa: E402
 from cwic.ssimulacra2 import ssimulacra2  # noqa: E402
+from cwic.ssimulacra2_sum import WEIGHTS  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -132,9 +133,17 @@ def test_the_distance_of_ssimulacra2_is_what_the_package_has_its_score_from() ->
         )
 
 
+def test_weights_of_ssimulacra2_are_those_of_the_package() -> None:
+    package = pytest.importorskip("ssimulacra2.ssimulacra2")
+    found: list[dict[tuple[int, int, int], float]] = [{} for _ in range(6)]
+    for (channel, scale, way, kind), weight in np.ndenumerate(package.weights.reshape(3, 6, 2, 3)):
+        if weight > 0.1:
+            found[scale][channel, way, kind] = weight
+    assert found == [*WEIGHTS, {}]
+
+
 @pytest.mark.parametrize("side", [64, 200])
 def test_the_distance_of_ssimulacra2_has_a_gradient_everywhere(side: int) -> None:
-    pytest.importorskip("ssimulacra2")
     x, y = noisy((2, 3, side, side), 3)
     y = torch.cat([y[:1], x[1:]])  # the second is equal, which is where roots have no slope
     y[:, :, :20] = -30  # decoded pictures leave the range of colours
@@ -149,7 +158,6 @@ def test_the_distance_of_ssimulacra2_has_a_gradient_everywhere(side: int) -> Non
 
 
 def test_a_weight_moves_the_distance_of_ssimulacra2() -> None:
-    pytest.importorskip("ssimulacra2")
     x, y = noisy((1, 3, 64, 64), 4)
     y[..., :32] = x[..., :32]
     weight = torch.zeros(1, 1, 64, 64)

@@ -18,6 +18,7 @@ from cwic.training.cvpr2018 import export as export_cvpr2018
 from cwic.training.cvpr2018.network import Cvpr2018Network
 from cwic.training.families import FAMILIES
 from cwic.training.flagship import export as export_flagship
+from cwic.training.flagship.family import _refined_for
 from cwic.training.flagship.network import FlagshipConfig, FlagshipNetwork
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -88,7 +89,7 @@ def test_what_a_flagship_stores_comes_back_but_for_fitted_statistics(
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ("campaign-visual", Distortion(520.0, ssim=3.8, ms_ssim=29.0, low_frequencies=1800.0)),
+        ("campaign-visual", Distortion(260.0, 1.9, 14.5, 900.0, ssimulacra2=0.12)),
         ("campaign-fast-visual", None),  # what it goes on from says it
         ("campaign-psnr", None),
     ],
@@ -110,6 +111,15 @@ def test_an_exported_model_says_what_it_is_refined_for(
     model = FAMILIES["flagship"].model(tiny_flagship_network, read, "mine")
     assert ("distortion" in model.encoding) == (expected is not None)
     assert distortion_of(model) == (expected or Distortion())
+
+
+def test_what_a_model_is_refined_for_follows_what_it_was_trained_for() -> None:
+    (stage,) = load_config(CONFIGS / "campaign-visual.toml", FAMILIES).stages
+    without = replace(stage, perceptual="haarpsi")
+    assert _refined_for([without]) == Distortion(130.0, 1.9, 14.5, 900.0)
+    squares = replace(without, ssim_weight=0.0, ms_ssim_weight=0.0)
+    assert _refined_for([squares]) == Distortion(26.0, low_frequencies=900.0)
+    assert _refined_for([replace(stage, fast_only=True)]) is None
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ class _Backward:
         self._found: dict[str, list[_Gradient]] = {}
         self._slices: dict[str, list[tuple[int, int, str]]] = {}
         self._rules: dict[str, Callable[[Node, _Gradient], None]] = {
+            "Abs": self._abs,
             "Add": self._add,
             "AveragePool": self._average_pool,
             "Cast": self._cast,
@@ -80,6 +81,7 @@ class _Backward:
             "LeakyRelu": self._leaky_relu,
             "MaxPool": self._max_pool,
             "Mul": self._mul,
+            "Pow": self._pow,
             "ReduceSum": self._reduce_sum,
             "Relu": self._relu,
             "Slice": self._slice,
@@ -156,6 +158,16 @@ class _Backward:
         if below in self._reached:
             product = self.graph.add("Mul", share, node.outputs[0])
             self.give(below, _Gradient(self.graph.add("Neg", product)))
+
+    def _pow(self, node: Node, gradient: _Gradient) -> None:
+        """Of numbers above 0, to a constant power; at 0 there is no slope."""
+        base, power = node.inputs
+        _expect(node, power in self.graph.arrays, "a constant power")
+        add = self.graph.add
+        self._times(node, gradient, add("Mul", add("Div", node.outputs[0], base), power))
+
+    def _abs(self, node: Node, gradient: _Gradient) -> None:
+        self._times(node, gradient, self.graph.add("Sign", node.inputs[0]))
 
     def _reduce_sum(self, node: Node, gradient: _Gradient) -> None:
         """Axes are kept; the factor before it spreads the gradient again."""

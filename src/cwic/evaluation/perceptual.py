@@ -105,7 +105,7 @@ def load_distance(name: DistanceName, device: torch.device | None = None) -> Per
     "lpips" is the package of that name with its AlexNet, "ssimulacra2" what that metric sums up.
 
     Raises:
-        NotBuiltError: the package cannot be had.
+        NotBuiltError: the package lpips or its networks cannot be had.
     """
     if name == "haarpsi":
         return haar_distance

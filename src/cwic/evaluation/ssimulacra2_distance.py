@@ -1,42 +1,32 @@
 """What SSIMULACRA2 counts, as a loss: differentiable, in torch.
 
-SSIMULACRA2 (Sneyers 2022, weights of 2023) is a falling function of one weighted sum. Of XYB at six
-scales it takes three maps, errors of structure, edges that came and edges that went, each by its
-mean and by the fourth root of its mean fourth power. The sum is given here; the score stays with
-the package ssimulacra2 (:mod:`cwic.ssimulacra2`). Of its 108 weights the 25 are used that matter.
-Borders are mirrored, where the package lets two of them fade to black.
+The score is a falling function of one weighted sum of errors, whose numbers are those of
+:mod:`cwic.ssimulacra2_sum`. The sum is given here; the score stays with the package ssimulacra2
+(:mod:`cwic.ssimulacra2`). Borders are mirrored, where the package lets two of them fade to black.
 """
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cwic.errors import NotBuiltError
 from cwic.evaluation.structural_similarity import SSIM_PX, windowed
-
-_NUM_SCALES = 6
-_LEAST_SIDE_PX = 8  # of a scale
-_LEAST_WEIGHT = 0.1  # most of the others are a thousandth or nothing, those that count 1 to 200
-_MEAN, _FOURTH_POWER = 0, 1  # in the order of the weights
-_C2 = 0.0009
-_SHARE = 0.9562382616834844  # of the sum that the score goes by
-
-# R, G, B of linear light -> what three kinds of cones see, rows sum to 1 (libjxl, opsin_params.h).
-_ABSORBANCE = (
-    (0.3, 0.622, 0.078),
-    (0.23, 0.692, 0.078),
-    (0.24342268924547819, 0.20476744424496821, 0.5518098665095536),
+from cwic.ssimulacra2_sum import (
+    ABSORBANCE,
+    BIAS,
+    C2,
+    FOURTH_POWER,
+    LEAST_ABSORBED,
+    LEAST_POWER,
+    LEAST_ROOT,
+    MEAN,
+    SHARE,
+    WEIGHTS,
+    XYB,
+    XYB_BIAS,
 )
-_BIAS = 0.0037930732552754493
-_BIAS_ROOT: float = _BIAS ** (1 / 3)
-# The slope of a cube root has no bound; decoded pictures leave the range of colours.
-_LEAST_ABSORBED = 1e-4
-# Of the mean fourth power, whose root has none either.
-_LEAST_POWER = 1e-16
-_LEAST_ROOT: float = _LEAST_POWER**0.25
+
+_LEAST_SIDE_PX = 8  # of a scale
 
 
 def ssimulacra2_distance(
@@ -53,47 +43,25 @@ def ssimulacra2_distance(
 
     Returns:
         (B,), 0 for equal pictures.
-
-    Raises:
-        NotBuiltError: the package ssimulacra2 is not installed.
     """
     total = reference.new_zeros(len(reference))
-    for scale, (x, y) in enumerate(_scales(_linear(reference), _linear(decoded))):
-        weights = _weights()[scale]
-        if not weights:
-            continue
+    scales = _scales(_linear(reference), _linear(decoded))
+    for weights, (x, y) in zip(WEIGHTS, scales, strict=False):
         channels = sorted({channel for channel, _, _ in weights})
-        x, y = (torch.stack([_XYB[channel](of) for channel in channels], dim=1) for of in (x, y))
+        x, y = (_xyb(of, channels) for of in (x, y))
         for kind, errors in enumerate(_errors(x, y)):
             for place, channel in enumerate(channels):
                 plane = errors[:, place]
-                for order in (_MEAN, _FOURTH_POWER):
-                    of_this = weights.get((channel, order, kind), 0)
+                for way in (MEAN, FOURTH_POWER):
+                    of_this = weights.get((channel, way, kind), 0)
                     if of_this:
-                        total = total + of_this * _average(plane, order, weight)
-    return _SHARE * total
-
-
-@cache
-def _weights() -> list[dict[tuple[int, int, int], float]]:
-    """Those that matter, of each scale, by channel, order and kind of error."""
-    try:
-        from ssimulacra2.ssimulacra2 import weights
-    except ImportError as error:
-        raise NotBuiltError(
-            "a loss by SSIMULACRA2 needs the package ssimulacra2, found none: "
-            "pip install 'cwic[evaluate]'"
-        ) from error
-    found: list[dict[tuple[int, int, int], float]] = [{} for _ in range(_NUM_SCALES)]
-    for (channel, scale, order, kind), value in np.ndenumerate(weights.reshape(3, -1, 2, 3)):
-        if value > _LEAST_WEIGHT:
-            found[scale][channel, order, kind] = float(value)
-    return found
+                        total = total + of_this * _average(plane, way, weight)
+    return SHARE * total
 
 
 def _scales(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Pictures of linear light from fine to coarse; what is left at an edge counts as one."""
-    for scale in range(_NUM_SCALES):
+    for scale in range(len(WEIGHTS)):
         if scale:
             x, y = (nn.functional.avg_pool2d(planes, 2, ceil_mode=True) for planes in (x, y))
         if min(x.shape[2:]) < _LEAST_SIDE_PX:
@@ -108,28 +76,23 @@ def _linear(pictures: Tensor) -> Tensor:
     return torch.where(x <= 0.04045, x / 12.92, curved)
 
 
-def _absorbed(linear: Tensor, cone: int) -> Tensor:
-    """Linear light (B, 3, h, w) -> what a kind of cones makes of it, (B, h, w)."""
-    r, g, b = (
-        share * plane for share, plane in zip(_ABSORBANCE[cone], linear.unbind(1), strict=True)
-    )
-    return (r + g + b + _BIAS).clamp(min=_LEAST_ABSORBED).pow(1 / 3) - _BIAS_ROOT
+def _xyb(linear: Tensor, channels: Sequence[int]) -> Tensor:
+    """Linear light (B, 3, h, w) -> channels of XYB, (B, C, h, w)."""
+    light = dict(enumerate(linear.unbind(1)))
+    cones = {cone for channel in channels for cone, share in enumerate(XYB[channel]) if share}
+    roots = {
+        cone: (_mixed(light, ABSORBANCE[cone]) + BIAS).clamp(min=LEAST_ABSORBED).pow(1 / 3)
+        for cone in cones
+    }
+    found = [_mixed(roots, XYB[channel]) + XYB_BIAS[channel] for channel in channels]
+    return torch.stack(found, dim=1)
 
 
-def _x(linear: Tensor) -> Tensor:
-    return 7 * (_absorbed(linear, 0) - _absorbed(linear, 1)) + 0.42
-
-
-def _y(linear: Tensor) -> Tensor:
-    return (_absorbed(linear, 0) + _absorbed(linear, 1)) / 2 + 0.01
-
-
-def _b(linear: Tensor) -> Tensor:
-    return _absorbed(linear, 2) - (_absorbed(linear, 0) + _absorbed(linear, 1)) / 2 + 0.55
-
-
-# X, Y and B - Y of linear light, moved and stretched to be of one size and above 0.
-_XYB = (_x, _y, _b)
+def _mixed(planes: Mapping[int, Tensor], shares: Sequence[float]) -> Tensor:
+    """(B, h, w): planes by number, each times its share."""
+    parts = [share * planes[number] for number, share in enumerate(shares) if share]
+    result: Tensor = torch.stack(parts).sum(dim=0)
+    return result
 
 
 def _errors(x: Tensor, y: Tensor) -> Iterator[Tensor]:
@@ -138,7 +101,7 @@ def _errors(x: Tensor, y: Tensor) -> Iterator[Tensor]:
     variances = _blurred(x * x) - mean_x.square() + _blurred(y * y) - mean_y.square()
     covariance = _blurred(x * y) - mean_x * mean_y
     luminance = 1 - (mean_x - mean_y).square()
-    yield (1 - luminance * (2 * covariance + _C2) / (variances + _C2)).relu()
+    yield (1 - luminance * (2 * covariance + C2) / (variances + C2)).relu()
     edges = (1 + (y - mean_y).abs()) / (1 + (x - mean_x).abs()) - 1
     yield edges.relu()
     yield (-edges).relu()
@@ -149,12 +112,12 @@ def _blurred(planes: Tensor) -> Tensor:
     return windowed(nn.functional.pad(planes, (margin,) * 4, mode="reflect"))
 
 
-def _average(plane: Tensor, order: int, weight: Tensor | None) -> Tensor:
+def _average(plane: Tensor, way: int, weight: Tensor | None) -> Tensor:
     """(B,): the mean over places of (B, h, w), or the fourth root of the mean fourth power."""
-    if order == _MEAN:
+    if way == MEAN:
         return _mean(plane, weight)
     power = _mean(plane.square().square(), weight)
-    return (power + _LEAST_POWER).pow(0.25) - _LEAST_ROOT
+    return (power + LEAST_POWER).pow(0.25) - LEAST_ROOT
 
 
 def _mean(plane: Tensor, weight: Tensor | None) -> Tensor:

@@ -22,41 +22,34 @@ class Distortion:
     ssim: float = 0.0
     ms_ssim: float = 0.0
     low_frequencies: float = 0.0  # of the squared error of pictures shrunk by 16
+    ssimulacra2: float = 0.0  # of the weighted sum that SSIMULACRA2 goes by
 
     def num_scales(self, side_px: int) -> int:
         """Scales at which pictures are compared by their structure.
 
         Args:
             side_px: the shorter side of a picture, a multiple of 16; where the window does not fit
-                into the coarser scales, the finer ones count for them.
+                into the coarser scales, MS-SSIM counts the finer ones for them, and SSIMULACRA2
+                leaves them out.
         """
-        wanted = len(SCALE_EXPONENTS) if self.ms_ssim else 1 if self.ssim else 0
+        has_scales = self.ms_ssim or self.ssimulacra2
+        wanted = len(SCALE_EXPONENTS) if has_scales else 1 if self.ssim else 0
         return min(wanted, 1 + (side_px // SSIM_WINDOW_PX).bit_length() - 1)
 
 
 # A model that was trained for similarity is refined with so many times the weight of the squared
-# error: with that of training, a refinement trades the picture for MS-SSIM, and SSIMULACRA2 falls.
-# Found best for SSIMULACRA2 on held-out crops (docs/experiments.md, Effort).
+# error: with that of training, a refinement trades the picture for what similarities see. Found on
+# held-out crops (docs/experiments.md, Effort).
 SQUARES_OVER_TRAINING = 5.0
-# The sum that SSIMULACRA2 goes by has no graph here: for a model that was trained for it as well,
-# all else counts so many times, and the squared error twice that.
-STANDS_FOR_SSIMULACRA2 = 2.0
+SQUARES_BESIDE_SSIMULACRA2 = 10.0
 
 
-def refined_for(trained_for: Distortion, *, and_ssimulacra2: bool = False) -> Distortion:
+def refined_for(trained_for: Distortion) -> Distortion:
     """What a refinement may not lose, from the weights of training; `cwic export` writes it."""
     if not trained_for.num_scales(1024):
         return trained_for
-    found = replace(trained_for, mse=SQUARES_OVER_TRAINING * trained_for.mse)
-    if not and_ssimulacra2:
-        return found
-    times = STANDS_FOR_SSIMULACRA2
-    return Distortion(
-        mse=2 * times * found.mse,
-        ssim=times * found.ssim,
-        ms_ssim=times * found.ms_ssim,
-        low_frequencies=times * found.low_frequencies,
-    )
+    times = SQUARES_BESIDE_SSIMULACRA2 if trained_for.ssimulacra2 else SQUARES_OVER_TRAINING
+    return replace(trained_for, mse=times * trained_for.mse)
 
 
 def distortion_of(model: ModelFile) -> Distortion:

@@ -82,5 +82,5 @@ class DistortionEngines:
             "distortion": distortion,
             "slope": slope,
             "loss": loss_graph(self.distortion, num_scales),
-            "reference": reference_graph(num_scales),
+            "reference": reference_graph(self.distortion, num_scales),
         } | self._others()

@@ -6,26 +6,28 @@
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from cwic.families.distortion import (
-    LOW_FREQUENCY_PX,
-    SCALE_EXPONENTS,
-    SSIM_WINDOW_PX,
-    Distortion,
-)
+from cwic.families import ssimulacra2_graphs
+from cwic.families.distortion import LOW_FREQUENCY_PX, SCALE_EXPONENTS, Distortion
+from cwic.families.graph_parts import halved, summed, total, windowed
 from cwic.onnx_gradient import add_gradient
-from cwic.onnx_graph import Array, Graph, read_graph, write_graph
+from cwic.onnx_graph import Graph, read_graph, write_graph
 
 # Of SSIM (Wang et al. 2004), for pixels in a range of length 1.
-SSIM_SIGMA_PX = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 _PEAK = 255.0  # of a byte
 _LEAST_MEAN = 1e-3  # of a scale's similarity: powers below have no use
 
-# Channels of the maps that are seen through a window together; ONNX Runtime is quick with sixteens.
-_WINDOW_CHANNELS = 16
+
+class _SsimReference(NamedTuple):
+    """What SSIM needs to know of the original at a scale: names of tensors."""
+
+    x: str  # (1, 3, h, w)
+    mean_x: str  # under the window (1, 3, h - 10, w - 10), as the variance
+    variance_x: str
 
 
 def exponents(num_scales: int) -> tuple[float, ...]:
@@ -34,24 +36,25 @@ def exponents(num_scales: int) -> tuple[float, ...]:
     return (*(SCALE_EXPONENTS[scale] for scale in finer), sum(SCALE_EXPONENTS[last:]))
 
 
-def reference_graph(num_scales: int) -> bytes:
+def reference_graph(distortion: Distortion, num_scales: int) -> bytes:
     """What the scales need to know of a picture (1, 3, H, W) in [0, 1], sides multiples of 16.
 
     Outputs for each scale: the picture (1, 3, h, w), its mean and its variance under the window
-    (1, 3, h - 10, w - 10).
+    (1, 3, h - 10, w - 10); where SSIMULACRA2 counts, the four of `ssimulacra2_graphs.Reference`.
     """
     graph = Graph()
     x = graph.input("picture")
+    if distortion.ssimulacra2:
+        linear = ssimulacra2_graphs.linear_light(graph, x)
     for scale in range(num_scales):
         # An output of its own even where nothing is computed.
-        x = (
-            graph.add("AveragePool", x, kernel_shape=(2, 2), strides=(2, 2))
-            if scale
-            else (graph.add("Add", x, 0.0))
-        )
-        mean, square = _windowed(graph, x, graph.add("Mul", x, x))
+        x = halved(graph, x) if scale else graph.add("Add", x, 0.0)
+        mean, square = windowed(graph, x, graph.add("Mul", x, x))
         variance = graph.add("Sub", square, graph.add("Mul", mean, mean))
         graph.outputs += [x, mean, variance]
+        if distortion.ssimulacra2:
+            linear = halved(graph, linear) if scale else linear
+            graph.outputs += ssimulacra2_graphs.reference(graph, linear, scale)
     return write_graph(graph)
 
 
@@ -69,7 +72,7 @@ def distortion_graph(
     Returns:
         A graph of what the synthesis takes, as float32; of the picture (1, 3, H, W) in
         [-0.5, 0.5]; how much each place counts (1, 1, H, W), sum 1, and the same of squares of 16
-        pixels; and for each scale the three of `reference_graph` and how much each window counts,
+        pixels; and for each scale what `reference_graph` has of it and how much each window counts,
         sum 1. Outputs: the distortion (1, 1, 1, 1), its gradient (1, M, h, w).
     """
     graph = Graph()
@@ -78,8 +81,7 @@ def distortion_graph(
         graph.input(name)
     y = _shown(graph, made_of)
     seeds: dict[str, str] = {}
-    total = _loss(graph, y, distortion, num_scales, seeds)
-    graph.outputs = [total]
+    graph.outputs = [_loss(graph, y, distortion, num_scales, seeds)]
     if with_gradient:
         graph.outputs += add_gradient(graph, seeds, made_of.inputs[:1])
     return write_graph(graph)
@@ -102,28 +104,42 @@ def _loss(
     """Adds the distortion of a picture (1, 3, H, W) in [-0.5, 0.5], and inputs; its value."""
     for name in ("reference", "shares", "shares_low"):
         graph.input(name)
+    of_ssim: list[_SsimReference] = []
+    of_ssimulacra2: list[ssimulacra2_graphs.Reference] = []
+    shares_of: list[str] = []
     for scale in range(num_scales):
-        for name in ("x", "mean_x", "variance_x", "shares"):
-            graph.input(f"{name}_{scale}")
+        names = [f"{name}_{scale}" for name in _SsimReference._fields]
+        of_ssim.append(_SsimReference(*map(graph.input, names)))
+        if distortion.ssimulacra2:
+            names = [f"xyb_{name}_{scale}" for name in ssimulacra2_graphs.Reference._fields]
+            of_ssimulacra2.append(ssimulacra2_graphs.Reference(*map(graph.input, names)))
+        shares_of.append(graph.input(f"shares_{scale}"))
     add = graph.add
 
     def squares(errors: str, shares: str, weight: float) -> str:
         """Adds a squared error to the seeds; its value."""
         weighted = add("Mul", errors, add("Mul", shares, weight / 3))
         seeds[errors] = add("Add", weighted, weighted)
-        return _total(graph, add("Mul", weighted, errors), (1, 2, 3))
+        return total(graph, add("Mul", weighted, errors), (1, 2, 3))
 
     errors = add("Sub", y, "reference")
-    total = squares(errors, "shares", distortion.mse)
+    parts = [squares(errors, "shares", distortion.mse)]
     if distortion.low_frequencies:
         side = (LOW_FREQUENCY_PX, LOW_FREQUENCY_PX)
         shrunk = add("AveragePool", errors, kernel_shape=side, strides=side)
-        low = squares(shrunk, "shares_low", distortion.low_frequencies)
-        total = add("Add", total, low)
+        parts.append(squares(shrunk, "shares_low", distortion.low_frequencies))
     if num_scales:
-        loss = _structure(graph, add("Add", y, 0.5), distortion, num_scales, seeds)
-        total = add("Add", total, loss)
-    return total
+        y = add("Add", y, 0.5)
+        if distortion.ssim or distortion.ms_ssim:
+            # SSIM is of the first scale alone.
+            of_scales = of_ssim if distortion.ms_ssim else of_ssim[:1]
+            parts.append(_structure(graph, y, distortion, of_scales, shares_of, seeds))
+        if distortion.ssimulacra2:
+            found = ssimulacra2_graphs.weighted_sum(
+                graph, y, of_ssimulacra2, shares_of, distortion.ssimulacra2, seeds
+            )
+            parts.append(found)
+    return summed(graph, parts)
 
 
 def _shown(graph: Graph, synthesis: Graph) -> str:
@@ -158,19 +174,23 @@ def _shown(graph: Graph, synthesis: Graph) -> str:
 
 
 def _structure(
-    graph: Graph, y: str, distortion: Distortion, num_scales: int, seeds: dict[str, str]
+    graph: Graph,
+    y: str,
+    distortion: Distortion,
+    references: list[_SsimReference],
+    shares_of: list[str],
+    seeds: dict[str, str],
 ) -> str:
     """Adds SSIM and MS-SSIM of a picture in [0, 1]; the value of their part of the distortion."""
     add = graph.add
     means: list[str] = []
-    total = ""
-    for scale in range(num_scales):
+    parts = []
+    for scale, reference in enumerate(references):
+        x, mean_x, variance_x = reference
+        shares = shares_of[scale]
         if scale:
-            y = add("AveragePool", y, kernel_shape=(2, 2), strides=(2, 2))
-        x, mean_x, variance_x, shares = (
-            f"{name}_{scale}" for name in ("x", "mean_x", "variance_x", "shares")
-        )
-        mean_y, mean_yy, mean_xy = _windowed(graph, y, add("Mul", y, y), add("Mul", x, y))
+            y = halved(graph, y)
+        mean_y, mean_yy, mean_xy = windowed(graph, y, add("Mul", y, y), add("Mul", x, y))
         product, square = add("Mul", mean_x, mean_y), add("Mul", mean_y, mean_y)
         covariance = add("Sub", mean_xy, product)
         variances = add("Add", variance_x, add("Sub", mean_yy, square))
@@ -180,7 +200,7 @@ def _structure(
             add("Add", variances, _C2),
         )
         similarity = contrast
-        is_whole = scale == num_scales - 1
+        is_whole = scale == len(references) - 1
         if is_whole or (scale == 0 and distortion.ssim):
             squares = add("Add", add("Mul", mean_x, mean_x), square)
             brightness = add(
@@ -190,18 +210,16 @@ def _structure(
             )
             similarity = add("Mul", contrast, brightness)
         if scale == 0 and distortion.ssim:
-            counted = add("Mul", similarity, shares)
-            mean = add("ReduceSum", counted, _axes(2, 3), keepdims=1)
+            mean = total(graph, add("Mul", similarity, shares), (2, 3))
             seeds[mean] = graph.constant(np.full((1, 3, 1, 1), -distortion.ssim / 3, np.float32))
             loss = add("Mul", add("Sub", 1.0, mean), distortion.ssim / 3)
-            total = _total(graph, loss, (1,))
+            parts.append(total(graph, loss, (1,)))
         if distortion.ms_ssim:
             counted = add("Mul", similarity if is_whole else contrast, shares)
-            means.append(add("ReduceSum", counted, _axes(2, 3), keepdims=1))
+            means.append(total(graph, counted, (2, 3)))
     if means:
-        loss = _product(graph, means, distortion.ms_ssim, seeds)
-        total = add("Add", total, loss) if total else loss
-    return total
+        parts.append(_product(graph, means, distortion.ms_ssim, seeds))
+    return summed(graph, parts)
 
 
 def _product(graph: Graph, means: Sequence[str], weight: float, seeds: dict[str, str]) -> str:
@@ -216,60 +234,4 @@ def _product(graph: Graph, means: Sequence[str], weight: float, seeds: dict[str,
     for mean, clipped, exponent in zip(means, positive, powers, strict=True):
         slope = add("Div", add("Mul", product, -weight * exponent / 3), clipped)
         seeds[mean] = slope
-    return _total(graph, add("Mul", add("Sub", 1.0, product), weight / 3), (1,))
-
-
-def _windowed(graph: Graph, *planes: str) -> list[str]:
-    """Means of several (1, 3, h, w) under the window, each (1, 3, h - 10, w - 10)."""
-    together = ""
-    for number, plane in enumerate(planes):
-        kernel = np.zeros((_WINDOW_CHANNELS, 3, 1, 1), np.float32)
-        for channel in range(3):
-            kernel[3 * number + channel, channel] = 1
-        placed = convolution(graph, plane, kernel)
-        together = graph.add("Add", together, placed) if together else placed
-    window = gaussian_window().astype(np.float32)
-    for shape in ((SSIM_WINDOW_PX, 1), (1, SSIM_WINDOW_PX)):
-        kernel = np.tile(window.reshape(1, 1, *shape), (_WINDOW_CHANNELS, 1, 1, 1))
-        together = convolution(graph, together, kernel, group=_WINDOW_CHANNELS)
-    result = []
-    for number in range(len(planes)):
-        kernel = np.zeros((3, _WINDOW_CHANNELS, 1, 1), np.float32)
-        for channel in range(3):
-            kernel[channel, 3 * number + channel] = 1
-        result.append(convolution(graph, together, kernel))
-    return result
-
-
-def gaussian_window() -> Array:
-    """(11,), sum 1."""
-    distance = np.arange(SSIM_WINDOW_PX) - SSIM_WINDOW_PX // 2
-    weights = np.exp(-(distance**2) / (2 * SSIM_SIGMA_PX**2))
-    result: Array = weights / weights.sum()
-    return result
-
-
-def convolution(
-    graph: Graph, x: str, weight: Array, bias: Array | None = None, group: int = 1
-) -> str:
-    """A convolution; kernels of 3x3 are padded, all others are not."""
-    pad = 1 if weight.shape[2:] == (3, 3) else 0
-    return graph.add(
-        "Conv",
-        x,
-        weight,
-        *(() if bias is None else (bias,)),
-        kernel_shape=weight.shape[2:],
-        pads=(pad,) * 4,
-        strides=(1, 1),
-        dilations=(1, 1),
-        group=group,
-    )
-
-
-def _axes(*axes: int) -> Array:
-    return np.array(axes, np.int64)
-
-
-def _total(graph: Graph, x: str, axes: tuple[int, ...]) -> str:
-    return graph.add("ReduceSum", x, _axes(*axes), keepdims=1)
+    return total(graph, add("Mul", add("Sub", 1.0, product), weight / 3), (1,))

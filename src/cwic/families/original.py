@@ -20,7 +20,7 @@ from cwic.families.tiling import Rectangle, Tiling
 HALO_PX = 64
 
 # A rectangle of more pixels than `_WHOLE_PIXELS` is divided into blocks of at most so many pixels a
-# side: graphs of the visual tune take 700 bytes a pixel while they run.
+# side: graphs of the visual tune take 900 bytes a pixel while they run.
 _WHOLE_PIXELS = 768 * 768
 _BLOCK_PX = 384
 
@@ -80,6 +80,7 @@ class Original(NamedTuple):
         if not num_scales:
             return result
         found = engine.run("reference", picture)
+        each = len(found) // num_scales  # all scales have as many
         margin = _WINDOW_MARGIN_PX
         for scale in range(num_scales):
             if scale:
@@ -88,7 +89,8 @@ class Original(NamedTuple):
             total = counted.sum(dtype=np.float64)
             # Of a picture so small that no window lies inside, all count.
             counted = counted / total if total > 0 else np.full_like(counted, 1 / counted.size)
-            result += [*found[3 * scale : 3 * scale + 3], counted.astype(np.float32)[None, None]]
+            of_scale = found[each * scale : each * (scale + 1)]
+            result += [*of_scale, counted.astype(np.float32)[None, None]]
         return result
 
 

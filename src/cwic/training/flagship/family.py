@@ -355,7 +355,7 @@ def _refined_for(stages: Sequence[FlagshipStage]) -> Distortion | None:
             ssim=last.ssim_weight,
             ms_ssim=last.ms_ssim_weight,
             low_frequencies=last.low_frequency_weight,
-        ),
-        and_ssimulacra2=last.perceptual == "ssimulacra2" and last.perceptual_weight > 0,
+            ssimulacra2=last.perceptual_weight if last.perceptual == "ssimulacra2" else 0,
+        )
     )
     return None if found == Distortion() else found

@@ -39,7 +39,7 @@ class FlagshipStage(StageConfig):
     saliency_weight: float = 0.0  # share of the distortion that counts by saliency
     distill_weight: float = 0.0  # with fast_only: weight of its error beside the full synthesis
     perceptual_weight: float = 0.0  # weight of the perceptual distance
-    perceptual: DistanceName = "haarpsi"  # or "ssimulacra2" or "lpips", of those packages
+    perceptual: DistanceName = "haarpsi"  # or "ssimulacra2" or "lpips"
     random_maps: float = 0.3  # share of pictures with a random offset on their importance map
     often_q: tuple[float, float] | None = None  # the range that four of five q are drawn from
     cut_share: float = 0.0  # share of steps whose entropy model is cut, as at a tile's border

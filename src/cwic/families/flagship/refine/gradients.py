@@ -10,9 +10,9 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from cwic.families.distortion_graphs import convolution
 from cwic.families.flagship.grid import Array
 from cwic.families.flagship.step_network import MEAN_SLOPE
+from cwic.families.graph_parts import convolution
 from cwic.onnx_gradient import add_gradient
 from cwic.onnx_graph import Graph, write_graph
 
