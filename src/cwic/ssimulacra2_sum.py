@@ -48,6 +48,8 @@ WEIGHTS: tuple[dict[tuple[int, int, int], float], ...] = (
         (2, FOURTH_POWER, WENT): 0.9807858872435379,
     },
 )
+# Channels of XYB that count, of each of these scales.
+CHANNELS = tuple(sorted({channel for channel, _, _ in weights}) for weights in WEIGHTS)
 SHARE = 0.9562382616834844  # of the sum that the score goes by
 C2 = 0.0009  # of the structure
 
@@ -62,8 +64,6 @@ BIAS = 0.0037930732552754493  # is added to what they see
 XYB = ((7.0, -7.0, 0.0), (0.5, 0.5, 0.0), (-0.5, -0.5, 1.0))
 _BIAS_ROOT: float = BIAS ** (1 / 3)
 XYB_BIAS = (0.42, 0.01 - _BIAS_ROOT, 0.55)
-# The slope of a cube root has no bound; decoded pictures leave the range of colours.
-LEAST_ABSORBED = 1e-4
 # Is added to a mean fourth power: the slope of its root has no bound at 0.
 LEAST_POWER = 1e-16
 LEAST_ROOT: float = LEAST_POWER**0.25

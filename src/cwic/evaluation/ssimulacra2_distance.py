@@ -15,8 +15,8 @@ from cwic.ssimulacra2_sum import (
     ABSORBANCE,
     BIAS,
     C2,
+    CHANNELS,
     FOURTH_POWER,
-    LEAST_ABSORBED,
     LEAST_POWER,
     LEAST_ROOT,
     MEAN,
@@ -27,6 +27,8 @@ from cwic.ssimulacra2_sum import (
 )
 
 _LEAST_SIDE_PX = 8  # of a scale
+# The slope of a cube root has no bound; decoded pictures leave the range of colours.
+_LEAST_ABSORBED = 1e-4
 
 
 def ssimulacra2_distance(
@@ -46,8 +48,7 @@ def ssimulacra2_distance(
     """
     total = reference.new_zeros(len(reference))
     scales = _scales(_linear(reference), _linear(decoded))
-    for weights, (x, y) in zip(WEIGHTS, scales, strict=False):
-        channels = sorted({channel for channel, _, _ in weights})
+    for weights, channels, (x, y) in zip(WEIGHTS, CHANNELS, scales, strict=False):
         x, y = (_xyb(of, channels) for of in (x, y))
         for kind, errors in enumerate(_errors(x, y)):
             for place, channel in enumerate(channels):
@@ -81,7 +82,7 @@ def _xyb(linear: Tensor, channels: Sequence[int]) -> Tensor:
     light = dict(enumerate(linear.unbind(1)))
     cones = {cone for channel in channels for cone, share in enumerate(XYB[channel]) if share}
     roots = {
-        cone: (_mixed(light, ABSORBANCE[cone]) + BIAS).clamp(min=LEAST_ABSORBED).pow(1 / 3)
+        cone: (_mixed(light, ABSORBANCE[cone]) + BIAS).clamp(min=_LEAST_ABSORBED).pow(1 / 3)
         for cone in cones
     }
     found = [_mixed(roots, XYB[channel]) + XYB_BIAS[channel] for channel in channels]

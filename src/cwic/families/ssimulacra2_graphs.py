@@ -16,6 +16,7 @@ from cwic.ssimulacra2_sum import (
     BIAS,
     C2,
     CAME,
+    CHANNELS,
     FOURTH_POWER,
     LEAST_POWER,
     LEAST_ROOT,
@@ -53,7 +54,7 @@ def reference(graph: Graph, linear: str, scale: int) -> Reference:
     """Adds what a scale needs to know of an original, from its linear light (1, 3, h, w)."""
     add = graph.add
     x = _xyb(graph, linear, scale)
-    channels = len(_channels(scale))
+    channels = len(CHANNELS[scale])
     mean, square, middle = windowed(graph, x, add("Mul", x, x), middle_of=x, channels=channels)
     variance = add("Sub", square, add("Mul", mean, mean))
     edges = add("Div", 1.0, add("Add", add("Abs", add("Sub", middle, mean)), 1.0))
@@ -88,7 +89,7 @@ def weighted_sum(
             linear = halved(graph, linear)
         for kind, errors in _errors(graph, linear, of_original, scale).items():
             for way in (MEAN, FOURTH_POWER):
-                found = [WEIGHTS[scale].get((each, way, kind), 0) for each in _channels(scale)]
+                found = [WEIGHTS[scale].get((each, way, kind), 0) for each in CHANNELS[scale]]
                 if not any(found):
                     continue
                 taken = _taken(graph, errors, counted, way)
@@ -98,14 +99,9 @@ def weighted_sum(
     return summed(graph, parts)
 
 
-def _channels(scale: int) -> list[int]:
-    """Those of XYB that count."""
-    return sorted({channel for channel, _, _ in WEIGHTS[scale]})
-
-
 def _xyb(graph: Graph, linear: str, scale: int) -> str:
     """Adds the channels of XYB that count (1, C, h, w)."""
-    channels = _channels(scale)
+    channels = CHANNELS[scale]
     cones = np.array(ABSORBANCE, np.float32)[:, :, None, None]
     absorbed = convolution(graph, linear, cones, np.full(3, BIAS, np.float32))
     roots = graph.add("Pow", absorbed, 1 / 3)
@@ -119,7 +115,7 @@ def _errors(graph: Graph, linear: str, of_original: Reference, scale: int) -> di
     x, mean_x, variance_x, edges_x = of_original
     y = _xyb(graph, linear, scale)
     maps = (y, add("Mul", y, y), add("Mul", x, y))
-    channels = len(_channels(scale))
+    channels = len(CHANNELS[scale])
     mean_y, mean_yy, mean_xy, middle = windowed(graph, *maps, middle_of=y, channels=channels)
     covariance = add("Sub", mean_xy, add("Mul", mean_x, mean_y))
     variances = add("Add", variance_x, add("Sub", mean_yy, add("Mul", mean_y, mean_y)))
