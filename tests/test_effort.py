@@ -12,7 +12,7 @@ from conftest import seeded_picture
 from cwic import model_file
 from cwic.codec import Codec
 from cwic.engine import Engine
-from cwic.errors import ModelError
+from cwic.errors import CodecWarning, ModelError, TargetError
 from cwic.families.distortion import Distortion, distortion_of
 from cwic.families.flagship.family import FlagshipAnalysis
 from cwic.families.flagship.refine.descent import Candidate, Problem, most_passes
@@ -82,6 +82,47 @@ def test_a_size_is_met_with_a_better_picture(psnr_codec: Codec, picture: np.ndar
     assert all(0.97 * target_bytes < len(data) <= target_bytes for data in files)
     worse, better = (decibels(psnr_codec, data, picture) for data in files)
     assert better > worse + 0.1
+
+
+def test_a_size_out_of_reach_may_be_met_with_an_effort(
+    psnr_codec: Codec, picture: np.ndarray
+) -> None:
+    with pytest.warns(CodecWarning, match="the nearest"):
+        smallest = len(psnr_codec.encode(picture, target_bytes=1, lossless="never"))
+    target_bytes = int(0.9 * smallest)
+    request = Request(target_bytes=target_bytes, lossless="never", strict=True)
+    with pytest.raises(TargetError, match="smallest file"):
+        psnr_codec.encode_request(picture, request)
+    data = psnr_codec.encode_request(picture, replace(request, effort=2)).data
+    assert 0.8 * target_bytes < len(data) <= target_bytes
+
+
+def test_a_size_far_out_of_reach_comes_nearer_with_an_effort(
+    psnr_codec: Codec, picture: np.ndarray
+) -> None:
+    sizes = []
+    for effort in (0, 2):
+        with pytest.warns(CodecWarning, match="the nearest"):
+            data = psnr_codec.encode(picture, target_bytes=1, lossless="never", effort=effort)
+        sizes.append(len(data))
+    assert sizes[1] < 0.95 * sizes[0]
+
+
+def test_a_size_that_transparency_takes_is_met_with_a_better_picture(
+    psnr_codec: Codec, picture: np.ndarray
+) -> None:
+    noise = np.random.default_rng(3).integers(1, 256, picture.shape[:2], dtype=np.uint8)
+    shown = np.dstack([picture, noise])
+    sizes, qualities = [], []
+    for effort in (0, 3):
+        with pytest.warns(CodecWarning, match="transparency takes"):
+            data = psnr_codec.encode(shown, target_bytes=2400, lossless="never", effort=effort)
+        sizes.append(len(data))
+        decoded = np.asarray(psnr_codec.decode(data))
+        assert np.array_equal(decoded[..., 3], noise)
+        qualities.append(psnr_db(picture, decoded[..., :3]))
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
+    assert qualities[1] > qualities[0] + 0.1
 
 
 def made_to_fail(problem: Problem, *_: object, **options: object) -> Candidate:

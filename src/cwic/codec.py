@@ -269,14 +269,19 @@ class Codec:
         def searched(meet: Callable[..., Answer]) -> Answer:
             """The best answer to a target; the search is done without refinement first."""
             plain = meet(code)
-            if not request.effort or plain.is_missed or plain.is_out_of_reach:
+            is_missed = plain.is_missed or plain.is_out_of_reach
+            is_too_large = size_bytes is not None and len(plain.data) > size_bytes
+            # What is too large may be small enough with an effort, and is smaller in any case.
+            if not request.effort or (is_missed and not is_too_large):
                 return plain
             if is_settled(lambda: plain):
                 return plain
             smaller = round(family.refined_saving / family.log_size_per_q)
             start = plain.q + (smaller if size_bytes is not None else 0)
             refined = meet(refine, start=start)
-            if refined.is_missed or refined.is_out_of_reach:
+            if is_missed and plain.q == family.rates.min_q:
+                return min(refined, plain, key=lambda answer: len(answer.data))
+            if not is_missed and (refined.is_missed or refined.is_out_of_reach):
                 return plain
             is_better = beats_plain(
                 *(refined, plain, code, family),
