@@ -228,6 +228,22 @@ def test_a_size_that_the_model_cannot_reach_is_kept_in_fewer_colours(strict: boo
         assert found is coded or len(found.data) <= 900
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_best_file_of_the_model_stays_where_it_is_smaller_than_asked_for(strict: bool) -> None:
+    """It gives way to fewer colours as any coded file does: where they lose half as much."""
+    picture = read_picture(grained(drawn()))
+    coded = Answer(bytes(500), is_missed=True)
+    for of_coded in (0.4, 0.9):
+        found = choose(
+            picture,
+            Request(target_bytes=900, strict=strict),
+            lambda _: coded,
+            visible=picture,
+            loss=lambda shown, lost=of_coded: 1.0 if isinstance(shown, bytes) else lost,
+        )
+        assert (found is not coded) == (of_coded < 0.5)
+
+
 @pytest.mark.parametrize("targets", [{}, {"psnr_db": 30}])
 def test_no_effort_is_spent_on_what_is_kept_whole(
     tiny_flagship_codec: Codec, targets: dict[str, float]

@@ -118,6 +118,9 @@ def choose(
         return in_fewer_colours(coded, len(whole) / _WHOLE_MAY_BE_LARGER, 1) or Answer(whole)
     if fits(whole):
         return Answer(whole)
+    if fits(coded.data):
+        # The best that the model makes is smaller than it may be.
+        return in_fewer_colours(coded, size_bytes, _LOSS_OF_CODED) or coded
     found = in_fewer_colours(coded, size_bytes, math.inf if request.strict else 1)
     if found is not None:
         return found
