@@ -691,6 +691,16 @@ def test_a_store_that_fsspec_needs_one_more_package_for_is_reached_through_pyarr
     assert contents(tmp_path / "there") == {"files/deep/a.png": data}
 
 
+def test_a_store_that_needs_pyarrow_says_so_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("fsspec")
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(NotBuiltError, match=r"s3://nosuch.* needs pyarrow.*cwic\[ray\]"):
+        list(folder.UrlFolder("s3://nosuch").files(lambda name, error: None))
+
+
 def test_a_url_of_an_unknown_kind_is_named(pictures: Path) -> None:
     pytest.importorskip("fsspec")
     with pytest.raises(CodecError, match="nonsense://out"):

@@ -286,7 +286,8 @@ def test_the_limit_on_pixels_is_an_option(
     with Image.open(photo) as image:
         count = image.width * image.height
     file = photo.with_suffix(".cwic")
-    expect_one_line(run("encode", photo, "--max-pixels", str(count - 1)), f"at most {count - 1}")
+    for most in (count - 1, count // 9):
+        expect_one_line(run("encode", photo, "--max-pixels", str(most)), f"at most {most}")
     assert not file.exists()
     assert run("encode", photo, "--max-pixels", str(count))[0] == 0
     small = photo.with_name("small.png")
@@ -313,7 +314,9 @@ def test_view_shows_where_the_bits_of_a_picture_or_of_its_file_go(run: Run, phot
     assert (code, err) == (0, "")
     assert "photo.map.png" in out
     file = photo.with_suffix(".cwic")
-    assert run("view", file, "-o", photo.with_name("of-file.png"))[0] == 0
+    of_file = photo.with_name("of-file.png")
+    assert "note" not in run("view", file, "-o", of_file)[2]
+    assert "coded already" in run("view", file, "-o", of_file, "-f", "-q", "10")[2]
     with (
         Image.open(photo.with_suffix(".map.png")) as one,
         Image.open(photo.with_name("of-file.png")) as other,

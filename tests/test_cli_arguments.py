@@ -19,7 +19,12 @@ def test_sizes_beyond_reason_are_wrong_usage(run: Run, photo: Path, size: str) -
 
 
 def test_an_empty_name_is_wrong_usage_and_not_this_folder(run: Run, tmp_path: Path) -> None:
-    for words in (("encode", "", "-o", tmp_path / "out"), ("encode", "a.png", "-o", "")):
+    for words in (
+        ("encode", "", "-o", tmp_path / "out"),
+        ("encode", "a.png", "-o", ""),
+        ("encode", "a.png", "--roi", ""),
+        ("decode", "a.cwic", "--model", ""),
+    ):
         code, _, err = run(*words)
         assert code == 2
         assert "found nothing" in err

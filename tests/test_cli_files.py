@@ -378,6 +378,18 @@ def test_a_mask_from_a_pipe_counts_for_every_picture_of_a_folder(
         assert (tmp_path / "files" / name).read_bytes() == expected
 
 
+@pytest.mark.parametrize(
+    "words", [("evaluate", "PHOTO", "--codecs", "jpeg", "--out"), ("data", "fetch", "kodak", "-o")]
+)
+def test_a_file_in_place_of_a_folder_for_results_is_named(
+    run: Run, photo: Path, words: tuple[str, ...]
+) -> None:
+    for module in ("torch", "scipy", "ssimulacra2", "matplotlib"):
+        pytest.importorskip(module)
+    found = run(*(photo if word == "PHOTO" else word for word in words), photo)
+    expect_one_line(found, "expected a folder for the results, found a file")
+
+
 @posix
 def test_evaluate_may_read_what_comes_from_a_pipe_twice(
     run: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

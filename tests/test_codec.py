@@ -103,6 +103,11 @@ def test_a_rate_between_the_ends_is_met_within_five_percent(
     assert by_rate == by_size
 
 
+def test_a_name_in_place_of_a_model_is_told_where_it_belongs() -> None:
+    with pytest.raises(TypeError, match=r"expected a ModelFile, found str; Codec\.load takes"):
+        Codec("cwic-visual")  # type: ignore[arg-type]
+
+
 def test_a_strict_size_is_never_exceeded(tiny_codec: Codec) -> None:
     pixels = seeded_picture(4)
     ends = [len(tiny_codec.encode(pixels, quality=quality)) for quality in (0, 100)]

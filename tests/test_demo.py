@@ -136,6 +136,8 @@ def test_a_port_that_is_taken_is_noticed_before_gradio_is_loaded(
             demo.serve(port=port)
     with pytest.raises(CodecError, match=r"port \d+ of 192\.0\.2\.1 is not available"):
         demo.serve("192.0.2.1", port)  # an address that no machine has
+    with pytest.raises(CodecError, match=r"address of this machine, found 'no\.such\.invalid'"):
+        demo.serve("no.such.invalid", port)
 
 
 # --- in a browser ---------------------------------------------------------------------------------

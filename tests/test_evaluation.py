@@ -338,7 +338,7 @@ def test_an_effort_is_part_of_a_models_name() -> None:
     assert plain.facts != refined.facts
     assert contestant("jpeg").effort is None
     for wrong in ("cwic:cwic-psnr@effort=0", "cwic:cwic-psnr@effort=10"):
-        with pytest.raises(CodecError, match="effort"):
+        with pytest.raises(CodecError, match="expected an effort from 1 to 9"):
             contestant(wrong)
     with pytest.raises(CodecError, match="cwic:MODEL@effort=1 to 9"):
         contestant("jpeg@effort=3")

@@ -203,6 +203,12 @@ def test_a_file_of_a_model_is_not_for_a_reader_without_one(tiny_flagship_codec: 
 # --- sizes ----------------------------------------------------------------------------------------
 
 
+def test_a_file_of_another_bundled_model_is_named(tiny_flagship_codec: cwic.Codec) -> None:
+    data = cwic.encode(drawing(20, 20), model="cvpr2018", lossless="never")
+    with pytest.raises(UnknownModelError, match=r"found one of [0-9a-f]{16} \(cvpr2018\)"):
+        tiny_flagship_codec.decode(data)
+
+
 def test_a_side_beyond_what_a_stream_holds_is_divided() -> None:
     pixels = drawing(3, 2**14)
     data = kept(pixels)
@@ -304,6 +310,18 @@ def test_what_loses_or_moves_is_not_smuggled_in() -> None:
     for begin in (0, 12, 20):
         with pytest.raises(BitstreamError, match="expected a WebP lossless stream"):
             READER.decode(file_of(file.getvalue()[begin:]))
+
+
+@pytest.mark.parametrize("mode", [Mode.L, Mode.NEUTRAL_RGB])
+def test_colours_in_a_grey_picture_are_refused(mode: Mode) -> None:
+    with pytest.raises(BitstreamError, match="found colours, expected a grey picture"):
+        READER.decode(file_of(stream_of(drawing(24, 32)), mode=mode))
+
+
+def test_a_side_longer_than_a_stream_may_have_is_refused() -> None:
+    data = file_of(stream_of(drawing(24, 32)), width=16384, height=16)
+    with pytest.raises(BitstreamError, match=r"16384x16 pixels, .* and 16383 a side"):
+        READER.decode(data)
 
 
 def test_a_stream_with_alpha_where_there_is_none_is_refused() -> None:

@@ -53,7 +53,8 @@ def encode(
     """A picture as the bytes of a `.cwic` file; see :class:`cwic.request.Request`.
 
     Args:
-        image: path, PIL image, or uint8 array (H, W), (H, W, 1..4).
+        image: path, binary file, PIL image, or array (H, W), (H, W, 1..4) of uint8, uint16, bool or
+            floats in [0, 1].
         quality: in [0, 100]; 50 where there is no target.
         bpp: bits of the whole file per picture pixel.
         target_bytes: size of the whole file.
@@ -69,7 +70,8 @@ def encode(
             colours where that is much nearer than what the model makes; "never" and "always" are
             the others.
         keep_metadata: ICC, EXIF and XMP go into the file.
-        max_pixels: width times height beyond which a picture is refused; None: 179 million.
+        max_pixels: width times height beyond which a picture is refused; None: 179 million. Files
+            are under `PIL.Image.MAX_IMAGE_PIXELS` as well.
         truncated: of a file that ends too early, what is there is taken, with a `CodecWarning`.
 
     Raises:
@@ -112,9 +114,9 @@ def decode(
         data: the whole file, or its path.
         region: (x, y, width, height) in pixels of the part to decode; None is all.
         reduce: 1, 2, 4 or 8; so many pixels a side become one, those left at the right and at
-            the bottom one more. 8 is a preview that decodes a small part of the file.
-        fast: nearly the same picture in less time, by the light synthesis of the model. Previews
-            and files without a model need none, and are the same with and without.
+            the bottom one more. 8 is a preview; most models decode a small part of the file for it.
+        fast: nearly the same picture in less time, by the light synthesis of the model. Files
+            without a model, and previews of models that have them, are the same with and without.
         limits: what the file may ask for; the defaults of `Limits` where None.
 
     Raises:

@@ -2,8 +2,8 @@
 
 Owns every offset, length, checksum and range check of format version 1, which `docs/format.md`
 describes byte by byte. Owns no meaning beyond that: tile payloads are left to the families, those
-of a picture kept whole to `whole`, the alpha section to `image`, the colour mode to `colour_mode`,
-and whether the model of a file is here to `model_file`.
+of a picture kept whole to `whole`, the alpha section to `alpha_plane`, the colour mode to
+`colour_mode`, and whether the model of a file is here to `model_file`.
 
 Reading trusts nothing. A damaged or hostile file raises `BitstreamError`; no allocation is larger
 than the data that is there or, where something is inflated, than `Limits` allows. Packing checks

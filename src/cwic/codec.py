@@ -89,6 +89,11 @@ class Codec:
 
     def __init__(self, model: model_file.ModelFile, *, threads: int | None = None):
         """Use :meth:`load`; this is for models built in memory. `threads` as there."""
+        if not isinstance(model, model_file.ModelFile):
+            raise TypeError(
+                f"expected a ModelFile, found {type(model).__name__}; Codec.load takes the name of "
+                "a model or the path of its file"
+            )
         if model.family not in _FAMILIES:
             raise ModelError(
                 f"model {model.name}: expected family {' or '.join(_FAMILIES)}, "
@@ -151,6 +156,8 @@ class Codec:
             ImageError: the picture cannot be read.
             TargetError: `strict` and the target cannot be met, or a picture too small for
                 SSIMULACRA2.
+            ModelError: the model allows no effort, or a detector's file is damaged.
+            NotBuiltError: what was asked for needs a package that is not installed.
             ValueError: an argument of another type or out of range, or more than one target.
         """
         request = Request(
@@ -189,6 +196,8 @@ class Codec:
             ImageError: the picture cannot be read.
             TargetError: `strict` and the target cannot be met, or a picture too small for
                 SSIMULACRA2.
+            ModelError: the model allows no effort, or a detector's file is damaged.
+            NotBuiltError: what was asked for needs a package that is not installed.
         """
         max_pixels = request.max_pixels or MAX_PIXELS
         picture = read_picture(
@@ -388,9 +397,10 @@ class Codec:
         file = bitstream.unpack(data, limits)
         header = file.header
         if header.identity != self.identity:
+            name = model_file.bundled_name(header.identity)
             raise UnknownModelError(
                 f"expected a file of model {self.identity.hex()} ({self.name}), "
-                f"found one of {header.identity.hex()}"
+                f"found one of {header.identity.hex()}" + (f" ({name})" if name else "")
             )
         tiling = self._family.tiling(header.height, header.width, header.tile_px)
         return file, TileStream(file.tiles, header.q, tiling)

@@ -222,9 +222,13 @@ def _file_system(url: str) -> tuple[Any, str]:
         try:
             system, root = fsspec.core.url_to_fs(url)
         except ImportError:
-            from fsspec.implementations.arrow import ArrowFSWrapper
-            from pyarrow.fs import FileSystem
-
+            try:
+                from fsspec.implementations.arrow import ArrowFSWrapper
+                from pyarrow.fs import FileSystem
+            except ModuleNotFoundError as error:
+                raise NotBuiltError(
+                    f"{url}: this store needs pyarrow, found none: pip install 'cwic[ray]'"
+                ) from error
             inner, root = FileSystem.from_uri(url)
             system = ArrowFSWrapper(inner)
     return system, root.rstrip("/")

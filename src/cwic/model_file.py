@@ -221,6 +221,11 @@ def find(name_or_path: str | os.PathLike[str] | None) -> Path:
     raise ModelError(f"{name_or_path}: expected a model file or a bundled model ({names})")
 
 
+def bundled_name(identity: bytes) -> str:
+    """Of the bundled model of this identity; "" where there is none."""
+    return next((info.name for info in bundled_models() if info.identity == identity), "")
+
+
 def find_identity(identity: bytes) -> Path:
     """The bundled model that wrote a file.
 

@@ -32,7 +32,7 @@ class Request:
 
     At most one of `quality`, `bpp`, `target_bytes`, `psnr_db` and `ssimulacra2` may be given. A
     target that cannot be met gives the nearest file there is, with a `CodecWarning`; metadata and
-    transparency leave the picture at least a quarter of a size.
+    transparency leave the picture at least a quarter of a size, unless that is `strict`.
 
     Pictures that are cheap without loss (screens, text, charts) are kept whole: for a target size,
     if they fit in; for a quality, if they are at most a quarter larger than the coded file; for a
@@ -64,7 +64,7 @@ class Request:
             Picture files are under Pillow's own limit as well
             (`PIL.Image.MAX_IMAGE_PIXELS`).
         truncated: of a file that ends too early, what is there is taken, with a `CodecWarning`;
-            what is missing is grey or black.
+            what is missing is grey or black, of WebP and AVIF made up by their decoders.
 
     Raises:
         ValueError: a field of another type or out of range, or more than one target.

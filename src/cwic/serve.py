@@ -435,6 +435,10 @@ def _check_port(host: str, port: int) -> None:
             if os.name == "posix":  # as the server will, which may follow one that has just ended
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
+    except socket.gaierror as error:
+        raise CodecError(
+            f"expected a name or an address of this machine, found {host!r}: {reason(error)}"
+        ) from error
     except OSError as error:
         raise _taken(host, port, error) from error
 

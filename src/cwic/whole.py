@@ -155,10 +155,13 @@ def _unpack(data: bytes, limits: bitstream.Limits | None = None) -> tuple[Bitstr
         )
     tiling = Tiling(header.height, header.width, header.tile_px, 1)
     largest = tiling.tiles[0]
-    if largest.width * largest.height > MAX_STREAM_PIXELS:
+    if (
+        largest.width * largest.height > MAX_STREAM_PIXELS
+        or max(largest.width, largest.height) > MAX_STREAM_SIDE_PX
+    ):
         raise BitstreamError(
-            f"found a stream of {largest.width}x{largest.height} pixels, "
-            f"expected at most {MAX_STREAM_PIXELS}"
+            f"found a stream of {largest.width}x{largest.height} pixels, expected at most "
+            f"{MAX_STREAM_PIXELS}, and {MAX_STREAM_SIDE_PX} a side"
         )
     return file, tiling
 
@@ -218,4 +221,6 @@ def _tile(file: Bitstream, index: int, tile: Rectangle) -> Samples:
             f"{width}x{height} pixels"
         )
     samples = samples.reshape(height, width, 4)
+    if Mode(file.header.mode).is_grey and (samples[..., :1] != samples[..., 1:3]).any():
+        raise BitstreamError("damaged WHOLE section: found colours, expected a grey picture")
     return samples if has_alpha else np.ascontiguousarray(samples[:, :, :3])

@@ -65,15 +65,27 @@ def input_path(text: str) -> Path:
 
 def output_name(text: str) -> str:
     """Where results go; an empty name is a shell variable that was not set, and not the default."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a file, a folder or -, found nothing")
-    return text
+    return _given(text, "a file, a folder or -")
 
 
 def location(text: str) -> str:
     """A folder by path or URL; as text, because a Path would fold the slashes of a URL."""
+    return _given(text, "a folder or a URL")
+
+
+def mask_path(text: str) -> Path:
+    """A picture beside the one that is encoded."""
+    return Path(_given(text, "a picture"))
+
+
+def model_name(text: str) -> str:
+    """A bundled model's name, or the path of a model file."""
+    return _given(text, "the name or the file of a model")
+
+
+def _given(text: str, expected: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("expected a folder or a URL, found nothing")
+        raise argparse.ArgumentTypeError(f"expected {expected}, found nothing")
     return text
 
 
@@ -198,7 +210,7 @@ _LOSSLESS = _option(
     choices=defaults.LOSSLESS,
     default=defaults.LOSSLESS[0],
 )
-_ROI = _value("--roi", "MASK", Path, "a picture that is white where it matters")
+_ROI = _value("--roi", "MASK", mask_path, "a picture that is white where it matters")
 _ROI_STRENGTH = _value(
     "--roi-strength",
     f"0..{defaults.MAX_ROI_STRENGTH:g}",
@@ -208,7 +220,7 @@ _ROI_STRENGTH = _value(
 )
 _SALIENCY = _switch("--saliency", "give more bits to what eyes look at", "store_const", const=True)
 _STRIP = _switch("--strip", "drop ICC, EXIF and XMP", "store_false", dest="keep_metadata")
-_MODEL = _value("--model", "NAME|PATH", None, "a name from cwic models, or a model file")
+_MODEL = _value("--model", "NAME|PATH", model_name, "a name from cwic models, or a model file")
 _MAX_PIXELS = _value(
     "--max-pixels", "N", _count, f"refuse larger pictures (default: {defaults.MAX_PIXELS:,})"
 )

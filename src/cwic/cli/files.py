@@ -43,12 +43,7 @@ def for_each(
         return 0
     target = Path(options.output)
     pairs = of_folder(source, suffixes, result_suffix)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise CodecError(f"{target}: expected a folder for the results, found a file") from None
-    except OSError as error:
-        raise CodecError(f"{target}: cannot create this folder: {reason(error)}") from error
+    make_folder(target)
     failed = []
     for name, result in pairs:
         try:
@@ -70,6 +65,20 @@ def named_target(output: str) -> Path:
     except (OSError, ValueError):  # a stream of Python without a descriptor
         is_standard_output = False
     return STDIO if is_standard_output else Path(output)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder for results; one that is there is taken.
+
+    Raises:
+        CodecError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise CodecError(f"{folder}: expected a folder for the results, found a file") from None
+    except OSError as error:
+        raise CodecError(f"{folder}: cannot create this folder: {reason(error)}") from error
 
 
 def of_folder(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cwic import defaults
 from cwic.cli import files
-from cwic.cli.arguments import build_parser, input_path, location, request_of
+from cwic.cli.arguments import build_parser, input_path, location, mask_path, request_of
 from cwic.cli.messages import (
     print_answer,
     print_error,
@@ -53,7 +53,8 @@ def _encode(source: Path, target: Path, options: argparse.Namespace) -> None:
     if options.max_pixels is not None:
         from PIL import Image
 
-        Image.MAX_IMAGE_PIXELS = options.max_pixels
+        # The limit that is asked for stands in the place of Pillow's own.
+        Image.MAX_IMAGE_PIXELS = None
     request = request_of(options)
     with progress_bar() as progress:
         data, header, reached = loaded(options.model).encode_request(picture, request, progress)
@@ -97,16 +98,21 @@ def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
 
     from cwic.codec import loaded, loaded_for
     from cwic.image import Metadata, encode_image, read_picture
+    from cwic.request import Request
     from cwic.view import overlay
 
     metadata = Metadata()
     picture = files.picture_source(source)
     data = files.coded_content(picture)
+    request = request_of(options)
     if data is None:
-        request = replace(request_of(options), keep_metadata=False)
         read = read_picture(picture, truncated=options.truncated)
+        request = replace(request, keep_metadata=False)
         data = loaded(options.model).encode_request(read, request).data
         metadata = replace(read.metadata, exif=None, xmp=None)
+    elif request != Request():
+        name = files.display_name(source)
+        print_note(f"note: {name}: coded already, so the options of encode have no effect")
     inspected = loaded_for(data, options.model).inspect(data)
     inspected.picture.info.update(metadata.as_pil_info())
     sheet = overlay(*inspected)
@@ -334,6 +340,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             paths.append(source)
     _one_blas_thread()
     _need_extra("evaluate")
+    files.make_folder(options.out)
     from cwic.evaluation.benchmark import evaluate
 
     with files.readable_again(paths) as paths:
@@ -359,6 +366,7 @@ def _data(options: argparse.Namespace) -> int:
 
     dataset = DATASETS[options.name]
     folder = Path(options.output or options.name)
+    files.make_folder(folder)
     print_note(f"{options.name}: {dataset.about}; {dataset.licence}")
     if not dataset.is_tried:
         print_note(f"{options.name}: nobody has tried this address yet")
@@ -433,7 +441,10 @@ def _completion(options: argparse.Namespace) -> int:
     verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for verb in verbs.choices.values():
         for action in verb._actions:
-            if action.type in (Path, input_path, location) or action.dest in ("output", "model"):
+            if action.type in (Path, input_path, location, mask_path) or action.dest in (
+                "output",
+                "model",
+            ):
                 action.complete = shtab.FILE
     print_answer(shtab.complete(parser, options.shell))
     return 0

@@ -61,6 +61,8 @@ def contestant(name: str, *, lossless: str = "never") -> Contestant:
         return ANCHORS[name]()
     kind, _, model = plain_name(name).partition(":")
     if kind == OURS:
+        if model.partition(_EFFORT)[1]:
+            raise CodecError(f"{name}: expected an effort from 1 to {MAX_EFFORT}")
         effort = name[len(plain_name(name)) :].removeprefix(_EFFORT)
         return _our_model(name, model or None, lossless, int(effort or 0))
     known = ", ".join((*ANCHORS, f"{OURS}:MODEL", f"{OURS}:MODEL{_EFFORT}1 to {MAX_EFFORT}"))

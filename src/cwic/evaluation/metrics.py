@@ -1,7 +1,7 @@
 """How near a decoded picture is to its original, in numbers that other people can reproduce.
 
 Needs torch, as :mod:`.perceptual` does, so it is imported where something is measured and not
-before; :mod:`.ssimulacra2` and :mod:`.borders` need none. Pictures are compared after rounding to
+before; `cwic.ssimulacra2` and :mod:`.borders` need none. Pictures are compared after rounding to
 8 bits. Luma is 0.299 R + 0.587 G + 0.114 B, not rounded. SSIM and MS-SSIM are those of
 :mod:`.structural_similarity` in double precision.
 """

@@ -28,7 +28,7 @@ class Distortion:
         """Scales at which pictures are compared by their structure.
 
         Args:
-            side_px: the shorter side of a picture, a multiple of 16; where the window does not fit
+            side_px: the shorter side of a picture, a multiple of 8; where the window does not fit
                 into the coarser scales, MS-SSIM counts the finer ones for them, and SSIMULACRA2
                 leaves them out.
         """

@@ -37,7 +37,7 @@ def exponents(num_scales: int) -> tuple[float, ...]:
 
 
 def reference_graph(distortion: Distortion, num_scales: int) -> bytes:
-    """What the scales need to know of a picture (1, 3, H, W) in [0, 1], sides multiples of 16.
+    """What the scales need to know of a picture (1, 3, H, W) in [0, 1], sides multiples of 8.
 
     Outputs for each scale: the picture (1, 3, h, w), its mean and its variance under the window
     (1, 3, h - 10, w - 10); where SSIMULACRA2 counts, the four of `ssimulacra2_graphs.Reference`.

@@ -1,6 +1,6 @@
 """What `Codec` needs of a model family, and no more.
 
-A family turns the pixels of a picture into the payload of a tile and back. Targets, containers,
+A family turns the pixels of a picture into the payloads of its tiles and back. Targets, containers,
 metadata and picture files are left to :mod:`cwic.codec`.
 """
 

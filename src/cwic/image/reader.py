@@ -64,7 +64,10 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _TRUNCATED = "it is truncated: what is missing is grey or black"
 _COMPLETED = "it is truncated: what is missing is made up"
 _TAKE_TRUNCATED = "--truncated (truncated=True) takes what is there"
-_TAKE_LARGER = "--max-pixels (PIL.Image.MAX_IMAGE_PIXELS, max_pixels=) takes larger ones"
+_TAKE_LARGER = (
+    "cwic encode --max-pixels takes larger ones, in Python max_pixels= with "
+    "PIL.Image.MAX_IMAGE_PIXELS"
+)
 _DAMAGED = "its samples are damaged: a chunk IDAT has another checksum than expected"
 _TAKE_DAMAGED = "--truncated (truncated=True) takes them as they are"
 _EIGHT_BITS = "8 bits per channel are coded, of"

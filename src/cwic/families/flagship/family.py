@@ -49,7 +49,7 @@ TILE_PX = 1024
 # What a reader takes: a file must not ask for more memory than a picture would.
 _MAX_TILE_PIXELS = 2**22
 
-# Latents take 5 bytes a pixel, what of an analysis does not depend on q up to 11; beyond 335 and
+# Latents take 6 bytes a pixel, what of an analysis does not depend on q up to 11; beyond 403 and
 # 740 MB of them they are computed again rather than kept.
 _MAX_KEPT_PIXELS = 2**26
 

@@ -25,8 +25,8 @@ from cwic.families.protocol import Pixels, shrunk
 from cwic.families.tiling import Rectangle, Tiling
 from cwic.model_file import ModelFile
 
-# What the transforms see of a tile's neighbours; their receptive fields reach 112 pixels, that of
-# the light synthesis 68.
+# What the transforms see of a tile's neighbours; their receptive fields reach 124 pixels, that of
+# the light synthesis 76.
 HALO_PX = 128
 _FAST_HALO_PX = 80
 

@@ -99,7 +99,7 @@ class Refiner:
             num_steps: of each tile's descent.
             keeps_quality: see :func:`.descent.descend`.
             starts: latents of each tile to begin with; None: those of the analysis.
-            keeps_latents: whether the result has what another refinement may begin with, 5 bytes a
+            keeps_latents: whether the result has what another refinement may begin with, 6 bytes a
                 pixel.
             progress: is told the share of the work that is done, after each step.
 
