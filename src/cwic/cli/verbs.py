@@ -441,10 +441,8 @@ def _completion(options: argparse.Namespace) -> int:
     verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for verb in verbs.choices.values():
         for action in verb._actions:
-            if action.type in (Path, input_path, location, mask_path) or action.dest in (
-                "output",
-                "model",
-            ):
+            is_path = action.type in (Path, input_path, location, mask_path)
+            if is_path or action.dest in ("output", "model"):
                 action.complete = shtab.FILE
     print_answer(shtab.complete(parser, options.shell))
     return 0
