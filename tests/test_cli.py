@@ -572,6 +572,24 @@ def test_a_page_of_a_comparison_is_titled_with_the_name_of_the_file_alone(
     assert str(tmp_path) not in page
 
 
+def test_what_transparency_hides_is_not_compared(run: Run, tmp_path: Path) -> None:
+    drawn = np.full((40, 60, 4), 255, np.uint8)
+    drawn[10:30, 20:40, :3] = 90
+    hiding = drawn.copy()
+    hiding[:8] = np.random.default_rng(1).integers(0, 256, (8, 60, 4))
+    hiding[:8, :, 3] = 0
+    pages = []
+    for name, pixels in (("plain", drawn[..., :3]), ("hiding", hiding)):
+        path = tmp_path / name / "a.png"
+        path.parent.mkdir()
+        Image.fromarray(pixels).save(path)
+        code, _, err = run("compare", path)
+        assert code == 0
+        assert ("its transparency is laid on white" in err) == (name == "hiding")
+        pages.append(path.with_suffix(".html").read_text())
+    assert pages[0] == pages[1]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
 def test_a_file_whose_name_is_no_text_is_compared(run: Run, photo: Path) -> None:
     odd = photo.rename(os.fsdecode(os.fsencode(photo.parent) + b"/caf\xe9.png"))

@@ -28,6 +28,7 @@ from cwic.errors import (
 )
 from cwic.image import Mode
 from cwic.picture_file import overhead_of
+from cwic.psnr import psnr_db as psnr
 from cwic.request import Request
 
 
@@ -106,6 +107,31 @@ def test_a_rate_between_the_ends_is_met_within_five_percent(
 def test_a_name_in_place_of_a_model_is_told_where_it_belongs() -> None:
     with pytest.raises(TypeError, match=r"expected a ModelFile, found str; Codec\.load takes"):
         Codec("cwic-visual")  # type: ignore[arg-type]
+
+
+def test_the_size_of_a_small_file_is_met_by_what_it_is_and_not_by_an_estimate() -> None:
+    codec, pixels = Codec.load("cwic-psnr", threads=1), seeded_picture(4)
+    for target_bytes in (400, 700, 1100):
+        data, below = (
+            codec.encode(pixels, target_bytes=target_bytes, strict=strict, lossless="never")
+            for strict in (False, True)
+        )
+        off = abs(len(data) - target_bytes)
+        assert off <= max(0.005 * target_bytes, target_bytes - len(below))
+
+
+def test_what_is_a_little_out_of_reach_is_said_and_coded(tiny_codec: Codec) -> None:
+    pixels = seeded_picture(5)
+    smallest, largest = (tiny_codec.encode(pixels, quality=quality) for quality in (0, 100))
+    for share, expected in ((0.97, smallest), (1.03, largest)):
+        with pytest.warns(CodecWarning, match="the nearest that this model makes"):
+            assert tiny_codec.encode(pixels, target_bytes=int(share * len(expected))) == expected
+    codec = Codec.load("cwic-psnr", threads=1)
+    with pytest.warns(CodecWarning):
+        best = codec.encode(pixels, psnr_db=99, lossless="never")
+    best_db = psnr(pixels, np.asarray(codec.decode(best)))
+    with pytest.warns(CodecWarning, match=f"the nearest .* of this picture is {best_db:.2f} dB"):
+        assert codec.encode(pixels, psnr_db=best_db + 0.15) == best
 
 
 def test_a_strict_size_is_never_exceeded(tiny_codec: Codec) -> None:

@@ -44,6 +44,8 @@ def test_a_picture_is_encoded_as_the_controls_say(photo: Path) -> None:
     assert coded(photo, Controls("bits per pixel", 0.4), None).data == cwic.encode(photo, bpp=0.4)
     small = coded(photo, Controls("size in kB", 2.5), None).data
     assert small == cwic.encode(photo, target_bytes=2500)
+    with pytest.raises(ValueError, match="bits per pixel: expected a number, found an empty field"):
+        coded(photo, Controls("bits per pixel", None), None)
 
 
 def test_a_file_is_the_same_as_the_command_makes_of_it(tmp_path: Path) -> None:

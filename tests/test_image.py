@@ -745,8 +745,14 @@ def test_grey_output_is_the_rounded_luma() -> None:
     assert np.abs(grey - luma).max() <= 0.51
 
 
+def test_a_grey_format_holds_no_colours() -> None:
+    assert encode_image(Image.new("L", (3, 2)), "pgm").startswith(b"P5")
+    with pytest.raises(ImageError, match=r"in colour, expected a grey one: \.ppm holds both"):
+        encode_image(Image.new("RGB", (3, 2)), "pgm")
+
+
 @pytest.mark.parametrize(
-    "extension", ["png", "jpg", "jpeg", "webp", "avif", "tif", "tiff", "ppm", "pgm", "bmp"]
+    "extension", ["png", "jpg", "jpeg", "webp", "avif", "tif", "tiff", "ppm", "bmp"]
 )
 @pytest.mark.parametrize("mode", list(Mode))
 @pytest.mark.filterwarnings("ignore:.*has no transparency:cwic.errors.CodecWarning")

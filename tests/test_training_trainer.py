@@ -426,6 +426,15 @@ def test_in_its_own_process_sigterm_stops_in_good_order_and_sigkill_leaves_a_who
 # --- several processes ----------------------------------------------------------------------------
 
 
+def test_a_device_that_is_not_here_is_named_and_nothing_is_made(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    for name in ("nonsense", "meta"):
+        with pytest.raises(TrainingError, match=f"a device that this machine has, found '{name}'"):
+            train(write_config(), [tmp_path], tmp_path / "run", device=name)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_train_as_one_does(

@@ -118,11 +118,8 @@ def at_size(
     def estimated_bytes(candidate: Candidate) -> float:
         return overhead.total_bytes + candidate.coded.size_bytes()
 
-    # A promise needs true sizes; anything else is met to within a few bytes by the estimate.
-    found = search(
-        code,
-        true_bytes if request.strict else estimated_bytes,
-        Goal(
+    def searched(bytes_of: Callable[[Candidate], float], start: int | None) -> Found[Candidate]:
+        goal = Goal(
             size_bytes,
             low=family.rates.min_q,
             high=family.rates.max_q,
@@ -130,11 +127,20 @@ def at_size(
             start=start,
             slope=family.log_size_per_q,
             not_above=request.strict,
-        ),
-        Candidate.shelve,
-    )
+        )
+        return search(code, bytes_of, goal, Candidate.shelve)
+
+    def off(candidate: Candidate) -> float:
+        return abs(math.log(len(candidate.data) / size_bytes))
+
+    # A promise needs true sizes; anything else is met to within a few bytes by the estimate, which
+    # are too many of a small file.
+    found = searched(true_bytes if request.strict else estimated_bytes, start)
+    if found.reached and off(found.coding) > _SIZE_TOLERANCE:
+        found = searched(true_bytes, found.setting)
     data, q = found.coding.data, found.coding.q
-    is_far = abs(math.log(len(data) / size_bytes)) > _SIZE_WARNING
+    is_far = off(found.coding) > _SIZE_WARNING
+    is_at_an_end = q in (family.rates.min_q, family.rates.max_q) and not found.reached
     if request.strict:
         is_above = len(data) > size_bytes
         complaint = ""
@@ -152,7 +158,7 @@ def at_size(
             f"{num_bytes:,} B of them for the picture",
             why,
         )
-    elif is_far:
+    elif is_far or is_at_an_end:
         complaint = _because(_nearest(request.target, f"{len(data):,} B"), why)
     elif is_crowded:
         complaint = _because(f"more than half of {request.target} is not the picture", why)
@@ -284,20 +290,23 @@ def at_measure(
     )
     reached = measure.origin - found.value
     in_words = request.with_unit(f"{reached:.2f}")
+    q = found.coding.q
+    is_far = abs(reached - aim) > measure.warning
+    is_at_an_end = q in (family.rates.min_q, family.rates.max_q) and not found.reached
     complaint, is_out_of_reach = "", False
     if request.strict and reached < aim:
         complaint = f"the target is at least {request.target}, but the best of "
         complaint += f"this picture is {in_words}"
         is_out_of_reach = True
-    elif not request.strict and abs(reached - aim) > measure.warning:
+    elif not request.strict and (is_far or is_at_an_end):
         complaint = _nearest(request.target, in_words)
     return Answer(
         found.coding.data,
         reached if reached < measure.exact else None,
         complaint,
         is_out_of_reach,
-        is_missed=bool(complaint) and reached < aim,
-        q=found.coding.q,
+        is_missed=reached < aim and (is_far or request.strict),
+        q=q,
     )
 
 

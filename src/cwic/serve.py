@@ -65,7 +65,8 @@ class Controls(NamedTuple):
     """What the controls of the page are set to."""
 
     target: str = _QUALITY
-    amount: float = defaults.DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
+    # None: an empty field
+    amount: float | None = defaults.DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
     strength: float = 1.0  # how much the painted mask counts
     find_saliency: bool = False
     model: str | None = None
@@ -74,7 +75,13 @@ class Controls(NamedTuple):
     effort: int = 0
 
     def request(self, roi: npt.NDArray[np.bool_] | None) -> Request:
-        """The same for `Codec.encode_request`, with a mask of the picture's size."""
+        """The same for `Codec.encode_request`, with a mask of the picture's size.
+
+        Raises:
+            ValueError: a number is out of range, or its field is empty.
+        """
+        if self.amount is None:
+            raise ValueError(f"{self.target}: expected a number, found an empty field")
         return Request(
             quality=self.amount if self.target == _QUALITY else None,
             bpp=self.amount if self.target == _BPP else None,
@@ -460,7 +467,8 @@ def _errors_of_page() -> Iterator[None]:
     try:
         yield
     except (CodecError, OSError, ValueError, MemoryError) as error:
-        raise _gradio().Error(reason(error), duration=None) from error
+        message = reason(error)
+        raise _gradio().Error(message, duration=None, print_exception=False) from error
 
 
 def _gradio() -> Any:

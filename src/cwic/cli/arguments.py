@@ -509,6 +509,10 @@ def _check_combination(options: argparse.Namespace) -> None:
         refuse(f"expected the original picture, found {source}")
     if verb == "encode" and makes_picture:
         refuse(f"encode makes .cwic files, found -o {output}")
+    if verb == "compare" and (makes_picture or Path(output).suffix.lower() == CODEC_SUFFIX):
+        refuse(f"compare makes .html pages, found -o {output}")
+    if str(source) == "-" and str(getattr(options, "roi", None)) == "-":
+        refuse("the picture and its mask cannot both be the standard input")
     if verb == "decode" and makes_picture and options.to is not None:
         refuse(f"the extension of {output} selects the format, found --to {options.to}")
     if verb != "info" and output in ("", "-") and str(source) != "-" and source.is_dir():

@@ -126,10 +126,14 @@ def _compare(source: Path, target: Path, options: argparse.Namespace) -> None:
 
     from cwic.codec import loaded
     from cwic.evaluation.compare import compared, compared_page
-    from cwic.image import read_picture, to_pil
+    from cwic.image import on_white, read_picture, to_pil
 
     read = read_picture(files.picture_source(source), truncated=options.truncated)
-    picture = to_pil(read).convert("RGB")
+    picture = to_pil(read)
+    if read.alpha is not None:
+        picture = on_white(picture)
+        print_note(f"note: {files.display_name(source)}: its transparency is laid on white")
+    picture = picture.convert("RGB")
     # The others hold the picture alone.
     request = replace(request_of(options), keep_metadata=False)
     data, header, _ = loaded(options.model).encode_request(picture, request)

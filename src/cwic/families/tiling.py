@@ -5,7 +5,7 @@ and a halo of its real neighbours, so that no seam shows.
 """
 
 import operator
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +115,7 @@ def part_of(region: tuple[int, int, int, int] | None, picture: Rectangle, reduce
         TargetError: the region is not within the picture.
         ValueError: `reduce` is none of `REDUCTIONS`, or the region is not four whole numbers.
     """
-    if reduce not in REDUCTIONS:
+    if reduce not in REDUCTIONS or not isinstance(reduce, SupportsIndex):
         raise ValueError(f"reduce: expected one of {REDUCTIONS}, found {reduce!r}")
     if region is None:
         return picture

@@ -44,7 +44,9 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
                 CodecWarning,
                 stacklevel=2,
             )
-        image = _on_white(image)
+        image = on_white(image)
+    if name == "pgm" and image.mode != "L":
+        raise ImageError("found a picture in colour, expected a grey one: .ppm holds both")
     options = {**known.options, **_metadata(image, known)}
     try:
         return _save(image, known, options)
@@ -165,7 +167,7 @@ def _save(image: Image.Image, known: _Format, options: dict[str, Any]) -> bytes:
     return encoded.getvalue()
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
     """LA or RGBA laid on white: L or RGB with the same `info`."""
     flat = Image.new("RGBA", image.size, "white")
     flat.alpha_composite(image.convert("RGBA"))

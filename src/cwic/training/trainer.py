@@ -100,9 +100,20 @@ def train(
         return trainer.run(max_seconds, show_progress and process.rank == 0)
 
 
+def _check_device(name: str) -> None:
+    """Raises TrainingError where torch knows no such device, or this machine has none."""
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise TrainingError(
+            f"expected a device that this machine has, found {name!r}: {reason(error)}"
+        ) from error
+
+
 @contextlib.contextmanager
 def _process_group(device: str | None) -> Iterator[Process]:
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_device(name)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         if name.startswith("cuda:"):
