@@ -118,7 +118,11 @@ def at_size(
     def estimated_bytes(candidate: Candidate) -> float:
         return overhead.total_bytes + candidate.coded.size_bytes()
 
-    def searched(bytes_of: Callable[[Candidate], float], start: int | None) -> Found[Candidate]:
+    def searched(
+        code: Callable[[int], Candidate],
+        bytes_of: Callable[[Candidate], float],
+        start: int | None,
+    ) -> Found[Candidate]:
         goal = Goal(
             size_bytes,
             low=family.rates.min_q,
@@ -135,9 +139,10 @@ def at_size(
 
     # A promise needs true sizes; anything else is met to within a few bytes by the estimate, which
     # are too many of a small file.
-    found = searched(true_bytes if request.strict else estimated_bytes, start)
+    found = searched(code, true_bytes if request.strict else estimated_bytes, start)
     if found.reached and off(found.coding) > _SIZE_TOLERANCE:
-        found = searched(true_bytes, found.setting)
+        first = found.coding
+        found = searched(lambda q: first if q == first.q else code(q), true_bytes, first.q)
     data, q = found.coding.data, found.coding.q
     is_far = off(found.coding) > _SIZE_WARNING
     is_at_an_end = q in (family.rates.min_q, family.rates.max_q) and not found.reached
