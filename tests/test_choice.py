@@ -211,19 +211,24 @@ def test_fewer_colours_are_taken_where_they_lose_at_most_half(
     assert (found is not coded) == is_taken
 
 
+def beside(coded: Answer, request: Request, of_coded: float) -> Answer:
+    """The choice of a picture whose fewer colours lose so much of what its coded file loses."""
+    picture = read_picture(grained(drawn()))
+    return choose(
+        picture,
+        request,
+        lambda _: coded,
+        visible=picture,
+        loss=lambda shown: 1.0 if isinstance(shown, bytes) else of_coded,
+    )
+
+
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_size_that_the_model_cannot_reach_is_kept_in_fewer_colours(strict: bool) -> None:
     """Where they lose no more than the coded file, which is too large, or where it must fit."""
-    picture = read_picture(grained(drawn()))
     coded = Answer(bytes(1300), is_missed=True, is_out_of_reach=strict)
     for of_coded in (0.9, 1.1):
-        found = choose(
-            picture,
-            Request(target_bytes=900, strict=strict),
-            lambda _: coded,
-            visible=picture,
-            loss=lambda shown, lost=of_coded: 1.0 if isinstance(shown, bytes) else lost,
-        )
+        found = beside(coded, Request(target_bytes=900, strict=strict), of_coded)
         assert (found is not coded) == (strict or of_coded < 1)
         assert found is coded or len(found.data) <= 900
 
@@ -231,16 +236,9 @@ def test_a_size_that_the_model_cannot_reach_is_kept_in_fewer_colours(strict: boo
 @pytest.mark.parametrize("strict", [False, True])
 def test_the_best_file_of_the_model_stays_where_it_is_smaller_than_asked_for(strict: bool) -> None:
     """It gives way to fewer colours as any coded file does: where they lose half as much."""
-    picture = read_picture(grained(drawn()))
     coded = Answer(bytes(500), is_missed=True)
     for of_coded in (0.4, 0.9):
-        found = choose(
-            picture,
-            Request(target_bytes=900, strict=strict),
-            lambda _: coded,
-            visible=picture,
-            loss=lambda shown, lost=of_coded: 1.0 if isinstance(shown, bytes) else lost,
-        )
+        found = beside(coded, Request(target_bytes=900, strict=strict), of_coded)
         assert (found is not coded) == (of_coded < 0.5)
 
 

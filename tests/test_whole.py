@@ -200,13 +200,13 @@ def test_a_file_of_a_model_is_not_for_a_reader_without_one(tiny_flagship_codec: 
         READER.decode(data)
 
 
-# --- sizes ----------------------------------------------------------------------------------------
-
-
 def test_a_file_of_another_bundled_model_is_named(tiny_flagship_codec: cwic.Codec) -> None:
     data = cwic.encode(drawing(20, 20), model="cvpr2018", lossless="never")
     with pytest.raises(UnknownModelError, match=r"found one of [0-9a-f]{16} \(cvpr2018\)"):
         tiny_flagship_codec.decode(data)
+
+
+# --- sizes ----------------------------------------------------------------------------------------
 
 
 def test_a_side_beyond_what_a_stream_holds_is_divided() -> None:

@@ -65,8 +65,8 @@ class Controls(NamedTuple):
     """What the controls of the page are set to."""
 
     target: str = _QUALITY
-    # None: an empty field
-    amount: float | None = defaults.DEFAULT_QUALITY  # in 0..100, in bits per pixel or in kB
+    # In 0..100, in bits per pixel or in kB; None: its field is empty.
+    amount: float | None = defaults.DEFAULT_QUALITY
     strength: float = 1.0  # how much the painted mask counts
     find_saliency: bool = False
     model: str | None = None

@@ -113,17 +113,17 @@ def _check_device(name: str) -> None:
 @contextlib.contextmanager
 def _process_group(device: str | None) -> Iterator[Process]:
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    _check_device(name)
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(name)
+    _check_device(name)
     if world == 1:
         if name.startswith("cuda:"):
             torch.cuda.set_device(name)
         yield Process(0, 1, torch.device(name))
         return
     rank = int(os.environ["RANK"])
-    if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(name)
     dist.init_process_group("nccl" if name.startswith("cuda") else "gloo")
     try:
         yield Process(rank, world, torch.device(name))
