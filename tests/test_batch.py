@@ -194,13 +194,17 @@ def test_what_is_finished_is_skipped_and_force_makes_it_again(
     assert contents(tmp_path)["a.cwic"] != first["a.cwic"]
 
 
-def test_a_damaged_result_is_neither_trusted_nor_destroyed(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [b"", bytes(5)], ids=["short", "zeroed"])
+def test_a_damaged_result_is_neither_trusted_nor_destroyed(
+    pictures: Path, tmp_path: Path, end: bytes
+) -> None:
     encode(pictures, tmp_path)
     whole = (tmp_path / "a.cwic").read_bytes()
-    (tmp_path / "a.cwic").write_bytes(whole[:-1])
+    damaged = whole[:-5] + end
+    (tmp_path / "a.cwic").write_bytes(damaged)
     summary = encode(pictures, tmp_path)
     assert "-f makes it again" in errors(summary)["a.png"]
-    assert (tmp_path / "a.cwic").read_bytes() == whole[:-1]
+    assert (tmp_path / "a.cwic").read_bytes() == damaged
     assert not encode(pictures, tmp_path, force=True).failed
     assert (tmp_path / "a.cwic").read_bytes() == whole
 

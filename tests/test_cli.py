@@ -130,9 +130,11 @@ def test_the_extension_says_the_format_of_the_decoded_picture(run: Run, encoded:
         assert run("decode", encoded, "-o", target)[0] == 0
         with Image.open(target) as picture:
             assert picture.format == name
-    code, _, err = run("decode", encoded, "-o", encoded.with_suffix(".xyz"))
-    assert code == 1
-    assert "xyz" in err
+    for verb, name in (("decode", "photo.xyz"), ("view", "photo.xyz"), ("decode", "photo")):
+        code, _, err = run(verb, encoded, "-o", encoded.with_name(name))
+        assert code == 1
+        assert err.startswith(f"error: {encoded.with_name(name)}: found ")
+        assert "expected one of png, " in err
 
 
 def test_strip_leaves_metadata_out(run: Run, tmp_path: Path) -> None:

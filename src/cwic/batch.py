@@ -531,12 +531,18 @@ class _Job:
         )
 
     def _checked_header(self, coded: bytes, result: str, was_there: bool) -> "Header":
-        """The header of a `.cwic` file, which must be complete."""
+        """The header of a `.cwic` file, which must be complete.
+
+        Of a result that exists all checksums are checked too: nothing else looks at it.
+        """
         from cwic import bitstream
 
         try:
             header = bitstream.read_header(coded)
             bitstream.check_length(header, len(coded))
+            if was_there and isinstance(self.task, Encoding):
+                for section in header.sections:
+                    bitstream.read_section(coded, section)
         except BitstreamError as error:
             if not was_there or isinstance(self.task, Decoding):
                 raise

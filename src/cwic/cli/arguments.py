@@ -23,6 +23,11 @@ _REQUEST = (
     "quality bpp target_bytes psnr_db ssimulacra2 roi roi_strength saliency strict effort lossless"
     " keep_metadata max_pixels truncated"
 ).split()
+# Of these what asks for a size or a score, which --strict insists on.
+_GOALS = ("bpp", "target_bytes", "psnr_db", "ssimulacra2")
+
+# A guess at an option that does not exist is at least so much like it.
+_MIN_LIKENESS = 0.7
 
 _VERBS_OF_FILES = ("encode", "decode", "view", "compare")
 
@@ -190,7 +195,7 @@ _SIZE = _value(
 _PSNR = _value("--psnr", "DB", _positive, "PSNR of the picture in dB", dest="psnr_db")
 _SSIMULACRA2 = _value(
     "--ssimulacra2",
-    "0..100",
+    "SCORE",
     _number(lambda value: 0 < value <= 100, "a number above 0, at most 100"),
     "SSIMULACRA2 of the picture; needs the extra 'evaluate'",
 )
@@ -475,7 +480,7 @@ def _refuse_rest(options: argparse.Namespace, rest: Sequence[str]) -> NoReturn:
         name = word.partition("=")[0]
         # `--size` is nearer to `--strip` in letters than to the option that ends with it.
         close = [option for option in known if option.endswith(name.lstrip("-"))]
-        close += difflib.get_close_matches(name, known, 1)
+        close += difflib.get_close_matches(name, known, 1, _MIN_LIKENESS)
         if close:
             hint = f"{close[0]}?"
     elif options.verb in _VERBS_OF_FILES:
@@ -495,6 +500,11 @@ def _check_combination(options: argparse.Namespace) -> None:
         refuse("--fast decodes, so it needs --to with the format of the pictures")
     if verb == "models" and options.model and not options.web:
         refuse("--model needs --web")
+    goals = [getattr(options, name, None) for name in _GOALS]
+    if getattr(options, "strict", False) and all(goal is None for goal in goals):
+        refuse("--strict needs --bpp, --target-size, --psnr or --ssimulacra2")
+    if getattr(options, "roi_strength", 1.0) != 1.0 and options.roi is None:
+        refuse("--roi-strength needs --roi")
     if verb not in (*_VERBS_OF_FILES, "info"):
         return
     source: Path = options.input

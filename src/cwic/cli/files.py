@@ -159,10 +159,22 @@ def _descriptor_at(path: str | Path) -> int | None:
 
 
 def picture_format(target: Path, otherwise: str) -> str:
-    """The extension of the picture to write; `otherwise` for a pipe without an extension."""
+    """The extension of the picture to write; `otherwise` for a pipe without an extension.
+
+    Raises:
+        CodecError: it names no format that can be written.
+    """
+    from cwic.image import check_format
+
     is_pipe = not target.suffix and target.exists() and not target.is_file()
-    is_open = target == STDIO or is_pipe or _descriptor_at(target) is not None
-    return otherwise if is_open else target.suffix
+    if target == STDIO or is_pipe or _descriptor_at(target) is not None:
+        return otherwise
+    try:
+        check_format(target.suffix)
+    except errors.ImageError as error:
+        # Of this type it is not taken for one about the input.
+        raise CodecError(f"{target}: {error}") from None
+    return target.suffix
 
 
 def picture_source(source: Path) -> Any:

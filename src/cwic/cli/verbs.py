@@ -72,11 +72,11 @@ def _decode(source: Path, target: Path, options: argparse.Namespace) -> None:
     from cwic.image import encode_image
 
     start_s = time.perf_counter()
+    file_format = options.to or files.picture_format(target, defaults.PICTURE_FORMATS[0])
     data = files.read(source)
     picture = _decoded(
         data, options, region=options.region, reduce=options.reduce, fast=options.fast
     )
-    file_format = options.to or files.picture_format(target, defaults.PICTURE_FORMATS[0])
     files.write(encode_image(picture, file_format), target, force=options.force)
     seconds = time.perf_counter() - start_s
     _print_result(source, target, f"{picture.width}x{picture.height}")
@@ -102,6 +102,7 @@ def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
     from cwic.view import overlay
 
     metadata = Metadata()
+    file_format = files.picture_format(target, "png")
     picture = files.picture_source(source)
     data = files.coded_content(picture)
     request = request_of(options)
@@ -116,8 +117,7 @@ def _view(source: Path, target: Path, options: argparse.Namespace) -> None:
     inspected = loaded_for(data, options.model).inspect(data)
     inspected.picture.info.update(metadata.as_pil_info())
     sheet = overlay(*inspected)
-    sheet_file = encode_image(sheet, files.picture_format(target, "png"))
-    files.write(sheet_file, target, force=options.force)
+    files.write(encode_image(sheet, file_format), target, force=options.force)
     _print_result(source, target, f"of {_size_and_rate(data, _header(data))}")
 
 

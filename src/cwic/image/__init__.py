@@ -16,7 +16,7 @@ from cwic.image.picture import (
     without_hidden_colours,
 )
 from cwic.image.reader import Source, read_picture
-from cwic.image.writer import encode_image, on_white, profile_of_rgb_samples
+from cwic.image.writer import check_format, encode_image, on_white, profile_of_rgb_samples
 
 __all__ = [
     "LUMA",
@@ -25,6 +25,7 @@ __all__ = [
     "Picture",
     "Source",
     "as_shown",
+    "check_format",
     "encode_image",
     "on_white",
     "pad_to_multiple",

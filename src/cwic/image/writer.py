@@ -19,6 +19,18 @@ _TIFF_XMP_TAG = 700
 _EXIF_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
+def check_format(file_format: str) -> None:
+    """Whether pictures can be written in a format; `file_format` as for :func:`encode_image`.
+
+    Raises:
+        ImageError: the format is not known.
+    """
+    name = file_format.lower().removeprefix(".")
+    if name not in _FORMATS:
+        found = f"picture format {file_format!r}" if name else "no file extension"
+        raise ImageError(f"found {found}, expected one of {', '.join(_FORMATS)}")
+
+
 def encode_image(image: Image.Image, file_format: str) -> bytes:
     """The bytes of a picture file, at a quality that adds no visible loss.
 
@@ -32,11 +44,9 @@ def encode_image(image: Image.Image, file_format: str) -> bytes:
     Raises:
         ImageError: the format is not known, or cannot hold the picture.
     """
+    check_format(file_format)
     name = file_format.lower().removeprefix(".")
-    known = _FORMATS.get(name)
-    if known is None:
-        found = f"picture format {file_format!r}" if name else "no file extension"
-        raise ImageError(f"found {found}, expected one of {', '.join(_FORMATS)}")
+    known = _FORMATS[name]
     if image.mode in ("LA", "RGBA") and not known.has_alpha:
         if image.getchannel("A").getextrema() != (255, 255):
             warnings.warn(
