@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cwic.evaluation.metrics import line_gradients
-from cwic.evaluation.structural_similarity import ms_ssim, ssim
+from cwic.evaluation.structural_similarity import ms_ssim, ssim, ssim_and_ms_ssim
 from cwic.image import LUMA
 from cwic.training.config import StageConfig
 
@@ -21,9 +21,13 @@ def similarity_terms(
 
     Of (B, 3, H, W) float32 in [0, 1]; `shares` as of :func:`ssim`.
     """
-    if stage.ssim_weight:
+    if stage.ssim_weight and stage.ms_ssim_weight:
+        similarity, of_scales = ssim_and_ms_ssim(reference, decoded, shares)
+        yield stage.ssim_weight * (1 - similarity)
+        yield stage.ms_ssim_weight * (1 - of_scales)
+    elif stage.ssim_weight:
         yield stage.ssim_weight * (1 - ssim(reference, decoded, shares))
-    if stage.ms_ssim_weight:
+    elif stage.ms_ssim_weight:
         yield stage.ms_ssim_weight * (1 - ms_ssim(reference, decoded, shares))
 
 
