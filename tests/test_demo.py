@@ -1,6 +1,7 @@
 """The local page: what its controls do, and the page itself in a browser if there is one."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -152,14 +153,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(model: Path) -> Iterator[str]:
+def address(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of a page that is served."""
     pytest.importorskip("gradio")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "cwic", "serve", "--port", str(port), "--max-upload", "1MB"]
     command += ["--model", str(model)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    uploads = tmp_path_factory.mktemp("uploads")
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(uploads)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -168,6 +171,8 @@ def address(model: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert [path for path in uploads.rglob("*") if path.is_file()] == [], "uploads are left"
 
 
 def test_the_page_is_served_and_loads_nothing_from_elsewhere(address: str) -> None:

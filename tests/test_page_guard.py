@@ -46,6 +46,7 @@ def ask(
     query: bytes = b"",
     pieces: Sequence[bytes] = (b"",),
     kind: str = "http",
+    folder: str = FOLDER,
 ) -> list[dict[str, Any]]:
     """What comes out for one request."""
     sent: list[dict[str, Any]] = []
@@ -65,7 +66,7 @@ def ask(
         "query_string": query,
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
     }
-    asyncio.run(PageGuard(page, host=host, folder=FOLDER)(scope, receive, send))
+    asyncio.run(PageGuard(page, host=host, folder=folder)(scope, receive, send))
     return sent
 
 
@@ -163,6 +164,21 @@ def test_answers_do_not_tell_where_uploads_lie_and_requests_need_not(kind: str) 
     assert page.scope["path"] == f"/file={FOLDER}/0123/photo.png"
     assert page.scope["raw_path"] == page.scope["path"].encode()
     assert page.scope["query_string"] == f"path={FOLDER}/0123/photo.png".encode()
+
+
+@pytest.mark.parametrize("folder", ["/d", "/tmp", "/tmp/up", "/uploads", "/srv/data", FOLDER])
+def test_addresses_of_the_page_pass_wherever_uploads_lie(folder: str) -> None:
+    page = Page()
+    ask(page, path="/gradio_api/upload", query=b"upload_id=1", folder=folder)
+    assert page.scope is not None
+    assert (page.scope["path"], page.scope["query_string"]) == (
+        "/gradio_api/upload",
+        b"upload_id=1",
+    )
+    shown = ask(Page(f"{folder}/a.png".encode()), folder=folder)[1]["body"].decode()
+    assert not shown.startswith(folder)
+    ask(page, path=f"/file={shown}", folder=folder)
+    assert page.scope["path"] == f"/file={folder}/a.png"
 
 
 def test_pictures_pass_as_they_are_in_both_directions() -> None:

@@ -23,7 +23,7 @@ _EVERY_ADDRESS = frozenset(("", "0.0.0.0", "::"))
 
 # What may have the path of a file in it; pictures, scripts and styles pass as they are.
 _TEXTS = ("application/json", "text/event-stream", "text/html", "text/plain")
-_WORD = "uploads"
+_WORD = "/uploads-"
 
 
 class PageGuard:
@@ -41,8 +41,9 @@ class PageGuard:
             self._names |= {name.lower() for name in own if name}
         self._folder = folder.encode()
         # As long as the path, because the length of an answer is told before it.
-        words = f"/{_WORD}".ljust(len(self._folder), "-")
-        self._word = words[: len(self._folder)].encode()
+        # A part of it would be one of the page's own addresses, /upload.
+        word = _WORD if len(_WORD) <= len(self._folder) else "/"
+        self._word = word.ljust(len(self._folder), "-").encode()
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Handles one request."""

@@ -8,12 +8,13 @@ elsewhere.
 
 import io
 import os
+import signal
 import socket
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -392,6 +393,8 @@ def serve(
 ) -> None:
     """Serves the page until it is interrupted; anyone who reaches `host` by its names can use it.
 
+    SIGTERM interrupts it too, if this is the main thread: uploads are deleted at the end.
+
     `model` is selected at first; None: the default model. `announce` is called with the address of
     the page as soon as it is served.
 
@@ -428,6 +431,8 @@ def serve(
         )
     except OSError as error:
         raise _taken(host, port, error) from error
+    with suppress(ValueError):  # this is not the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     announce(str(address))
     blocks.block_thread()
 
