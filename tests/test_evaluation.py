@@ -418,7 +418,7 @@ def test_a_run_writes_tables_curves_and_a_page(
 
     monkeypatch.setattr("cwic.evaluation.measurement._measure", never)
     assert cli.main([word for word in words if word != "--quiet"]) == 0
-    assert "0 points measured, 22 from before, 0 failures" in capsys.readouterr().out
+    assert "0 points measured, 22 from before, 0 failed" in capsys.readouterr().out
 
 
 def test_a_point_is_measured_again_if_what_it_depends_on_has_changed(
@@ -476,7 +476,7 @@ def test_what_fails_is_named_and_the_rest_goes_on(
     assert cli.main([*words, "--codecs", "jpeg", "moody", "--quiet"]) == 1
     err = capsys.readouterr().err
     assert "none.png: no such file" in err
-    assert "broken.png" in err
+    assert f"error: {pictures / 'broken.png'}: found no picture" in err
     assert "a.png, moody: no such luck" in err
     assert len(rows_of(tmp_path / "out" / "points.csv")) == 3 * 3
     assert {row["pictures"] for row in rows_of(tmp_path / "out" / "averages.csv")} == {"1"}
@@ -507,12 +507,12 @@ def test_a_setting_that_fails_does_not_take_the_others_along(
     assert cli.main(words) == 1
     said = capsys.readouterr()
     assert f"a.png, picky at {jpeg.settings[1]:g}: not this one" in said.err
-    assert "11 points measured, 0 from before, 1 failures" in said.out
+    assert "11 points measured, 0 from before, 1 failed" in said.out
     assert len(rows_of(out / "points.csv")) == 2 * 3 + 3 + 2
     assert {row["pictures"] for row in rows_of(out / "averages.csv")} == {"1"}
     # Only what failed is tried again.
     assert cli.main(words) == 1
-    assert "0 points measured, 11 from before, 1 failures" in capsys.readouterr().out
+    assert "0 points measured, 11 from before, 1 failed" in capsys.readouterr().out
 
 
 def test_without_a_picture_that_all_codecs_share_the_points_are_still_written(

@@ -360,7 +360,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         print_error(str(failure))
     print_result(
         f"{options.out / 'report.html'}: {result.measured} points measured, "
-        f"{result.reused} from before, {len(result.failures)} failures"
+        f"{result.reused} from before, {len(result.failures)} failed"
     )
     return 1 if result.failures else 0
 

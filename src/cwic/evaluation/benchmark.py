@@ -111,7 +111,9 @@ def evaluate(
         if (left := tuple(s for s in job.settings if not store.has(measurement.point_key(job, s))))
     ]
     reused = num_points - sum(len(job.settings) for job in missing)
-    with tqdm(total=num_points, initial=reused, disable=not show_progress, unit=" points") as bar:
+    with tqdm(
+        total=num_points, initial=reused, unit=" points", disable=None if show_progress else True
+    ) as bar:
         for result in measurement.measure_all(missing, processes):
             store.add(result.points)
             failures += result.failures

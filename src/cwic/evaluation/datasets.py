@@ -145,7 +145,7 @@ def _download(url: str, partial: Path, show_progress: bool) -> None:
                 initial=done,
                 unit="B",
                 unit_scale=True,
-                disable=not show_progress,
+                disable=None if show_progress else True,
             ) as bar,
         ):
             while chunk := response.read(_CHUNK_BYTES):

@@ -180,7 +180,8 @@ def jobs_of(
             failures.append(Failure(str(path), None, "no such file"))
             continue
         except (CodecError, OSError, MemoryError) as error:
-            failures.append(Failure(str(path), None, reason(error)))
+            why = reason(error).removeprefix(f"{path}: ")
+            failures.append(Failure(str(path), None, why))
             continue
         jobs.extend(Job(path, digest, c.name, c.settings, c.facts) for c in contestants)
     return jobs, failures
