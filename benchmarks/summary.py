@@ -29,8 +29,8 @@ OURS = ("cwic-visual", "cwic-psnr")
 RIVAL = "AVIF 4:4:4"
 SMALL_MARK = "†"
 SMALL_NOTE = (
-    f"{SMALL_MARK}: at least one picture's nearest file is more than 10 % smaller than this and not "
-    "the picture itself."
+    f"{SMALL_MARK}: at least one picture's nearest file is more than 10 % smaller than this and "
+    "not the picture itself."
 )
 RATED = (
     "SSIMULACRA2",
