@@ -98,7 +98,9 @@ class TrainConfig:
     optimizer: Literal["adam", "muon"] = "adam"
     ema_decay: float = 0.999  # of the moving average of the weights, which is what gets exported
     clip_norm: float = 1.0  # largest norm of the whole gradient
-    bf16: bool = True  # autocast of the transforms
+    # Autocast of the transforms, where the device has it. Its error has a direction, which near an
+    # optimum is longer than what is left to learn: False for a run from good weights.
+    bf16: bool = True
     compile: bool = False  # torch.compile, of the loss with all that it depends on
     cuda_graph: bool = True  # on CUDA, with muon and one process, a step is one graph
     validation_crop_px: int = 256
