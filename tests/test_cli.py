@@ -168,6 +168,28 @@ def test_a_model_file_of_ones_own_encodes_and_decodes(
     assert out.endswith(" 96x64\n")
 
 
+def test_a_file_under_the_others_name_is_what_it_holds(run: Run, photo: Path) -> None:
+    assert run("encode", photo, "-q", "40")[0] == 0
+    coded, picture = photo.with_name("coded.png"), photo.with_name("picture.cwic")
+    photo.with_suffix(".cwic").rename(coded)
+    picture.write_bytes(photo.read_bytes())
+
+    code, _, err = run("encode", coded, "-o", photo.with_name("a.cwic"))
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        f"cwic encode: error: expected a picture: cwic decode {coded}?",
+    )
+    assert run("decode", coded, "-o", photo.with_name("a.png"))[0] == 0
+    assert json.loads(run("info", coded, "--json")[1])["width"] == 96
+    assert run("view", coded, "-o", photo.with_name("map.png"))[0] == 0
+
+    assert run("encode", picture, "-q", "40", "-o", photo.with_name("b.cwic"))[0] == 0
+    assert photo.with_name("b.cwic").read_bytes() == coded.read_bytes()
+    for verb in ("decode", "info"):
+        code, _, err = run(verb, picture)
+        assert (code, "not a .cwic file: it begins with b'\\x89PNG" in err) == (1, True)
+
+
 # --- info and models ------------------------------------------------------------------------------
 
 

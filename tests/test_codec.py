@@ -280,6 +280,9 @@ def test_limits_on_pixels_are_options(tiny_codec: Codec) -> None:
     assert tiny_codec.decode(data, limits=Limits(max_pixels=count)).height == pixels.shape[0]
     with pytest.raises(BitstreamError, match=f"at most {count - 1}"):
         tiny_codec.decode(data, limits=Limits(max_pixels=count - 1))
+    for read in (tiny_codec.decode, cwic.decode, cwic.read_header):
+        with pytest.raises(ValueError, match=f"limits: found {count}, expected a cwic.Limits"):
+            read(data, limits=count)  # type: ignore[operator]
 
 
 @settings(
@@ -515,6 +518,7 @@ def test_a_file_is_decoded_by_its_path_as_by_its_bytes(
             found = tiny_flagship_codec.decode(source)  # type: ignore[arg-type]
             np.testing.assert_array_equal(np.asarray(found), expected)
     assert cwic.decode(path).size == cwic.decode(str(path), reduce=1).size == (30, 20)
+    assert cwic.read_header(path) == cwic.read_header(str(path)) == cwic.read_header(data)
 
 
 @pytest.mark.parametrize(
@@ -531,9 +535,9 @@ def test_a_file_is_decoded_by_its_path_as_by_its_bytes(
 def test_what_is_neither_a_path_nor_bytes_is_not_decoded(
     source: object, message: str, tiny_codec: Codec
 ) -> None:
-    for decode in (cwic.decode, tiny_codec.decode):
+    for read in (cwic.decode, tiny_codec.decode, cwic.read_header):
         with pytest.raises(ImageError, match=message):
-            decode(source)  # type: ignore[operator]
+            read(source)  # type: ignore[operator]
 
 
 def test_a_truncated_picture_is_taken_only_where_that_is_asked_for(

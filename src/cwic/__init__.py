@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from cwic.bitstream import Header, Limits
     from cwic.codec import Codec
+    from cwic.encoded_source import EncodedSource
     from cwic.image import Source
-    from cwic.picture_file import EncodedSource
     from cwic.saliency import Detector
 
 __version__ = "0.1.0"
@@ -127,24 +127,29 @@ def decode(
         ValueError: an argument out of range.
     """
     from cwic.codec import loaded_for
-    from cwic.picture_file import content_of
+    from cwic.encoded_source import content_of
 
     data = content_of(data)
     codec = loaded_for(data, limits=limits)
     return codec.decode(data, region=region, reduce=reduce, fast=fast, limits=limits)
 
 
-def read_header(data: bytes, limits: "Limits | None" = None) -> "Header":
-    """The header of a `.cwic` file, or of as much of its beginning as the header takes.
+def read_header(data: "EncodedSource", limits: "Limits | None" = None) -> "Header":
+    """The header of a `.cwic` file. No network is loaded.
 
-    No network is loaded. `limits`: what the file may ask for; the defaults of `Limits` where None.
+    Args:
+        data: the whole file, or its path, or as much of its beginning as the header takes.
+        limits: what the file may ask for; the defaults of `Limits` where None.
 
     Raises:
         BitstreamError: this is not the beginning of a `.cwic` file.
+        ImageError: the path cannot be read.
+        ValueError: `limits` is of another type.
     """
     from cwic import bitstream
+    from cwic.encoded_source import content_of
 
-    return bitstream.read_header(data, limits)
+    return bitstream.read_header(content_of(data), limits)
 
 
 def register_pillow_plugin() -> None:

@@ -241,8 +241,12 @@ def read_header(data: Data, limits: Limits | None = None) -> Header:
 
     Raises:
         BitstreamError: this is no .cwic file of version 1, it is damaged, or it is over a limit.
+        ValueError: `limits` is of another type.
     """
-    limits = limits or Limits()
+    if limits is None:
+        limits = Limits()
+    elif not isinstance(limits, Limits):
+        raise ValueError(f"limits: found {limits!r}, expected a cwic.Limits")
     with memoryview(data) as view:
         reader = _Reader(view)
         reader.magic()

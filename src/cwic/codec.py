@@ -23,6 +23,7 @@ from cwic.alpha_plane import pack_alpha
 from cwic.bitstream import Bitstream, Header, Limits
 from cwic.choice import IsSettled, choose
 from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PIXELS
+from cwic.encoded_source import EncodedSource, content_of
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
@@ -36,10 +37,8 @@ from cwic.image import (
     without_hidden_colours,
 )
 from cwic.picture_file import (
-    EncodedSource,
     Inspected,
     alpha_of,
-    content_of,
     overhead_of,
     pack_picture,
     shown,

@@ -4,9 +4,8 @@ Both directions, for files of a model and for those without. The tiles are left 
 reads them, bytes to `bitstream`.
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +14,9 @@ from PIL import Image
 from cwic import bitstream
 from cwic.alpha_plane import unpack_alpha
 from cwic.bitstream import Bitstream, Kind
-from cwic.errors import ImageError, reason
 from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle
 from cwic.image import Metadata, Mode, Picture, to_pil
-
-# Where a `.cwic` file comes from: its path, or all of its bytes.
-EncodedSource: TypeAlias = str | os.PathLike[str] | bytes
 
 
 class Inspected(NamedTuple):
@@ -58,29 +53,6 @@ def overhead_of(data: bytes) -> Overhead:
     alpha_bytes = sizes.get(Kind.ALPHA, 0)
     rest_bytes = header.file_bytes - tiles_bytes - alpha_bytes - sum(metadata.values())
     return Overhead(rest_bytes, alpha_bytes, metadata)
-
-
-def content_of(file: EncodedSource) -> bytes:
-    """The bytes of a `.cwic` file, given by its path or as they are.
-
-    Raises:
-        ImageError: the path cannot be read, or this is neither.
-    """
-    if not isinstance(file, str | os.PathLike):
-        try:
-            memoryview(file).release()
-        except TypeError as error:
-            raise ImageError(
-                f"found {type(file).__name__}, expected the bytes of a .cwic file or its path"
-            ) from error
-        return file
-    try:
-        with open(file, "rb") as opened:
-            return opened.read()
-    except FileNotFoundError as error:
-        raise ImageError(f"no such file: {os.fsdecode(file)}") from error
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise ImageError(f"cannot read {os.fsdecode(file)}: {reason(error)}") from error
 
 
 def pack_picture(

@@ -25,6 +25,7 @@ from PIL import Image
 
 from cwic import bitstream, defaults, model_file
 from cwic.codec import Codec, loaded, loaded_for
+from cwic.encoded_source import begins_coded
 from cwic.errors import CodecError, CodecWarning, NotBuiltError, reason
 from cwic.evaluation import report
 from cwic.evaluation.compare import compared, compared_page, installed
@@ -331,7 +332,7 @@ def _visible_amounts(target: str) -> list[Any]:
 
 def _canvas(path: str | None) -> Any:
     """The picture to paint on; None for a `.cwic` file."""
-    if path is None or _is_codec_file(path):
+    if path is None or begins_coded(path):
         return None
     with _errors_of_page():
         picture = to_pil(read_picture(_Upload(path))).convert("RGB")
@@ -349,7 +350,7 @@ def _results(inputs: _Inputs) -> Iterator[list[Any]]:
     name = Path(inputs.dropped).name
     # Gradio copies the file for the download before it asks for the next results.
     with _errors_of_page(), tempfile.TemporaryDirectory(prefix="cwic-") as folder:
-        if _is_codec_file(inputs.dropped):
+        if begins_coded(inputs.dropped):
             found = opened(inputs.dropped, fast=inputs.fast)
             file = Path(folder, name).with_suffix(".png")
             data = encode_image(found.decoded, "PNG")
@@ -459,11 +460,6 @@ def _taken(host: str, port: int, error: OSError) -> CodecError:
     return CodecError(
         f"port {port} of {host} is not available: {reason(error)}; --port selects another"
     )
-
-
-def _is_codec_file(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(bitstream.MAGIC)) == bitstream.MAGIC
 
 
 @contextmanager

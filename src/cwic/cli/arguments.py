@@ -488,6 +488,15 @@ def _refuse_rest(options: argparse.Namespace, rest: Sequence[str]) -> NoReturn:
     parser.error(f"cannot use {word!r}: {hint}")
 
 
+def _begins_coded(source: Path) -> bool:
+    from cwic.encoded_source import begins_coded
+
+    try:
+        return source.is_file() and begins_coded(source)
+    except OSError:  # whoever reads all of it says why that fails
+        return False
+
+
 def _check_combination(options: argparse.Namespace) -> None:
     """Refuses options and files that do not fit together."""
     refuse = options.parser.error
@@ -511,9 +520,11 @@ def _check_combination(options: argparse.Namespace) -> None:
     suffix = source.suffix.lower()
     output: str = getattr(options, "output", None) or ""
     makes_picture = Path(output).suffix.lower() in PICTURE_SUFFIXES
-    if verb in ("decode", "info") and suffix in PICTURE_SUFFIXES:
+    # A file may have the other's name: then its content says what fits.
+    is_coded = _begins_coded(source)
+    if verb in ("decode", "info") and suffix in PICTURE_SUFFIXES and not is_coded:
         refuse(f"expected a .cwic file: cwic encode {source}?")
-    if verb == "encode" and suffix == CODEC_SUFFIX:
+    if verb == "encode" and (is_coded or (suffix == CODEC_SUFFIX and not source.is_file())):
         refuse(f"expected a picture: cwic decode {source}?")
     if verb == "compare" and suffix == CODEC_SUFFIX:
         refuse(f"expected the original picture, found {source}")

@@ -190,11 +190,14 @@ def is_stream(source: Path) -> bool:
 def coded_content(picture: Any) -> bytes | None:
     """The `.cwic` file that `picture_source` found; None if it is to be read as a picture."""
     from cwic.bitstream import MAGIC
+    from cwic.encoded_source import begins_coded
 
     if isinstance(picture, _NamedContent):
         content = picture.getvalue()
         return content if content.startswith(MAGIC) else None
-    return read(picture) if picture.suffix.lower() == CODEC_SUFFIX else None
+    if picture.suffix.lower() == CODEC_SUFFIX or (picture.is_file() and begins_coded(picture)):
+        return read(picture)
+    return None
 
 
 @contextmanager
