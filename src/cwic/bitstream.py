@@ -2,8 +2,9 @@
 
 Owns every offset, length, checksum and range check of format version 1, which `docs/format.md`
 describes byte by byte. Owns no meaning beyond that: tile payloads are left to the families, those
-of a picture kept whole to `whole`, the alpha section to `alpha_plane`, the colour mode to
-`colour_mode`, and whether the model of a file is here to `model_file`.
+of a picture kept whole to `whole`, the alpha section to `alpha_plane`, the exact one to
+`exact_layer`, the colour mode to `colour_mode`, and whether the model of a file is here to
+`model_file`.
 
 Reading trusts nothing. A damaged or hostile file raises `BitstreamError`; no allocation is larger
 than the data that is there or, where something is inflated, than `Limits` allows. Packing checks
@@ -43,7 +44,7 @@ _MAX_VARINT_BYTES = 8
 
 
 class Kind(IntEnum):
-    """What a section holds. A reader skips the reserved kind."""
+    """What a section holds. A reader skips kinds that it does not know."""
 
     TILE = 0
     ALPHA = 1
@@ -52,11 +53,18 @@ class Kind(IntEnum):
     XMP = 4
     THUMBNAIL = 5
     WHOLE = 6
-    RESERVED_7 = 7
+    UNKNOWN = 7
+    EXACT = 8
 
 
 METADATA_KINDS = (Kind.ICC, Kind.EXIF, Kind.XMP)
-_BESIDE_TILES = (Kind.ALPHA, *METADATA_KINDS, Kind.THUMBNAIL)  # in the order of a file
+# In the order of a file.
+_BESIDE_TILES = (Kind.ALPHA, *METADATA_KINDS, Kind.THUMBNAIL, Kind.EXACT)
+
+# An entry of the section table has three bits for its kind. Of kinds from `_LONG_KIND` on they say
+# only that; what is above `_FIRST_LONG_KIND` follows as a number of its own.
+_LONG_KIND = 7
+_FIRST_LONG_KIND = 8
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,11 @@ class Header:
         return "kept whole" if self.is_whole else f"kept in {self.num_colours} colours"
 
     @property
+    def has_exact_layer(self) -> bool:
+        """Whether text and graphics in a coded picture are kept as they are."""
+        return self.find(Kind.EXACT) is not None
+
+    @property
     def num_tiles(self) -> int:
         """How many tiles the picture is made of."""
         return _num_tiles(self.width, self.height, self.tile_px)
@@ -183,9 +196,9 @@ def pack(
         q: in 1/64 units, in [-4096, 4096]; without a model 0, or colours that are left, to 4096.
         tiles: payload of each tile, in raster order.
         tile_px: side of a tile in pixels, a power of two in [64, 32768]; None for one tile.
-        sections: what else the file holds, ALPHA, ICC, EXIF, XMP or THUMBNAIL; metadata is deflated
-            here. ALPHA is given exactly if the mode has an alpha channel, without a model at most
-            then.
+        sections: what else the file holds, ALPHA, ICC, EXIF, XMP, THUMBNAIL or EXACT; metadata is
+            deflated here. ALPHA is given exactly if the mode has an alpha channel, without a model
+            at most then; EXACT only with a model.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -201,6 +214,7 @@ def pack(
     )
     _require(len(tiles) == num_tiles, f"{len(tiles)} tiles", f"{num_tiles}")
     _check_alpha(mode, Kind.ALPHA in sections, identity)
+    _check_exact(Kind.EXACT in sections, identity)
     bodies = [*_stored(sections), *((_kind_of_tiles(identity), tile) for tile in tiles)]
 
     tile_exponent = 0 if tile_px is None else tile_px.bit_length() - 6
@@ -213,7 +227,10 @@ def pack(
         bytes([tile_exponent << 4 | mode]),
         _varint(2 * q if q >= 0 else -2 * q - 1),
     ]
-    parts += [_varint(len(body) << 3 | kind) for kind, body in bodies]
+    for kind, body in bodies:
+        parts.append(_varint(len(body) << 3 | min(kind, _LONG_KIND)))
+        if kind >= _FIRST_LONG_KIND:
+            parts.append(_varint(kind - _FIRST_LONG_KIND))
     parts.append(_header_crc(b"".join(parts)))
     for _, body in bodies:
         parts += [body, _body_crc(body)]
@@ -273,7 +290,9 @@ def read_header(data: Data, limits: Limits | None = None) -> Header:
             raise BitstreamError("damaged header: its checksum does not match")
         size_bytes = reader.position
 
-    _check_alpha(mode, any(kind == Kind.ALPHA for kind, _ in table), identity, BitstreamError)
+    kinds = {kind for kind, _ in table}
+    _check_alpha(mode, Kind.ALPHA in kinds, identity, BitstreamError)
+    _check_exact(Kind.EXACT in kinds, identity, BitstreamError)
     sections = []
     offset = size_bytes
     for kind, length in table:
@@ -440,6 +459,8 @@ class _Reader:
                 raise BitstreamError(f"found more than the expected {max_sections} sections")
             entry = self.varint("section table")
             kind, length = Kind(entry & 7), entry >> 3
+            if kind == _LONG_KIND:
+                kind = _long_kind(self.varint("section table"))
             if kind == kind_of_tiles:
                 tiles_to_come -= 1
             elif kind in (Kind.TILE, Kind.WHOLE):
@@ -449,11 +470,17 @@ class _Reader:
                 )
             elif kind_of_tiles in seen:
                 raise BitstreamError(f"found a {kind.name} section after the first tile")
-            elif kind in seen and kind != Kind.RESERVED_7:
+            elif kind in seen and kind != Kind.UNKNOWN:
                 raise BitstreamError(f"found more than the one expected {kind.name} section")
             seen.add(kind)
             entries.append((kind, length))
         return entries
+
+
+def _long_kind(number: int) -> Kind:
+    """The kind from `_FIRST_LONG_KIND` on of a number in the section table."""
+    known = [kind for kind in Kind if kind == number + _FIRST_LONG_KIND]
+    return known[0] if known else Kind.UNKNOWN
 
 
 def _kind_of_tiles(identity: bytes) -> Kind:
@@ -482,6 +509,12 @@ def _check_alpha(
         f"one exactly for the modes {_MODES_WITH_ALPHA}",
         error,
     )
+
+
+def _check_exact(has_section: bool, identity: bytes, error: type[Exception] = ValueError) -> None:
+    """Checks that exact samples stand beside coded ones only."""
+    is_right = identity != NO_MODEL or not has_section
+    _require(is_right, "an EXACT section in a file without a model", "none", error)
 
 
 def _num_tiles(width: int, height: int, tile_px: int | None) -> int:

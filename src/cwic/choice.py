@@ -1,7 +1,8 @@
-"""Coded by a model, kept whole or kept in fewer colours: which file answers a request better.
+"""Coded by a model, kept whole, in fewer colours or in part: which file answers a request better.
 
-Owns the choice alone. The coded file is made by who asks, the others by `whole`. The limits are
-measured, see "Kept whole" and "Fewer colours" in docs/experiments.md.
+Owns the choice alone. Coded files, with graphics as they are and without, are made by who asks, the
+others by `whole`. The limits are measured, see "Kept whole", "Fewer colours" and "Exact graphics"
+in docs/experiments.md.
 """
 
 import math
@@ -15,7 +16,8 @@ from cwic.palette import NUM_COLOURS, is_reducible, reduced
 from cwic.picture_file import overhead_of
 from cwic.rate_control import Answer, blame, is_within_size, measured
 from cwic.request import Request
-from cwic.whole import is_available, pack_whole
+from cwic.webp_lossless import is_available
+from cwic.whole import pack_whole
 
 # Where the target is a quality, nothing lost is worth a quarter more.
 _WHOLE_MAY_BE_LARGER = 1.25
@@ -32,6 +34,12 @@ _REDUCED_FROM = 8
 # bands that look worse than that.
 _LOSS_OF_CODED = 0.5
 
+# Exact graphics take at most this share of a size that is asked for, or of the picture kept whole:
+# what they leave of a picture must be worth it.
+_GRAPHICS_SHARE = 0.8
+# Of two coded files for a size, the one with exact graphics is to lose clearly less.
+_LOSS_WITH_GRAPHICS = 0.9
+
 # Effort is in vain where it would have to leave less than this share of a coded file's size or
 # loss: the most that was measured is 45 % smaller.
 _EFFORT_LEAVES = 0.5
@@ -44,7 +52,7 @@ IsSettled = Callable[[Callable[[], Answer]], bool]
 def choose(
     picture: Picture,
     request: Request,
-    code: Callable[[IsSettled], Answer],
+    code: Callable[[IsSettled, float], Answer],
     *,
     visible: Picture,
     loss: Callable[[bytes | Pixels], float],
@@ -55,7 +63,8 @@ def choose(
         picture: as it is kept whole.
         request: what is asked for.
         code: makes the coded file; it is called at most once, and not where it could not be better.
-            It is given a function that says whether effort would be in vain.
+            It is given a function that says whether effort would be in vain, and how many bytes
+            exact graphics may take in it.
         visible: the picture as it is coded, perhaps without the colours of transparent pixels.
         loss: what a coded file loses, or samples in its place, by the model's own measure.
 
@@ -66,7 +75,7 @@ def choose(
     if request.lossless == "always":
         return _always(picture, request, size_bytes)
     if request.lossless == "never" or not is_available():
-        return code(lambda _: False)
+        return code(lambda _: False, 0)
 
     def fits(whole: bytes) -> bool:
         limit_bytes = math.inf if size_bytes is None else size_bytes
@@ -102,7 +111,10 @@ def choose(
             return in_fewer_colours(plain(), size_bytes, share) is not None
         return len(tried) <= _EFFORT_LEAVES * may_be_larger * len(plain().data)
 
-    coded = code(is_settled)
+    room_bytes = math.inf if size_bytes is None else size_bytes
+    if tried is not None:
+        room_bytes = min(room_bytes, len(tried))
+    coded = code(is_settled, _GRAPHICS_SHARE * room_bytes)
     if not coded.is_missed:
         if size_bytes is not None:
             return in_fewer_colours(coded, size_bytes, _LOSS_OF_CODED) or coded
@@ -132,6 +144,24 @@ def choose(
             is_out_of_reach=True,
         )
     return coded
+
+
+def is_better_with_graphics(
+    found: Answer, plain: Answer, request: Request, picture: Picture, loss: Callable[[bytes], float]
+) -> bool:
+    """Whether a coded file with exact graphics answers a request better than one without."""
+    size_bytes = request.size_bytes(picture.width * picture.height)
+    found_bytes, plain_bytes = len(found.data), len(plain.data)
+    if size_bytes is not None:
+        is_small = is_within_size(found_bytes, size_bytes, strict=request.strict)
+        return is_small and loss(found.data) <= _LOSS_WITH_GRAPHICS * loss(plain.data)
+    if request.measured_target is not None:
+        is_reached = not (found.is_missed or found.is_out_of_reach)
+        return is_reached and (plain.is_missed or found_bytes < plain_bytes)
+    if found_bytes > _WHOLE_MAY_BE_LARGER * plain_bytes:
+        return False
+    share = 1 if found_bytes <= plain_bytes else _LOSS_OF_CODED
+    return loss(found.data) <= share * loss(plain.data)
 
 
 def _reduced_for(

@@ -10,6 +10,7 @@ import mimetypes
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +22,16 @@ from PIL import Image
 from cwic import bitstream, model_file
 from cwic.alpha_plane import pack_alpha
 from cwic.bitstream import Bitstream, Header, Limits
-from cwic.choice import IsSettled, choose
+from cwic.choice import IsSettled, choose, is_better_with_graphics
 from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PIXELS
 from cwic.encoded_source import EncodedSource, content_of
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
+from cwic.exact_layer import Layer, read_exact
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
 from cwic.families.protocol import Analyzed, Coded, Emphasis, Family, Pixels, TileStream
 from cwic.families.tiling import part_of
+from cwic.graphics import graphics_of, without_graphics
 from cwic.image import (
     Picture,
     Source,
@@ -221,12 +224,32 @@ class Codec:
             pixels = self._pixels(shown) if isinstance(shown, bytes) else shown
             return analyze().distortion(as_shown(pixels, seen.mode), emphasis)
 
+        code = partial(self._code, picture=seen, emphasis=emphasis, loss=loss, progress=progress)
+
+        def code_best(is_settled: IsSettled, graphics_bytes: float) -> Answer:
+            """What the model makes of the picture, or of what is no graphics in it."""
+            layer = _layer_of(seen.pixels, graphics_bytes)
+            if layer is None:
+                return code(analyze(), request=request, is_settled=is_settled)
+            plainly = replace(request, effort=0)
+            rest = self._family.analyze(without_graphics(seen.pixels, layer.mask))
+            plain = code(analyze(), request=plainly)
+            found = code(rest, request=plainly, layer=layer)
+            is_better = is_better_with_graphics(found, plain, request, seen, loss)
+            if is_better and request.size_bytes(seen.width * seen.height) is not None:
+                # A size that it does not fill is no fault of it: less is lost.
+                found = found._replace(complaint=plain.complaint, is_missed=plain.is_missed)
+            best = found if is_better else plain
+            if not request.effort or is_settled(lambda: best):
+                return best
+            if is_better:
+                return code(rest, request=request, layer=layer)
+            return code(analyze(), request=request)
+
         answer = choose(
             picture,
             request,
-            lambda is_settled: self._code(
-                analyze(), seen, request, emphasis, loss, is_settled, progress
-            ),
+            code_best,
             visible=seen,
             loss=loss,
         )
@@ -240,14 +263,19 @@ class Codec:
     def _code(
         self,
         analyzed: Analyzed,
+        *,
         picture: Picture,
         request: Request,
         emphasis: Emphasis | None,
         loss: Callable[[bytes], float],
-        is_settled: IsSettled,
         progress: Callable[[float], None] | None,
+        is_settled: IsSettled = lambda _: False,
+        layer: Layer | None = None,
     ) -> Answer:
-        """What the model makes of a request; no effort where the file without it settles that."""
+        """What the model makes of a request; no effort where the file without it settles that.
+
+        `analyzed` is all of the picture, or what lies under a layer.
+        """
         family = self._family
         pack = partial(
             pack_picture,
@@ -255,10 +283,11 @@ class Codec:
             identity=self.identity,
             tile_px=analyzed.tiling.tile_px,
             alpha=None if picture.alpha is None else pack_alpha(picture.alpha),
+            exact=None if layer is None else layer.body,
         )
 
         def code(q: int) -> Candidate:
-            return Candidate(q, analyzed.code(q, emphasis), pack)
+            return Candidate(q, analyzed.code(q, emphasis), pack, layer)
 
         found: Coded | None = None
 
@@ -272,7 +301,7 @@ class Codec:
                 start=found,
                 progress=progress,
             )
-            return Candidate(q, refined, pack)
+            return Candidate(q, refined, pack, layer)
 
         def searched(meet: Callable[..., Answer]) -> Answer:
             """The best answer to a target; the search is done without refinement first."""
@@ -360,7 +389,10 @@ class Codec:
             return _WHOLE.decode(data, region=region, reduce=reduce, fast=fast, limits=limits)
         file, stream = self._read(data, limits)
         part = part_of(region, stream.tiling.picture, reduce)
+        layer = read_exact(file, part)
         pixels = self._family.decode(stream, part, reduce, fast=fast)
+        if layer is not None:
+            pixels = layer.over(pixels, reduce)
         return shown(file, pixels, alpha_of(file, part, reduce))
 
     def inspect(self, data: bytes, *, fast: bool = False) -> Inspected:
@@ -372,8 +404,12 @@ class Codec:
         if not bitstream.read_header(data).has_model:
             return _WHOLE.inspect(data, fast=fast)
         file, stream = self._read(data)
+        everything = stream.tiling.picture
+        layer = read_exact(file, everything)
         pixels, allocation = self._family.decode_with_allocation(stream, fast=fast)
-        alpha = alpha_of(file, stream.tiling.picture, 1)
+        if layer is not None:
+            pixels = layer.over(pixels)
+        alpha = alpha_of(file, everything, 1)
         return Inspected(shown(file, pixels, alpha), allocation)
 
     def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
@@ -387,9 +423,12 @@ class Codec:
         return self._family.symbols(self._read(data)[1])
 
     def _pixels(self, data: bytes) -> Pixels:
-        """All pixels of a file of this model, as the network gives them."""
-        _, stream = self._read(data, bitstream.ANY_SIZE)
-        return self._family.decode(stream, stream.tiling.picture)
+        """All pixels of a file of this model, as the network and an exact layer give them."""
+        file, stream = self._read(data, bitstream.ANY_SIZE)
+        everything = stream.tiling.picture
+        layer = read_exact(file, everything)
+        pixels = self._family.decode(stream, everything)
+        return pixels if layer is None else layer.over(pixels)
 
     def _read(self, data: bytes, limits: Limits | None = None) -> tuple[Bitstream, TileStream]:
         """A file of this model, checked, and the tiles of it."""
@@ -403,6 +442,15 @@ class Codec:
             )
         tiling = self._family.tiling(header.height, header.width, header.tile_px)
         return file, TileStream(file.tiles, header.q, tiling)
+
+
+def _layer_of(pixels: Pixels, limit_bytes: float) -> Layer | None:
+    """Text and graphics of a picture, if there are any and they take at most so many bytes."""
+    mask = graphics_of(pixels) if limit_bytes > 0 else None
+    if mask is None:
+        return None
+    layer = Layer(pixels, mask)
+    return layer if len(layer.body) <= limit_bytes else None
 
 
 def loaded(

@@ -31,6 +31,7 @@ class Overhead(NamedTuple):
 
     header_bytes: int  # and the checksums of tiles
     alpha_bytes: int  # of transparency in a section of its own
+    exact_bytes: int  # of what is kept as it is in a coded picture: a part of the picture itself
     metadata_bytes: Mapping[str, int]  # by the name of what is there: ICC, EXIF, XMP
 
     @property
@@ -41,7 +42,7 @@ class Overhead(NamedTuple):
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        return self.header_bytes + self.chosen_bytes
+        return self.header_bytes + self.exact_bytes + self.chosen_bytes
 
 
 def overhead_of(data: bytes) -> Overhead:
@@ -51,8 +52,9 @@ def overhead_of(data: bytes) -> Overhead:
     sizes = {section.kind: section.length + bitstream.BODY_CRC_BYTES for section in header.sections}
     metadata = {kind.name: sizes[kind] for kind in bitstream.METADATA_KINDS if kind in sizes}
     alpha_bytes = sizes.get(Kind.ALPHA, 0)
-    rest_bytes = header.file_bytes - tiles_bytes - alpha_bytes - sum(metadata.values())
-    return Overhead(rest_bytes, alpha_bytes, metadata)
+    exact_bytes = sizes.get(Kind.EXACT, 0)
+    found_bytes = tiles_bytes + alpha_bytes + exact_bytes + sum(metadata.values())
+    return Overhead(header.file_bytes - found_bytes, alpha_bytes, exact_bytes, metadata)
 
 
 def pack_picture(
@@ -63,12 +65,17 @@ def pack_picture(
     identity: bytes = bitstream.NO_MODEL,
     tile_px: int | None,
     alpha: bytes | None = None,
+    exact: bytes | None = None,
 ) -> bytes:
     """The file of a picture; its pixels are in the tiles, the other arguments as of `pack`."""
     metadata = picture.metadata
     found = {
-        Kind.ALPHA: alpha, Kind.ICC: metadata.icc, Kind.EXIF: metadata.exif, Kind.XMP: metadata.xmp
-    }  # fmt: skip
+        Kind.ALPHA: alpha,
+        Kind.ICC: metadata.icc,
+        Kind.EXIF: metadata.exif,
+        Kind.XMP: metadata.xmp,
+        Kind.EXACT: exact,
+    }
     return bitstream.pack(
         identity=identity,
         width=picture.width,

@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy.typing as npt
 
+from cwic.exact_layer import Layer
 from cwic.families.protocol import Coded, Family
 from cwic.image import Picture, as_shown
 from cwic.picture_file import Overhead
@@ -63,17 +64,32 @@ class Answer(NamedTuple):
 class Candidate:
     """A picture coded at one q, and its file, which is made once and only if it is needed."""
 
-    def __init__(self, q: int, coded: Coded, pack: Callable[[int, Sequence[bytes]], bytes]):
-        """`q` that was asked for; `pack` makes a file of the header's q and the payloads."""
+    def __init__(
+        self,
+        q: int,
+        coded: Coded,
+        pack: Callable[[int, Sequence[bytes]], bytes],
+        layer: Layer | None = None,
+    ):
+        """`q` that was asked for; `pack` makes a file of the header's q and the payloads.
+
+        `layer`: what that file has over the coded pixels.
+        """
         self.q = q
         self._coded: Coded | None = coded
         self._pack = pack
+        self._layer = layer
 
     @property
     def coded(self) -> Coded:
         """The coding; there until it is shelved."""
         assert self._coded is not None, "shelved"
         return self._coded
+
+    def pixels(self) -> Samples:
+        """(H, W, 3) what a decoder will show; until it is shelved."""
+        pixels = self.coded.pixels()
+        return pixels if self._layer is None else self._layer.over(pixels)
 
     @cached_property
     def data(self) -> bytes:
@@ -174,7 +190,7 @@ def at_size(
 
 def blame(overhead: Overhead, size_bytes: float) -> str:
     """What takes more than half of a target size and is not the picture, and what helps; or ""."""
-    if overhead.total_bytes <= _NAMED_SHARE * size_bytes:
+    if overhead.header_bytes + overhead.chosen_bytes <= _NAMED_SHARE * size_bytes:
         return ""
     metadata_bytes = sum(overhead.metadata_bytes.values())
     names = " and ".join(overhead.metadata_bytes)
@@ -273,7 +289,7 @@ def at_measure(
 
     # Searched downwards from the best, so that "strict" is the same promise as for sizes.
     def loss(candidate: Candidate) -> float:
-        return measure.origin - value(candidate.coded.pixels())
+        return measure.origin - value(candidate.pixels())
 
     aim = min(target, measure.exact)
     found = search(

@@ -2,17 +2,14 @@
 
 Owns what such a file holds, for both directions: WebP lossless streams of its tiles, and which of
 the two places transparency takes. What is worth keeping, and in how many colours, is left to
-`choice`, where bytes stand to `bitstream`, the streams themselves to libwebp, which comes with
-Pillow.
+`choice`, where bytes stand to `bitstream`, the streams themselves to `webp_lossless`.
 """
-
-import io
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, features
+from PIL import Image
 
-from cwic import bitstream
+from cwic import bitstream, webp_lossless
 from cwic.alpha_plane import pack_alpha
 from cwic.bitstream import Bitstream, Kind
 from cwic.errors import BitstreamError, NotBuiltError, UnknownModelError
@@ -20,33 +17,10 @@ from cwic.families.protocol import Allocation, shrunk
 from cwic.families.tiling import Rectangle, Tiling, part_of
 from cwic.image import Mode, Picture
 from cwic.picture_file import Inspected, alpha_of, pack_picture, shown
-
-Samples = npt.NDArray[np.uint8]  # (H, W, 3) or (H, W, 4)
-
-# A stream holds no more, and so a reader never needs memory for more at a time.
-MAX_STREAM_PIXELS = 2**22
-MAX_STREAM_SIDE_PX = 2**14 - 1
-# Larger pictures: libwebp looks back over a million pixels, which is more rows of a tile than of a
-# wide picture.
-TILE_PX = 2048
-
-# Time against size. The slow one tries everything, for pictures whose header is half the file.
-_ORDINARY = {"method": 4, "quality": 80}
-_THOROUGH = {"method": 6, "quality": 100}
-_THOROUGH_PIXELS = 2**12
-
-# What a .webp file has before its stream: RIFF, length, WEBP, VP8L, length.
-_RIFF_BYTES = 20
-_SIGNATURE = 0x2F
-_HEAD_BYTES = 5
+from cwic.webp_lossless import MAX_STREAM_PIXELS, MAX_STREAM_SIDE_PX, TILE_PX, Samples
 
 # A map of a file that has none lies on cells of this side.
 _CELL_PX = 16
-
-
-def is_available() -> bool:
-    """Whether this Pillow has libwebp."""
-    return bool(features.check("webp"))
 
 
 def pack_whole(
@@ -61,7 +35,7 @@ def pack_whole(
     Raises:
         NotBuiltError: this Pillow has no libwebp.
     """
-    if not is_available():
+    if not webp_lossless.is_available():
         raise NotBuiltError("to keep a picture whole needs a Pillow with WebP, found one without")
     is_large = (
         picture.width * picture.height > MAX_STREAM_PIXELS
@@ -77,13 +51,16 @@ def pack_whole(
     beside = pack_picture(
         picture,
         q,
-        [_stream(picture.pixels[part]) for part in parts],
+        [webp_lossless.packed(picture.pixels[part]) for part in parts],
         tile_px=tile_px,
         alpha=None if picture.alpha is None else pack_alpha(picture.alpha),
     )
     if picture.alpha is None:
         return beside
-    streams = [_stream(np.dstack([picture.pixels[part], picture.alpha[part]])) for part in parts]
+    streams = [
+        webp_lossless.packed(np.dstack([picture.pixels[part], picture.alpha[part]]))
+        for part in parts
+    ]
     return min(beside, pack_picture(picture, q, streams, tile_px=tile_px), key=len)
 
 
@@ -166,61 +143,16 @@ def _unpack(data: bytes, limits: bitstream.Limits | None = None) -> tuple[Bitstr
     return file, tiling
 
 
-def _stream(samples: Samples) -> bytes:
-    """One WebP lossless stream of a tile."""
-    height, width = samples.shape[:2]
-    effort = _THOROUGH if height * width <= _THOROUGH_PIXELS else _ORDINARY
-    file = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(samples))
-    image.save(file, "WEBP", lossless=True, exact=True, **effort)
-    found = file.getvalue()
-    length = int.from_bytes(found[_RIFF_BYTES - 4 : _RIFF_BYTES], "little")
-    assert found[8:16] == b"WEBPVP8L", found[:_RIFF_BYTES]
-    return found[_RIFF_BYTES : _RIFF_BYTES + length]
-
-
 def _tile(file: Bitstream, index: int, tile: Rectangle) -> Samples:
     """The samples of a tile, after all that its stream claims was checked against the header."""
-    body = file.tiles[index]
-    number = int.from_bytes(body[1:_HEAD_BYTES], "little")
-    width, height = 1 + (number & 0x3FFF), 1 + (number >> 14 & 0x3FFF)
-    has_alpha, version = bool(number >> 28 & 1), number >> 29
-    if len(body) < _HEAD_BYTES or body[0] != _SIGNATURE or version != 0:
-        raise BitstreamError(
-            f"damaged WHOLE section: it begins with {body[:_HEAD_BYTES].hex()}, expected a WebP "
-            "lossless stream of version 0"
-        )
-    if (width, height) != (tile.width, tile.height):
-        raise BitstreamError(
-            f"damaged WHOLE section: found a stream of {width}x{height} pixels, "
-            f"expected {tile.width}x{tile.height}"
-        )
-    if has_alpha and (Kind.ALPHA in file.sections or not Mode(file.header.mode).has_alpha):
-        raise BitstreamError(
-            "damaged WHOLE section: found a stream with alpha, expected one without"
-        )
-    if not is_available():
-        raise NotBuiltError("a picture kept whole needs a Pillow with WebP, found one without")
-    from PIL import _webp  # a Pillow without WebP has none
-
-    chunk = b"WEBPVP8L" + len(body).to_bytes(4, "little") + body + bytes(len(body) % 2)
-    webp = b"RIFF" + len(chunk).to_bytes(4, "little") + chunk
-    try:
-        # Not by Pillow's image classes: their limit on pixels is that of the user's own files.
-        frame = _webp.WebPAnimDecoder(webp).get_next()
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow lists nowhere what a damaged stream raises
-        raise BitstreamError(f"damaged WHOLE section: {error}") from error
-    if frame is None:
-        raise BitstreamError("damaged WHOLE section: its stream cannot be decoded")
-    samples = np.frombuffer(frame[0], np.uint8)  # R, G, B, and alpha or nothing of use
-    if samples.size != 4 * width * height:
-        raise BitstreamError(
-            f"damaged WHOLE section: it decodes to {samples.size} bytes, expected "
-            f"{width}x{height} pixels"
-        )
-    samples = samples.reshape(height, width, 4)
-    if Mode(file.header.mode).is_grey and (samples[..., :1] != samples[..., 1:3]).any():
-        raise BitstreamError("damaged WHOLE section: found colours, expected a grey picture")
-    return samples if has_alpha else np.ascontiguousarray(samples[:, :, :3])
+    mode = Mode(file.header.mode)
+    samples = webp_lossless.unpacked(
+        file.tiles[index],
+        tile.height,
+        tile.width,
+        "WHOLE",
+        may_have_alpha=mode.has_alpha and Kind.ALPHA not in file.sections,
+    )
+    if mode.is_grey:
+        webp_lossless.check_grey(samples, "WHOLE")
+    return samples

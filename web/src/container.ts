@@ -19,7 +19,13 @@ export enum Kind {
   XMP,
   THUMBNAIL,
   WHOLE,
+  /** One of another version of this program; only its checksum counts. */
+  UNKNOWN,
+  EXACT,
 }
+
+/** Kinds from here on are told by a number of their own in the section table. */
+const FIRST_LONG_KIND = 8;
 
 /** What a reader puts up with. */
 export interface Limits {
@@ -135,7 +141,11 @@ export function readHeader(data: Uint8Array, limits: Limits = DEFAULT_LIMITS): H
       throw new BitstreamError(`expected at most ${limits.maxSections} sections, found more`);
     }
     const entry = reader.varint("section");
-    const kind = entry % 8;
+    let kind = entry % 8;
+    if (kind === Kind.UNKNOWN) {
+      const found = reader.varint("section") + FIRST_LONG_KIND;
+      kind = found === Kind.EXACT ? Kind.EXACT : Kind.UNKNOWN;
+    }
     entries.push({ kind, length: Math.floor(entry / 8) });
     if (kind === tileKind) {
       tiles++;
@@ -146,7 +156,7 @@ export function readHeader(data: Uint8Array, limits: Limits = DEFAULT_LIMITS): H
         `expected sections ${Kind[tileKind]} alone at the end, found kind ${kind}`,
       );
     }
-    if (kind <= Kind.THUMBNAIL && seen.has(kind)) {
+    if (kind !== Kind.UNKNOWN && seen.has(kind)) {
       throw new BitstreamError(`expected one section ${Kind[kind]}, found two`);
     }
     seen.add(kind);
@@ -156,6 +166,9 @@ export function readHeader(data: Uint8Array, limits: Limits = DEFAULT_LIMITS): H
       `expected ${hasAlpha(mode) ? "an" : "no"} alpha plane in mode ${mode}, found ` +
         `${seen.has(Kind.ALPHA) ? "one" : "none"}`,
     );
+  }
+  if (whole && seen.has(Kind.EXACT)) {
+    throw new BitstreamError("expected no section EXACT without a model, found one");
   }
   const headerEnd = reader.position;
   const stated = reader.byte() * 256 + reader.byte();

@@ -12,6 +12,7 @@ import {
 } from "./container.ts";
 import type { Header, Limits } from "./container.ts";
 import { BitstreamError, ModelError } from "./errors.ts";
+import { hasExactLayer, putExact } from "./exact_layer.ts";
 import type { Kernels } from "./kernels.ts";
 import type { ModelFile } from "./model_file.ts";
 import { readAlpha } from "./side_sections.ts";
@@ -20,7 +21,7 @@ import { Synthesis } from "./synthesis.ts";
 import type { CellRows } from "./synthesis.ts";
 import { CELL_PX, MAX_TILE_PIXELS, MAX_TILE_SIDE, TileDecoder } from "./tile.ts";
 import type { Tile } from "./tile.ts";
-import { MAX_WHOLE_PIXELS, MAX_WHOLE_SIDE, decodeWholeTile } from "./whole.ts";
+import { MAX_WHOLE_PIXELS, MAX_WHOLE_SIDE, checkGrey, decodeWholeTile } from "./whole.ts";
 import type { DecodeWebp } from "./whole.ts";
 
 export const FAMILY = "flagship";
@@ -124,6 +125,8 @@ export interface DecodeWishes {
   region?: Rectangle;
   /** Which synthesis; "fast" where the model has one, else the other. */
   graph?: "fast" | "synthesis";
+  /** For files whose text and graphics are exact, which need a decoder of WebP. */
+  decodeWebp?: DecodeWebp;
 }
 
 /** The picture, or a region of it, by a model. */
@@ -139,6 +142,7 @@ export async function decodePixels(
   const graph = wishes.graph ?? (model.has("fast") ? "fast" : "synthesis");
   const pixels = render(data, header, model, model.synthesis(graph), region, false);
   finishColours(pixels, header.mode);
+  if (hasExactLayer(header)) await putExact(data, header, pixels, region, wishes.decodeWebp);
   if (alpha) putAlpha(pixels, alpha, region, header.width);
   return pixels;
 }
@@ -179,7 +183,7 @@ export async function decodeWholePixels(
   return pixels!;
 }
 
-/** The picture at 1/8 of its size, sides rounded up; without transparency. */
+/** The picture at 1/8 of its size, sides rounded up; without transparency and exact graphics. */
 export function decodePreview(data: Uint8Array, model: Model, limits?: Limits): Pixels {
   const header = checkedHeader(data, model, limits);
   const region = { left: 0, top: 0, width: header.width, height: header.height };
@@ -418,15 +422,6 @@ function copyPixels(
     const from = ((y - window.top) * window.width + left - window.left) * 4;
     const to = ((y - out.top) * pixels.width + left - out.left) * 4;
     pixels.data.set(made.subarray(from, from + (right - left) * 4), to);
-  }
-}
-
-/** Refuses colours in a grey picture that is kept whole. */
-function checkGrey(data: Uint8ClampedArray): void {
-  for (let i = 0; i < data.length; i += 4) {
-    if (data[i] !== data[i + 1] || data[i] !== data[i + 2]) {
-      throw new BitstreamError("damaged: expected a grey picture, found colours");
-    }
   }
 }
 

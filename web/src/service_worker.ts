@@ -62,6 +62,6 @@ async function png(data: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
   const pixels =
     header.identity === NO_MODEL
       ? await decodeWholePixels(data, decodeWebp)
-      : await decodePixels(data, await library.get(header.identity));
+      : await decodePixels(data, await library.get(header.identity), { decodeWebp });
   return encodePng(pixels, metadata, true);
 }

@@ -21,7 +21,7 @@ export async function readMetadata(
 ): Promise<Metadata> {
   const found: Metadata = {};
   for (const section of header.sections) {
-    if ([Kind.TILE, Kind.WHOLE, Kind.ALPHA].includes(section.kind)) continue;
+    if ([Kind.TILE, Kind.WHOLE, Kind.ALPHA, Kind.EXACT].includes(section.kind)) continue;
     const body = readSection(data, section);
     const name = ({ [Kind.ICC]: "icc", [Kind.EXIF]: "exif", [Kind.XMP]: "xmp" } as const)[
       section.kind as Kind.ICC

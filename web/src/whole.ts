@@ -20,8 +20,20 @@ export async function decodeWholeTile(
 ): Promise<Uint8ClampedArray> {
   const { width, height } = tileRectangle(header, index);
   const stream = readSection(data, header.tiles[index]!);
+  const mayHaveAlpha = !alphaApart && hasAlpha(header.mode);
+  return decodeStream(stream, width, height, mayHaveAlpha, decodeWebp);
+}
+
+/** Pixels of a WebP lossless stream, RGBA, after all that it claims was checked. */
+export async function decodeStream(
+  stream: Uint8Array,
+  width: number,
+  height: number,
+  mayHaveAlpha: boolean,
+  decodeWebp: DecodeWebp,
+): Promise<Uint8ClampedArray> {
   const alpha = checkStream(stream, width, height);
-  if (alpha && (alphaApart || !hasAlpha(header.mode))) {
+  if (alpha && !mayHaveAlpha) {
     throw new BitstreamError("damaged: expected a stream without alpha, found one with it");
   }
   let pixels: Uint8ClampedArray;
@@ -35,6 +47,15 @@ export async function decodeWholeTile(
     throw new BitstreamError(`damaged: expected ${width} x ${height} pixels, found others`);
   }
   return pixels;
+}
+
+/** Refuses colours in a grey picture. */
+export function checkGrey(data: Uint8ClampedArray): void {
+  for (let i = 0; i < data.length; i += 4) {
+    if (data[i] !== data[i + 1] || data[i] !== data[i + 2]) {
+      throw new BitstreamError("damaged: expected a grey picture, found colours");
+    }
+  }
 }
 
 /** Whether the stream has alpha; its size is that of the tile. */

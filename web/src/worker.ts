@@ -145,7 +145,7 @@ async function answerWell({ what, models, data, options }: Request, reply: Answe
     }
     hasFull = await library.hasFull(header.identity);
     const graph = options.full ? "synthesis" : undefined;
-    pixels = await decodePixels(data, model, { ...options, ...(graph && { graph }) });
+    pixels = await decodePixels(data, model, { ...options, ...(graph && { graph }), decodeWebp });
   }
   if (what === "png") {
     const png = await encodePng(pixels, metadata, options.quick);

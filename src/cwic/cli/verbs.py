@@ -247,8 +247,9 @@ def _header(data: bytes) -> "Header":
 
 
 def _size_and_rate(data: bytes, header: "Header", goal: str = "") -> str:
-    kept = f", {header.kept}" if header.kept else ""
-    return f"{len(data):,} B, {8 * len(data) / header.pixels:.3f} bpp{goal}{kept}"
+    kept = "text and graphics exact" if header.has_exact_layer else header.kept
+    end = f", {kept}" if kept else ""
+    return f"{len(data):,} B, {8 * len(data) / header.pixels:.3f} bpp{goal}{end}"
 
 
 def _bundled_name(header: "Header") -> str | None:
