@@ -48,6 +48,21 @@ def grained(drawing: np.ndarray) -> np.ndarray:
     return (drawing + grain).astype(np.uint8)
 
 
+def page_with_photograph() -> np.ndarray:
+    """(288, 304, 3) uint8: letters, and a photograph in rows 96 to 207 of columns 80 to 223."""
+    rng = np.random.default_rng(5)
+    letters = rng.random((24, 7, 5)) < 0.5
+    page = np.full((288, 304, 3), (255, 253, 248), np.uint8)
+    for top in range(4, 280, 12):
+        for left in range(4, 296, 7):
+            page[top : top + 7, left : left + 5][letters[rng.integers(24)]] = (20, 20, 30)
+    y, x = np.mgrid[0:112, 0:144]
+    wave = 120 + 60 * np.sin(x / 17) + 40 * np.cos(y / 11)
+    photograph = wave[..., None] * (1, 0.8, 0.6) + rng.normal(0, 7, (112, 144, 3))
+    page[96:208, 80:224] = photograph.clip(0, 255)
+    return page
+
+
 def seeded_picture(seed: int) -> np.ndarray:
     """(64..80, 80..112, 3) uint8: a smooth ground, a disc, a bar, and texture on one side."""
     rng = np.random.default_rng(seed)

@@ -293,18 +293,37 @@ def test_a_length_beyond_any_file_is_a_bitstream_error_and_not_an_allocation() -
         unpack(data)
 
 
-def test_reserved_sections_are_skipped_but_their_checksums_are_not() -> None:
-    table = bytes([3 << 3 | 7, 2 << 3 | 7, 1 << 3 | 7, 4 << 3])
+def test_sections_of_unknown_kinds_are_skipped_but_their_checksums_are_not() -> None:
+    table = bytes([3 << 3 | 7, 1, 2 << 3 | 7, 1, 1 << 3 | 7, 0xFF, 0x7F, 4 << 3])
     bodies = [b"abc", b"de", b"f", b"tile"]
     data = with_header(PREFIX + b"\1\1\0\0" + table, b"".join(map(body, bodies)))
     assert unpack(data).tiles == (b"tile",)
     damaged = data.replace(b"abc", b"abd")
-    with pytest.raises(BitstreamError, match="damaged RESERVED_7 section"):
+    with pytest.raises(BitstreamError, match="damaged UNKNOWN section"):
         unpack(damaged)
 
 
+def test_an_exact_section_has_a_long_kind_and_stands_beside_coded_tiles_only() -> None:
+    small = {**MINIMAL, "width": 1, "height": 1}
+    data = pack(**small, sections={Kind.EXACT: b"layer"})
+    table = bytes([5 << 3 | 7, 0, 7 << 3])
+    bodies = body(b"layer") + body(b"payload")
+    assert data == with_header(PREFIX + b"\1\1\0\0" + table, bodies)
+    assert read_header(data).has_exact_layer
+    assert not read_header(pack(**MINIMAL)).has_exact_layer
+    assert unpack(data).sections == {Kind.EXACT: b"layer"}
+    with pytest.raises(ValueError, match="EXACT section in a file without a model"):
+        pack(**{**MINIMAL, "identity": NO_MODEL}, sections={Kind.EXACT: b"layer"})
+    table = bytes([5 << 3 | 7, 0, 7 << 3 | 6])
+    with pytest.raises(BitstreamError, match="EXACT section in a file without a model"):
+        read_header(with_header(WHOLE_PREFIX + b"\1\1\0\0" + table, bodies))
+    twice = bytes([5 << 3 | 7, 0, 5 << 3 | 7, 0, 7 << 3])
+    with pytest.raises(BitstreamError, match="more than the one expected EXACT section"):
+        read_header(with_header(PREFIX + b"\1\1\0\0" + twice))
+
+
 def test_the_number_of_sections_is_limited() -> None:
-    table = bytes([7] * 50 + [0])
+    table = bytes([7, 1] * 50 + [0])
     data = with_header(PREFIX + b"\1\1\0\0" + table, body(b"") * 51)
     assert unpack(data, Limits(max_sections=51)).tiles == (b"",)
     with pytest.raises(BitstreamError, match="more than the expected 50 sections"):

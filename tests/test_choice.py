@@ -202,7 +202,7 @@ def test_fewer_colours_are_taken_where_they_lose_at_most_half(
     found = choose(
         picture,
         Request(quality=50),
-        lambda _: coded,
+        lambda _settled, _bytes: coded,
         visible=picture,
         loss=lambda shown: 1.0 if isinstance(shown, bytes) else of_coded,
     )
@@ -217,7 +217,7 @@ def beside(coded: Answer, request: Request, of_coded: float) -> Answer:
     return choose(
         picture,
         request,
-        lambda _: coded,
+        lambda _settled, _bytes: coded,
         visible=picture,
         loss=lambda shown: 1.0 if isinstance(shown, bytes) else of_coded,
     )
@@ -271,7 +271,7 @@ def test_effort_is_in_vain_where_fewer_colours_lose_a_quarter(
     coded = Answer(bytes(1200))
     told = []
 
-    def code(is_settled: IsSettled) -> Answer:
+    def code(is_settled: IsSettled, _: float) -> Answer:
         told.append(is_settled(lambda: coded))
         return coded
 

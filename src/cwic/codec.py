@@ -235,24 +235,18 @@ class Codec:
             rest = self._family.analyze(without_graphics(seen.pixels, layer.mask))
             plain = code(analyze(), request=plainly)
             found = code(rest, request=plainly, layer=layer)
-            is_better = is_better_with_graphics(found, plain, request, seen, loss)
-            if is_better and request.size_bytes(seen.width * seen.height) is not None:
-                # A size that it does not fill is no fault of it: less is lost.
-                found = found._replace(complaint=plain.complaint, is_missed=plain.is_missed)
-            best = found if is_better else plain
-            if not request.effort or is_settled(lambda: best):
-                return best
-            if is_better:
-                return code(rest, request=request, layer=layer)
-            return code(analyze(), request=request)
+            if not is_better_with_graphics(found, plain, request, seen, loss):
+                if not request.effort or is_settled(lambda: plain):
+                    return plain
+                return code(analyze(), request=request)
+            # What is smaller or better than what was asked for is no miss.
+            is_size = request.size_bytes(seen.width * seen.height) is not None
+            complaint, is_missed = (plain.complaint, plain.is_missed) if is_size else ("", False)
+            if request.effort and not is_settled(lambda: found):
+                found = code(rest, request=request, layer=layer)
+            return found._replace(complaint=complaint, is_missed=is_missed)
 
-        answer = choose(
-            picture,
-            request,
-            code_best,
-            visible=seen,
-            loss=loss,
-        )
+        answer = choose(picture, request, code_best, visible=seen, loss=loss)
         if request.strict and answer.is_out_of_reach:
             raise TargetError(answer.complaint)
         if answer.complaint:

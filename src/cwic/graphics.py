@@ -35,6 +35,9 @@ _MIN_SHARE = 0.05
 _GLANCED_ROWS = 16
 _GLANCE_SHARE = _MIN_SHARE / 2
 
+# Side of the smallest squares whose means are taken of what is left; divides `SQUARE_PX`.
+_FINEST_PX = 4
+
 # What stands for graphics where a picture has nothing else.
 _NOTHING = 128
 
@@ -69,24 +72,27 @@ def graphics_of(pixels: Pixels) -> Mask | None:
 def without_graphics(pixels: Pixels, mask: Mask) -> Pixels:
     """The picture with something smooth where the mask is true: it costs a network next to nothing.
 
-    Means of what is left are taken over squares of 2, 4, 8 ... pixels, and come back where the
-    finer ones have nothing left.
+    Means of what is left are taken over squares of 4, 8, 16 ... pixels, and come back where the
+    finer ones have nothing left. `mask` is as of `graphics_of`.
     """
-    levels = []
-    sums = np.where(mask[..., None], np.float32(0), pixels.astype(np.float32))
-    weights = np.where(mask, np.float32(0), np.float32(1))
-    while True:
-        levels.append((sums, weights))
-        if max(weights.shape) == 1:
-            break
+    height, width = mask.shape
+    means = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce(_FINEST_PX))
+    weights = (~mask[::_FINEST_PX, ::_FINEST_PX]).astype(np.float32)
+    sums = means.astype(np.float32) * weights[..., None]
+    levels = [(sums, weights)]
+    while max(weights.shape) > 1:
         sums, weights = _halved(sums), _halved(weights[..., None])[..., 0]
-        scale = 1 / np.maximum(weights, 1)
+        scale = np.float32(1) / np.maximum(weights, np.float32(1))
         sums, weights = sums * scale[..., None], weights * scale
+        levels.append((sums, weights))
     found = np.full_like(sums, _NOTHING)
     for sums, weights in reversed(levels):
-        height, width = weights.shape
-        found = sums + (1 - weights)[..., None] * _doubled(found)[:height, :width]
-    return np.rint(found).clip(0, 255).astype(np.uint8)
+        rest = _doubled(found)[: len(weights), : weights.shape[1]]
+        found = sums + (1 - weights)[..., None] * rest
+    small = Image.fromarray(found.round().clip(0, 255).astype(np.uint8))
+    size = (_FINEST_PX * small.width, _FINEST_PX * small.height)
+    smooth = np.asarray(small.resize(size, Image.Resampling.BILINEAR))[:height, :width]
+    return np.where(mask[..., None], smooth, pixels)
 
 
 def _are_graphics(pixels: Pixels, row: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:

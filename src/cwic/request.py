@@ -37,8 +37,8 @@ class Request:
     Pictures that are cheap without loss (screens, text, charts) are kept whole: for a target size,
     if they fit in; for a quality, if they are at most a quarter larger than the coded file; for a
     PSNR or SSIMULACRA2, if they are no larger. Where they are too large for that, they are kept in
-    2 to 256 colours, if that is much nearer to the picture than what the model makes. Of a page with
-    photographs in it, text and graphics are kept and the rest is coded, if that is better.
+    2 to 256 colours, if that is much nearer to the picture than what the model makes. Of a page
+    with photographs in it, text and graphics are kept and the rest is coded, if that is better.
 
     Attributes:
         quality: in [0, 100]; 50 where there is no target. Busy pictures, which hide errors,

@@ -1,0 +1,198 @@
+"""Exact samples over a coded picture: the section, both ways, and what a decoder shows."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from conftest import page_with_photograph, seeded_picture
+
+from cwic import Codec, bitstream, webp_lossless
+from cwic.bitstream import Bitstream, Header, Kind, Section
+from cwic.errors import BitstreamError
+from cwic.exact_layer import Layer, read_exact
+from cwic.families.tiling import Rectangle
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return Codec.load()
+
+
+IDENTITY = bytes(range(8))
+
+
+def decoded_array(codec: Codec, data: bytes) -> npt.NDArray[np.uint8]:
+    return np.asarray(codec.decode(data))
+
+
+def file_of(body: bytes, height: int, width: int, mode: int = 0) -> Bitstream:
+    """A file of one empty tile with a layer."""
+    header = Header(1, IDENTITY, width, height, mode, None, 0, (Section(Kind.TILE, 0, 0),), 0)
+    return Bitstream(header, (b"",), {Kind.EXACT: body})
+
+
+def layer(height: int, width: int, seed: int = 0) -> Layer:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+    return Layer(pixels, rng.random((height, width)) < 0.3)
+
+
+def everything(found: Layer) -> Rectangle:
+    return Rectangle(0, 0, *found.mask.shape)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 50), (7, 2049), (2050, 3)])
+def test_reading_is_the_inverse_of_the_body_where_samples_are_seen(size: tuple[int, int]) -> None:
+    original = layer(*size)
+    found = read_exact(file_of(original.body, *size), everything(original))
+    assert found is not None
+    np.testing.assert_array_equal(found.mask, original.mask)
+    np.testing.assert_array_equal(found.pixels[found.mask], original.pixels[original.mask])
+
+
+def test_a_part_is_that_of_the_whole_and_reads_only_the_streams_that_it_meets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = layer(9, 5000)
+    file = file_of(original.body, 9, 5000)
+    read: list[int] = []
+    unpacked = webp_lossless.unpacked
+
+    def counted(stream: bytes, height: int, width: int, name: str, **options: bool) -> object:
+        read.append(width)
+        return unpacked(stream, height, width, name, **options)
+
+    monkeypatch.setattr(webp_lossless, "unpacked", counted)
+    part = Rectangle(2, 4090, 8, 4200)
+    found = read_exact(file, part)
+    assert found is not None
+    assert read == [2048, 904]
+    np.testing.assert_array_equal(found.mask, original.mask[2:8, 4090:4200])
+
+
+def test_where_nothing_is_exact_there_is_no_stream() -> None:
+    empty = Layer(np.zeros((4, 3000, 3), np.uint8), np.zeros((4, 3000), bool))
+    assert empty.body == bytes(8)
+    found = read_exact(file_of(empty.body, 4, 3000), everything(empty))
+    assert found is not None
+    assert not found.mask.any()
+
+
+def test_a_layer_of_opaque_samples_needs_no_alpha() -> None:
+    pixels = seeded_picture(1)
+    height, width = pixels.shape[:2]
+    stream = webp_lossless.packed(pixels)
+    body = len(stream).to_bytes(4, "little") + stream
+    found = read_exact(file_of(body, height, width), Rectangle(0, 0, height, width))
+    assert found is not None
+    assert found.mask.all()
+    np.testing.assert_array_equal(found.pixels, pixels)
+
+
+def test_a_reduced_layer_is_seen_as_far_as_it_covers_a_square() -> None:
+    mask = np.zeros((16, 24), bool)
+    mask[:8, :8] = True
+    mask[8:, 8:12] = True
+    found = Layer(np.full((16, 24, 3), 200, np.uint8), mask).over(
+        np.full((2, 3, 3), 100, np.uint8), 8
+    )
+    np.testing.assert_array_equal(found[..., 0], [[200, 100, 100], [100, 150, 100]])
+
+
+def broken(change: Callable[[bytes], bytes], mode: int = 0) -> Bitstream:
+    original = layer(20, 30)
+    return file_of(change(original.body), 20, 30, mode)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (broken(lambda body: b""), "expected 4 bytes|expected 0 bytes|begins with"),
+        (broken(lambda body: body[:-1]), "expected .* bytes, found"),
+        (broken(lambda body: body + b"x"), "1 bytes after its last stream"),
+        (broken(lambda body: b"\xff\xff\xff\xff" + body[4:]), "expected 4294967299 bytes"),
+        (broken(lambda body: body[:4] + b"\0" + body[5:]), "begins with 00"),
+        (broken(lambda body: body, mode=1), "found colours, expected a grey picture"),
+    ],
+)
+def test_a_damaged_section_is_refused(file: Bitstream, message: str) -> None:
+    with pytest.raises(BitstreamError, match=f"damaged EXACT section.*({message})"):
+        read_exact(file, Rectangle(0, 0, 20, 30))
+
+
+def test_samples_that_are_seen_in_part_are_refused() -> None:
+    samples = np.full((4, 4, 4), 128, np.uint8)
+    stream = webp_lossless.packed(samples)
+    body = len(stream).to_bytes(4, "little") + stream
+    with pytest.raises(BitstreamError, match="seen in part"):
+        read_exact(file_of(body, 4, 4), Rectangle(0, 0, 4, 4))
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def graphics_in(found: npt.NDArray[np.uint8], page: npt.NDArray[np.uint8]) -> float:
+    """The share of pixels that are as they were, of those outside the photograph and a margin."""
+    same = (found == page).all(axis=-1)
+    same[80:220, 60:240] = False
+    outside = same.size - 140 * 180
+    return float(same.sum() / outside)
+
+
+@pytest.mark.parametrize("targets", [{"bpp": 1.5}, {"psnr_db": 24.0}, {"quality": 95}])
+def test_text_around_a_photograph_is_exact(codec: Codec, targets: dict[str, float]) -> None:
+    page = page_with_photograph()
+    data = codec.encode(page, **targets)
+    assert bitstream.read_header(data).has_exact_layer
+    assert graphics_in(decoded_array(codec, data), page) == 1
+    plain = codec.encode(page, lossless="never", **targets)
+    assert not bitstream.read_header(plain).has_exact_layer
+    assert graphics_in(decoded_array(codec, plain), page) < 0.9
+    if "bpp" in targets:
+        assert len(data) <= 1.5 * page.shape[0] * page.shape[1] / 8 * 1.005
+    else:
+        assert len(data) < len(plain)
+
+
+def test_parts_previews_and_maps_of_a_page_show_the_graphics(codec: Codec) -> None:
+    page = page_with_photograph()
+    data = codec.encode(page, bpp=1.5)
+    whole = decoded_array(codec, data)
+    part = np.asarray(codec.decode(data, region=(13, 21, 100, 90)))
+    np.testing.assert_array_equal(part, whole[21:111, 13:113])
+    preview = np.asarray(codec.decode(data, reduce=8)).astype(float)
+    expected = whole.reshape(page.shape[0] // 8, 8, page.shape[1] // 8, 8, 3).mean((1, 3))
+    np.testing.assert_allclose(preview[:8], expected[:8], atol=1)
+    np.testing.assert_array_equal(np.asarray(codec.inspect(data).picture), whole)
+
+
+def test_a_strict_size_and_an_effort_hold_for_pages() -> None:
+    codec, page = Codec.load("cwic-psnr"), page_with_photograph()
+    plain = codec.encode(page, target_bytes=9_000, strict=True)
+    data = codec.encode(page, target_bytes=9_000, strict=True, effort=1)
+    for found in (plain, data):
+        assert bitstream.read_header(found).has_exact_layer
+        assert len(found) <= 9_000
+    error = [
+        np.square(decoded_array(codec, found).astype(float) - page).mean()
+        for found in (plain, data)
+    ]
+    assert error[1] < error[0]
+
+
+def test_transparent_and_grey_pages_have_exact_graphics(codec: Codec) -> None:
+    page = page_with_photograph()
+    grey = np.ascontiguousarray(page[..., 1])
+    data = codec.encode(grey, bpp=1)
+    assert bitstream.read_header(data).has_exact_layer
+    shown = np.asarray(codec.decode(data))
+    assert shown.shape == grey.shape
+    np.testing.assert_array_equal(shown[:64], grey[:64])
+    alpha = np.full(grey.shape, 255, np.uint8)
+    alpha[:40, :50] = 0
+    data = codec.encode(np.dstack([page, alpha]), bpp=1.5)
+    assert bitstream.read_header(data).has_exact_layer
+    shown = np.asarray(codec.decode(data))
+    np.testing.assert_array_equal(shown[..., 3], alpha)
+    np.testing.assert_array_equal(shown[:64, 60:, :3], page[:64, 60:])
