@@ -46,6 +46,7 @@ from cwic.picture_file import (
     pack_picture,
     shown,
 )
+from cwic.psnr import psnr_db
 from cwic.rate_control import (
     Answer,
     Candidate,
@@ -222,7 +223,11 @@ class Codec:
 
         def loss(shown: bytes | Pixels) -> float:
             pixels = self._pixels(shown) if isinstance(shown, bytes) else shown
-            return analyze().distortion(as_shown(pixels, seen.mode), emphasis)
+            pixels = as_shown(pixels, seen.mode)
+            try:
+                return analyze().distortion(pixels, emphasis)
+            except ModelError:  # of a model that allows no effort, squared errors tell as well
+                return float(10 ** (-psnr_db(seen.pixels, pixels) / 10))
 
         code = partial(self._code, picture=seen, emphasis=emphasis, loss=loss, progress=progress)
 

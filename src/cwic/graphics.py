@@ -30,6 +30,8 @@ _MIN_NEIGHBOURS = 2
 
 # Of all squares, so many are text or graphics with some contrast, or it is not worth a second look.
 _MIN_SHARE = 0.05
+# With even ones they are at least so many: less never paid.
+_MIN_COVERED = 0.2
 
 # Before all of them are looked at, about so many rows of them are; a picture passes with less.
 _GLANCED_ROWS = 16
@@ -63,7 +65,7 @@ def graphics_of(pixels: Pixels) -> Mask | None:
     padded = np.pad(found, 1).astype(np.int8)
     around = sum(padded[y : y + rows, x : x + columns] for y in range(3) for x in range(3))
     found &= around > _MIN_NEIGHBOURS  # with itself
-    if not found.any() or found.all():
+    if found.mean() < _MIN_COVERED or found.all():
         return None
     whole = np.repeat(np.repeat(found, SQUARE_PX, axis=0), SQUARE_PX, axis=1)
     return whole[:height, :width]
@@ -82,7 +84,7 @@ def without_graphics(pixels: Pixels, mask: Mask) -> Pixels:
     levels = [(sums, weights)]
     while max(weights.shape) > 1:
         sums, weights = _halved(sums), _halved(weights[..., None])[..., 0]
-        scale = np.float32(1) / np.maximum(weights, np.float32(1))
+        scale: npt.NDArray[np.float32] = (1 / np.maximum(weights, 1)).astype(np.float32)
         sums, weights = sums * scale[..., None], weights * scale
         levels.append((sums, weights))
     found = np.full_like(sums, _NOTHING)
