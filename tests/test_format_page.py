@@ -23,7 +23,8 @@ from cwic.image import Mode
 GOLDEN = Path(__file__).parent / "data" / "golden"
 FILES = sorted(GOLDEN.glob("*.cwic"))
 WHOLE_FILES = sorted(GOLDEN.glob("whole-*.cwic"))
-TILE, ALPHA, ICC, EXIF, XMP, _, WHOLE = range(7)
+EXACT_FILES = sorted(GOLDEN.glob("*-exact.cwic"))
+TILE, ALPHA, ICC, EXIF, XMP, _, WHOLE, _, EXACT = range(9)
 
 
 class File(NamedTuple):
@@ -76,7 +77,8 @@ def read(data: bytes) -> File:
     table: list[tuple[int, int]] = []
     while sum(kind == of_tiles for kind, _ in table) < tiles:
         entry = varint()
-        table.append((entry & 7, entry >> 3))
+        kind = entry & 7
+        table.append((8 + varint() if kind == 7 else kind, entry >> 3))
     kinds = [kind for kind, _ in table]
     first = kinds.index(of_tiles)
     assert kinds[first:] == [of_tiles] * tiles
@@ -84,6 +86,7 @@ def read(data: bytes) -> File:
     if identity == bytes(8):
         assert q >= 0
         assert kinds.count(ALPHA) <= (mode in (2, 3, 5))
+        assert EXACT not in kinds
     else:
         assert kinds.count(ALPHA) == (mode in (2, 3, 5))
     before_crc = position
@@ -160,6 +163,26 @@ def test_a_picture_kept_whole_is_what_the_page_says(path: Path) -> None:
     expected = Image.open(path.with_suffix(".png"))
     assert expected.mode == Mode(file.mode).pil_name
     np.testing.assert_array_equal(picture, expected.convert("RGBA"))
+
+
+@pytest.mark.parametrize("path", EXACT_FILES, ids=lambda path: path.stem)
+def test_an_exact_layer_is_what_the_page_says(path: Path) -> None:
+    file = read(path.read_bytes())
+    (body,) = file.of(EXACT)
+    picture = np.asarray(Image.open(path.with_suffix(".png")).convert("RGB"))
+    shown = 0
+    for top in range(0, file.height, 2048):
+        for left in range(0, file.width, 2048):
+            length = int.from_bytes(body[:4], "little")
+            stream, body = body[4 : 4 + length], body[4 + length :]
+            place = picture[top : top + 2048, left : left + 2048]
+            samples = np.asarray(Image.open(io.BytesIO(webp(stream))).convert("RGBA"))
+            is_shown = samples[..., 3] == 255
+            assert (is_shown | (samples[..., 3] == 0)).all()
+            np.testing.assert_array_equal(samples[is_shown][:, :3], place[is_shown])
+            shown += int(is_shown.sum())
+    assert body == b""
+    assert 0 < shown < file.width * file.height
 
 
 def webp(stream: bytes) -> bytes:

@@ -67,8 +67,8 @@ def encode(
         strict: a file never larger (or a picture never worse) than the target, or TargetError.
         effort: 0 to 9, how much longer to look for a smaller file of the same quality.
         lossless: "auto" keeps a picture whole, with nothing lost, where that is cheap, or in fewer
-            colours where that is much nearer than what the model makes; "never" and "always" are
-            the others.
+            colours, or coded but for text and graphics, where that is much nearer than what the
+            model makes; "never" and "always" are the others.
         keep_metadata: ICC, EXIF and XMP go into the file.
         max_pixels: width times height beyond which a picture is refused; None: 179 million. Files
             are under `PIL.Image.MAX_IMAGE_PIXELS` as well.

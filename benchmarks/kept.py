@@ -1,14 +1,14 @@
-"""What is kept in fewer colours, and what it is worth: beside what the model makes of it.
+"""What is kept in fewer colours or with exact graphics: beside what the model makes of it.
 
-    python benchmarks/fewer_colours.py FOLDER [--model NAME] [--bpp X ...] [--quality Q ...]
+    python benchmarks/kept.py FOLDER [--model NAME] [--bpp X ...] [--quality Q ...]
         [--every 1] [--whatever-they-lose]
 
 Each PNG picture of FOLDER and its subfolders, or each so many-th, is encoded at each size and each
 quality, by the model alone and with `--lossless auto`. Rows are those that came out in fewer
-colours. Below them: how many of all were, and how many were kept whole. "losses" is the loss in
-fewer colours over that of the coded file, by the model's own measure. With --whatever-they-lose,
-fewer colours are taken where `choice` and `palette` would leave a picture to the model. Needs the
-extra `evaluate`; prints Markdown.
+colours, or coded with exact text and graphics. Below them: how many of all were, and how many were
+kept whole. "losses" is the loss of the file over that of the coded one, by the model's own measure.
+With --whatever-they-lose, fewer colours are taken where `choice` and `palette` would leave a
+picture to the model. Needs the extra `evaluate`; prints Markdown.
 """
 
 import argparse
@@ -49,9 +49,9 @@ def main() -> None:
     print(
         f"{codec.name} {codec.identity.hex()}, {len(paths)} pictures, {len(requests)} requests.\n"
     )
-    print("| picture | asked for | colours | losses | bpp, coded and now | PSNR dB | SSIMULACRA2 |")
+    print("| picture | asked for | kept | losses | bpp, coded and now | PSNR dB | SSIMULACRA2 |")
     print("|---|---|---|---|---|---|---|")
-    gains = []
+    gains: dict[str, list[float]] = {"in fewer colours": [], "with exact graphics": []}
     num_whole = 0
     for path in paths:
         original = read_picture(path).pixels
@@ -59,32 +59,36 @@ def main() -> None:
             data = codec.encode(path, **request)
             header = read_header(data)
             num_whole += header.is_whole
-            if header.num_colours is None:
+            if header.num_colours is None and not header.has_exact_layer:
                 continue
+            kept, way = f"{header.num_colours} colours", "in fewer colours"
+            if header.has_exact_layer:
+                kept, way = "exact graphics", "with exact graphics"
             files = (codec.encode(path, lossless="never", **request), data)
             shown = [np.asarray(codec.decode(file).convert("RGB")) for file in files]
             scores = [ssimulacra2_in_parts(original, pixels) for pixels in shown]
-            gains.append(scores[1] - scores[0])
+            gains[way].append(scores[1] - scores[0])
             # The measure that the choice goes by.
             analyzed = codec._family.analyze(original)
-            coded, reduced = (analyzed.distortion(pixels, None) for pixels in shown)
+            coded, now = (analyzed.distortion(pixels, None) for pixels in shown)
             cells = [
                 path.relative_to(options.folder).with_suffix("").as_posix(),
                 label,
-                f"{header.num_colours}",
-                f"{reduced / coded:.2f}",
+                kept,
+                f"{now / coded:.2f}",
                 ", ".join(f"{8 * len(file) / header.pixels:.3f}" for file in files),
                 ", ".join(f"{psnr_db(original, pixels):.1f}" for pixels in shown),
                 ", ".join(f"{score:.1f}" for score in scores),
             ]
             print(f"| {' | '.join(cells)} |", flush=True)
     print(f"\nOf {len(paths) * len(requests)} files, {num_whole} are kept whole", end="")
-    if gains:
-        print(
-            f" and {len(gains)} in fewer colours: SSIMULACRA2 {statistics.fmean(gains):+.1f} in "
-            f"the mean, {min(gains):+.1f} to {max(gains):+.1f}",
-            end="",
-        )
+    for way, found in gains.items():
+        if found:
+            print(
+                f", {len(found)} {way}: SSIMULACRA2 {statistics.fmean(found):+.1f} in the mean, "
+                f"{min(found):+.1f} to {max(found):+.1f}",
+                end="",
+            )
     print(".")
 
 
