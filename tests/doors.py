@@ -41,6 +41,7 @@ MAX_SIDE_PX = 160
 LIMITS = bitstream.Limits(max_pixels=MAX_SIDE_PX**2, max_metadata_bytes=2**16, max_sections=64)
 
 _FIXED_BYTES = len(bitstream.MAGIC) + 1 + bitstream.IDENTITY_BYTES
+_FIRST_LONG_KIND = 8  # of the section table
 _BODY_CRC_BYTES = 4
 
 
@@ -85,8 +86,8 @@ def repaired(data: bytes, identity: bytes) -> bytes:
     """A file that says what `data` says, with what a chance change would break made right.
 
     Magic, version, identity, size of the picture (at most `MAX_SIDE_PX` a side), the end of the
-    section table, lengths and checksums; without a model the sign of q, and what a stream says of
-    its own size.
+    section table, lengths and checksums; what a stream says of its own size; without a model the
+    sign of q.
     Layout, q, kinds and bodies stay what they were.
     """
     is_whole = identity == bitstream.NO_MODEL
@@ -102,6 +103,8 @@ def repaired(data: bytes, identity: bytes) -> bytes:
     while tiles and len(table) < LIMITS.max_sections:
         entry = reader.varint()
         kind = entry & 7
+        if kind == Kind.UNKNOWN:
+            kind = _FIRST_LONG_KIND + reader.varint()
         # What an encoder always writes, if the table is cut short.
         if not reader.left:
             kind = of_tiles
@@ -123,6 +126,12 @@ def repaired(data: bytes, identity: bytes) -> bytes:
             (kind, _with_head(body, next(places)) if kind == Kind.WHOLE else body)
             for kind, body in bodies
         ]
+    else:
+        everything = Rectangle(0, 0, height, width)  # one tile of a layer
+        bodies = [
+            (kind, _with_length(body, everything) if kind == Kind.EXACT else body)
+            for kind, body in bodies
+        ]
     parts = [
         bitstream.MAGIC,
         bytes([bitstream.VERSION]),
@@ -131,12 +140,21 @@ def repaired(data: bytes, identity: bytes) -> bytes:
         bitstream._varint(height),
         bytes([layout]),
         bitstream._varint(zigzag),
-        *(bitstream._varint(len(body) << 3 | kind) for kind, body in bodies),
     ]
+    for kind, body in bodies:
+        parts.append(bitstream._varint(len(body) << 3 | min(kind, Kind.UNKNOWN)))
+        if kind >= _FIRST_LONG_KIND:
+            parts.append(bitstream._varint(kind - _FIRST_LONG_KIND))
     parts.append(bitstream._header_crc(b"".join(parts)))
     for _, body in bodies:
         parts += [body, bitstream._body_crc(body)]
     return b"".join(parts)
+
+
+def _with_length(body: bytes, tile: Rectangle) -> bytes:
+    """The body of a layer with one stream, of the length and the size that it says."""
+    stream = _with_head(body[4:], tile)
+    return len(stream).to_bytes(4, "little") + stream
 
 
 def _with_head(stream: bytes, tile: Rectangle) -> bytes:

@@ -398,7 +398,7 @@ class Codec:
         """The picture of a file, and where its bits went; what is coded is decoded once.
 
         `fast` is that of `decode`. Of a picture kept whole the importance map is 0 and the bits lie
-        evenly.
+        evenly. Those of exact graphics over a coded picture are left out.
         """
         if not bitstream.read_header(data).has_model:
             return _WHOLE.inspect(data, fast=fast)
@@ -415,7 +415,7 @@ class Codec:
         """All integers that a `.cwic` file of this model stands for, flat, for each tile.
 
         They are the same on every machine; pixels may differ by rounding. Of a picture kept whole
-        they are its samples.
+        they are its samples; exact graphics over a coded picture are none of them.
         """
         if not bitstream.read_header(data).has_model:
             return _WHOLE.symbols(data)
