@@ -8,7 +8,8 @@ import { goldenNames, modelFile, readGolden } from "./golden.mjs";
 const FILES = Number(process.env.DAMAGED_FILES ?? 1000);
 const LIMITS = { maxPixels: 160 ** 2, maxSections: 64, maxMetadataBytes: 65536 };
 
-const names = await goldenNames();
+// Exact graphics need a decoder of WebP: browser.test.mjs damages them.
+const names = (await goldenNames()).filter((name) => !name.endsWith("exact"));
 const golden = await Promise.all(names.map((name) => readGolden(`${name}.cwic`)));
 const model = new cwic.Model(
   await cwic.Kernels.load(cwic.KERNELS_WASM),
