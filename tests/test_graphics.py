@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import page_with_photograph, seeded_picture
 
-from cwic.graphics import SQUARE_PX, graphics_of, without_graphics
+from cwic.graphics import SQUARE_PX, beside_graphics, graphics_of, without_graphics
 
 
 def test_text_is_graphics_and_a_photograph_is_not() -> None:
@@ -38,6 +38,17 @@ def test_what_stands_for_graphics_is_smooth_and_the_rest_stays() -> None:
     inside = rest[:64].astype(int)
     assert np.abs(np.diff(inside, axis=1)).max() < 24
     assert np.abs(np.diff(page[:64].astype(int), axis=1)).max() > 100
+
+
+def test_what_is_beside_graphics_are_the_squares_of_the_photograph() -> None:
+    page = page_with_photograph()
+    mask = graphics_of(page)
+    assert mask is not None
+    found = beside_graphics(page, mask)
+    assert found.shape == (16 * int((~mask).sum()) // 256, 16, 3)
+    np.testing.assert_array_equal(found[:16], page[96:112, 80:96])
+    everything = np.ones(page.shape[:2], bool)
+    np.testing.assert_array_equal(beside_graphics(page, everything), page)
 
 
 def test_where_all_is_graphics_all_is_even() -> None:

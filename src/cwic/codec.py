@@ -31,7 +31,7 @@ from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
 from cwic.families.protocol import Analyzed, Coded, Emphasis, Family, Pixels, TileStream
 from cwic.families.tiling import part_of
-from cwic.graphics import graphics_of, without_graphics
+from cwic.graphics import beside_graphics, graphics_of, without_graphics
 from cwic.image import (
     Picture,
     Source,
@@ -355,7 +355,9 @@ class Codec:
                 )
             )
         quality = DEFAULT_QUALITY if request.quality is None else request.quality
-        q = family.q_of_quality(quality, picture.pixels)
+        # How busy the letters are does not matter to the photograph between them.
+        seen = picture.pixels if layer is None else beside_graphics(picture.pixels, layer.mask)
+        q = family.q_of_quality(quality, seen)
         masked = None
         if emphasis is not None:
             masked = at_same_size(code, family, q, analyzed.code(q).size_bytes())

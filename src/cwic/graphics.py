@@ -97,6 +97,19 @@ def without_graphics(pixels: Pixels, mask: Mask) -> Pixels:
     return np.where(mask[..., None], smooth, pixels)
 
 
+def beside_graphics(pixels: Pixels, mask: Mask) -> Pixels:
+    """The squares where the mask is false, one below the other, (16 n, 16, 3).
+
+    Of a picture without any, all of it. `mask` is as of `graphics_of`.
+    """
+    rows, columns = (side // SQUARE_PX for side in mask.shape)
+    inside = pixels[: rows * SQUARE_PX, : columns * SQUARE_PX]
+    squares = inside.reshape(rows, SQUARE_PX, columns, SQUARE_PX, 3).swapaxes(1, 2)
+    corners = mask[: rows * SQUARE_PX : SQUARE_PX, : columns * SQUARE_PX : SQUARE_PX]
+    found = squares[~corners]
+    return found.reshape(-1, SQUARE_PX, 3) if len(found) else pixels
+
+
 def _are_graphics(pixels: Pixels, row: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which squares of a row have text or graphics with some contrast, and which are even."""
     top, bottom = row * SQUARE_PX, (row + 1) * SQUARE_PX
