@@ -10,7 +10,7 @@ from conftest import page_with_photograph, seeded_picture
 from cwic import Codec, bitstream, webp_lossless
 from cwic.bitstream import Bitstream, Header, Kind, Section
 from cwic.errors import BitstreamError
-from cwic.exact_layer import Layer, read_exact
+from cwic.exact_layer import Layer, StoredLayer
 from cwic.families.tiling import Rectangle
 
 
@@ -42,20 +42,29 @@ def everything(found: Layer) -> Rectangle:
     return Rectangle(0, 0, *found.mask.shape)
 
 
+def shown(
+    file: Bitstream, part: Rectangle, reduce: int = 1, ground: int = 77
+) -> npt.NDArray[np.uint8]:
+    """A part of a layer over a picture of one grey."""
+    target = part.shrunk(reduce)
+    pixels = np.full((target.height, target.width, 3), ground, np.uint8)
+    return StoredLayer(file).over(pixels, part, reduce)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (33, 50), (7, 2049), (2050, 3)])
-def test_reading_is_the_inverse_of_the_body_where_samples_are_seen(size: tuple[int, int]) -> None:
+def test_what_is_stored_is_shown_where_it_counts(size: tuple[int, int]) -> None:
     original = layer(*size)
-    found = read_exact(file_of(original.body, *size), everything(original))
-    assert found is not None
-    np.testing.assert_array_equal(found.mask, original.mask)
-    np.testing.assert_array_equal(found.pixels[found.mask], original.pixels[original.mask])
+    found = shown(file_of(original.body, *size), everything(original))
+    expected = np.where(original.mask[..., None], original.pixels, 77)
+    np.testing.assert_array_equal(found, expected)
 
 
-def test_a_part_is_that_of_the_whole_and_reads_only_the_streams_that_it_meets(
+def test_a_part_is_that_of_the_whole_and_decodes_only_the_streams_that_it_meets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     original = layer(9, 5000)
     file = file_of(original.body, 9, 5000)
+    whole = shown(file, everything(original))
     read: list[int] = []
     unpacked = webp_lossless.unpacked
 
@@ -65,52 +74,65 @@ def test_a_part_is_that_of_the_whole_and_reads_only_the_streams_that_it_meets(
 
     monkeypatch.setattr(webp_lossless, "unpacked", counted)
     part = Rectangle(2, 4090, 8, 4200)
-    found = read_exact(file, part)
-    assert found is not None
+    np.testing.assert_array_equal(shown(file, part), whole[2:8, 4090:4200])
     assert read == [2048, 904]
-    np.testing.assert_array_equal(found.mask, original.mask[2:8, 4090:4200])
 
 
 def test_where_nothing_is_exact_there_is_no_stream() -> None:
     empty = Layer(np.zeros((4, 3000, 3), np.uint8), np.zeros((4, 3000), bool))
     assert empty.body == bytes(8)
-    found = read_exact(file_of(empty.body, 4, 3000), everything(empty))
-    assert found is not None
-    assert not found.mask.any()
+    assert (shown(file_of(empty.body, 4, 3000), everything(empty)) == 77).all()
 
 
-def test_a_layer_of_opaque_samples_needs_no_alpha() -> None:
+def test_a_file_without_a_layer_shows_what_is_coded() -> None:
+    file = Bitstream(file_of(b"", 5, 5).header, (b"",), {})
+    assert (shown(file, Rectangle(0, 0, 5, 5)) == 77).all()
+
+
+def test_a_stream_without_alpha_is_shown_everywhere() -> None:
     pixels = seeded_picture(1)
     height, width = pixels.shape[:2]
     stream = webp_lossless.packed(pixels)
     body = len(stream).to_bytes(4, "little") + stream
-    found = read_exact(file_of(body, height, width), Rectangle(0, 0, height, width))
-    assert found is not None
-    assert found.mask.all()
-    np.testing.assert_array_equal(found.pixels, pixels)
+    found = shown(file_of(body, height, width), Rectangle(0, 0, height, width))
+    np.testing.assert_array_equal(found, pixels)
 
 
-def test_a_reduced_layer_is_seen_as_far_as_it_covers_a_square() -> None:
+def test_a_reduced_layer_counts_as_far_as_it_covers_a_square() -> None:
     mask = np.zeros((16, 24), bool)
     mask[:8, :8] = True
     mask[8:, 8:12] = True
-    found = Layer(np.full((16, 24, 3), 200, np.uint8), mask).over(
-        np.full((2, 3, 3), 100, np.uint8), 8
-    )
+    original = Layer(np.full((16, 24, 3), 200, np.uint8), mask)
+    found = shown(file_of(original.body, 16, 24), everything(original), 8, ground=100)
     np.testing.assert_array_equal(found[..., 0], [[200, 100, 100], [100, 150, 100]])
 
 
+@pytest.mark.parametrize("reduce", [2, 4, 8])
+def test_a_reduced_part_over_tiles_is_the_mean_of_what_the_whole_shows(reduce: int) -> None:
+    original = layer(19, 2100)
+    file = file_of(original.body, 19, 2100)
+    part = Rectangle(8, 2000, 19, 2100)  # its corner is a multiple of 8
+    whole = shown(file, part).astype(float)
+    bottom, right = -whole.shape[0] % reduce, -whole.shape[1] % reduce
+    sums, counts = (
+        np.pad(values, ((0, bottom), (0, right), (0, 0)))
+        .reshape(-(-11 // reduce), reduce, -(-100 // reduce), reduce, 3)
+        .sum((1, 3))
+        for values in (whole, np.ones_like(whole))
+    )
+    np.testing.assert_allclose(shown(file, part, reduce), sums / counts, atol=1.5)
+
+
 def broken(change: Callable[[bytes], bytes], mode: int = 0) -> Bitstream:
-    original = layer(20, 30)
-    return file_of(change(original.body), 20, 30, mode)
+    return file_of(change(layer(20, 30).body), 20, 30, mode)
 
 
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (broken(lambda body: b""), "expected 4 bytes|expected 0 bytes|begins with"),
+        (broken(lambda body: b""), "expected 4 bytes, found 0"),
         (broken(lambda body: body[:-1]), "expected .* bytes, found"),
-        (broken(lambda body: body + b"x"), "1 bytes after its last stream"),
+        (broken(lambda body: body + b"x"), "expected .* bytes, found"),
         (broken(lambda body: b"\xff\xff\xff\xff" + body[4:]), "expected 4294967299 bytes"),
         (broken(lambda body: body[:4] + b"\0" + body[5:]), "begins with 00"),
         (broken(lambda body: body, mode=1), "found colours, expected a grey picture"),
@@ -118,15 +140,15 @@ def broken(change: Callable[[bytes], bytes], mode: int = 0) -> Bitstream:
 )
 def test_a_damaged_section_is_refused(file: Bitstream, message: str) -> None:
     with pytest.raises(BitstreamError, match=f"damaged EXACT section.*({message})"):
-        read_exact(file, Rectangle(0, 0, 20, 30))
+        shown(file, Rectangle(0, 0, 20, 30))
 
 
-def test_samples_that_are_seen_in_part_are_refused() -> None:
+def test_samples_that_are_shown_in_part_are_refused() -> None:
     samples = np.full((4, 4, 4), 128, np.uint8)
     stream = webp_lossless.packed(samples)
     body = len(stream).to_bytes(4, "little") + stream
-    with pytest.raises(BitstreamError, match="seen in part"):
-        read_exact(file_of(body, 4, 4), Rectangle(0, 0, 4, 4))
+    with pytest.raises(BitstreamError, match="shown in part"):
+        shown(file_of(body, 4, 4), Rectangle(0, 0, 4, 4))
 
 
 # --- pages ----------------------------------------------------------------------------------------
@@ -161,6 +183,9 @@ def test_parts_previews_and_maps_of_a_page_show_the_graphics(codec: Codec) -> No
     whole = decoded_array(codec, data)
     part = np.asarray(codec.decode(data, region=(13, 21, 100, 90)))
     np.testing.assert_array_equal(part, whole[21:111, 13:113])
+    part = np.asarray(codec.decode(data, region=(16, 32, 96, 24), reduce=4)).astype(float)
+    expected = whole[32:56, 16:112].reshape(6, 4, 24, 4, 3).mean((1, 3))
+    np.testing.assert_allclose(part, expected, atol=1)
     preview = np.asarray(codec.decode(data, reduce=8)).astype(float)
     expected = whole.reshape(page.shape[0] // 8, 8, page.shape[1] // 8, 8, 3).mean((1, 3))
     np.testing.assert_allclose(preview[:8], expected[:8], atol=1)
@@ -179,6 +204,31 @@ def test_a_strict_size_and_an_effort_hold_for_pages() -> None:
         for found in (plain, data)
     ]
     assert error[1] < error[0]
+
+
+@pytest.mark.parametrize("bpp", [5.0, 1.2])
+def test_a_size_that_the_rest_does_not_fill_is_no_miss(codec: Codec, bpp: float) -> None:
+    """Warnings are errors here."""
+    page = page_with_photograph()
+    data = codec.encode(page, bpp=bpp, strict=True)
+    assert bitstream.read_header(data).exactness
+    assert len(data) <= bpp * page.shape[0] * page.shape[1] / 8
+
+
+def test_what_is_transparent_is_not_kept_exactly(codec: Codec) -> None:
+    page = page_with_photograph()
+    alpha = np.full(page.shape[:2], 255, np.uint8)
+    alpha[:88] = 0
+    opaque, cut = (
+        codec.encode(np.dstack([page, plane]), quality=50)
+        for plane in (np.full_like(alpha, 255), alpha)
+    )
+    sizes = [
+        section.length
+        for data in (opaque, cut)
+        if (section := bitstream.read_header(data).find(Kind.EXACT)) is not None
+    ]
+    assert sizes[1] < 0.85 * sizes[0]
 
 
 def test_transparent_and_grey_pages_have_exact_graphics(codec: Codec) -> None:

@@ -1,10 +1,10 @@
-"""Where a picture has text and graphics, and what is put in their place."""
+"""Where a picture has text and graphics."""
 
 import numpy as np
 import pytest
 from conftest import page_with_photograph, seeded_picture
 
-from cwic.graphics import SQUARE_PX, beside_graphics, graphics_of, without_graphics
+from cwic.graphics import beside_graphics, graphics_of
 
 
 def test_text_is_graphics_and_a_photograph_is_not() -> None:
@@ -28,18 +28,6 @@ def test_photographs_and_even_pictures_have_no_graphics() -> None:
     assert graphics_of(np.full((200, 300, 3), 77, np.uint8)) is None
 
 
-def test_what_stands_for_graphics_is_smooth_and_the_rest_stays() -> None:
-    page = page_with_photograph()
-    mask = graphics_of(page)
-    assert mask is not None
-    rest = without_graphics(page, mask)
-    assert rest.dtype == np.uint8
-    np.testing.assert_array_equal(rest[~mask], page[~mask])
-    inside = rest[:64].astype(int)
-    assert np.abs(np.diff(inside, axis=1)).max() < 24
-    assert np.abs(np.diff(page[:64].astype(int), axis=1)).max() > 100
-
-
 def test_what_is_beside_graphics_are_the_squares_of_the_photograph() -> None:
     page = page_with_photograph()
     mask = graphics_of(page)
@@ -49,9 +37,3 @@ def test_what_is_beside_graphics_are_the_squares_of_the_photograph() -> None:
     np.testing.assert_array_equal(found[:16], page[96:112, 80:96])
     everything = np.ones(page.shape[:2], bool)
     np.testing.assert_array_equal(beside_graphics(page, everything), page)
-
-
-def test_where_all_is_graphics_all_is_even() -> None:
-    page = page_with_photograph()[:SQUARE_PX, : 3 * SQUARE_PX]
-    rest = without_graphics(page, np.ones(page.shape[:2], bool))
-    assert (rest == rest[0, 0]).all()

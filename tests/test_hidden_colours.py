@@ -30,7 +30,7 @@ def test_what_can_be_seen_stays_exactly(width: int, height: int, seed: int, shar
     pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     alpha = np.where(rng.random((height, width)) < share, 0, rng.integers(1, 256)).astype(np.uint8)
     before = pixels.copy()
-    result = filled(pixels, alpha)
+    result = filled(pixels, alpha == 0)
     np.testing.assert_array_equal(result[alpha > 0], pixels[alpha > 0])
     np.testing.assert_array_equal(pixels, before)
     if (alpha > 0).any():
@@ -46,10 +46,10 @@ def test_hidden_pixels_continue_what_lies_beside_them() -> None:
     alpha[20:40, 30:60] = 0
     noisy = pixels.copy()
     noisy[alpha == 0] = np.random.default_rng(0).integers(0, 256, (600, 3))
-    result = filled(noisy, alpha).astype(int)
+    result = filled(noisy, alpha == 0).astype(int)
     steps = [np.abs(np.diff(result, axis=axis)).max() for axis in (0, 1)]
     assert max(steps) <= 24  # 255 of the noise
-    np.testing.assert_array_equal(filled(pixels, alpha), filled(noisy, alpha))
+    np.testing.assert_array_equal(filled(pixels, alpha == 0), filled(noisy, alpha == 0))
 
 
 def test_a_picture_of_which_nothing_is_hidden_stays_the_same() -> None:

@@ -66,9 +66,9 @@ def encode(
         model: name of a bundled model or path of a model file; None is the default.
         strict: a file never larger (or a picture never worse) than the target, or TargetError.
         effort: 0 to 9, how much longer to look for a smaller file of the same quality.
-        lossless: "auto" keeps a picture whole, with nothing lost, where that is cheap, or in fewer
-            colours, or coded but for text and graphics, where that is much nearer than what the
-            model makes; "never" and "always" are the others.
+        lossless: "auto" keeps a picture whole, with nothing lost, where that is cheap. Where it is
+            not, it keeps fewer colours, or keeps text and graphics exact and codes the rest, if
+            that is better. "never" and "always" are the others.
         keep_metadata: ICC, EXIF and XMP go into the file.
         max_pixels: width times height beyond which a picture is refused; None: 179 million. Files
             are under `PIL.Image.MAX_IMAGE_PIXELS` as well.
@@ -124,6 +124,7 @@ def decode(
         ImageError: the path cannot be read.
         TargetError: the region is not within the picture; `fast`, and the model has no light
             synthesis.
+        NotBuiltError: something in it is kept without loss, and this Pillow has no WebP.
         ValueError: an argument out of range.
     """
     from cwic.codec import loaded_for

@@ -61,8 +61,8 @@ METADATA_KINDS = (Kind.ICC, Kind.EXIF, Kind.XMP)
 # In the order of a file.
 _BESIDE_TILES = (Kind.ALPHA, *METADATA_KINDS, Kind.THUMBNAIL, Kind.EXACT)
 
-# An entry of the section table has three bits for its kind. Of kinds from `_LONG_KIND` on they say
-# only that; what is above `_FIRST_LONG_KIND` follows as a number of its own.
+# An entry of the section table has three bits for its kind. A kind from 8 on has 7 there, and its
+# number less 8 follows.
 _LONG_KIND = 7
 _FIRST_LONG_KIND = 8
 
@@ -133,6 +133,11 @@ class Header:
     def has_exact_layer(self) -> bool:
         """Whether text and graphics in a coded picture are kept as they are."""
         return self.find(Kind.EXACT) is not None
+
+    @property
+    def exactness(self) -> str:
+        """What is kept, in words: without a model, or over a coded picture; or nothing."""
+        return "text and graphics exact" if self.has_exact_layer else self.kept
 
     @property
     def num_tiles(self) -> int:

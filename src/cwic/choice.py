@@ -37,8 +37,11 @@ _LOSS_OF_CODED = 0.5
 # Exact graphics take at most this share of a size that is asked for, or of the picture kept whole:
 # what they leave of a picture must be worth it.
 _GRAPHICS_SHARE = 0.8
-# Of two coded files for a size, the one with exact graphics is to lose clearly less.
+# Of two coded files for a size, the one with exact graphics is to lose clearly less. For a quality
+# it may be so much larger, if it loses at most half.
 _LOSS_WITH_GRAPHICS = 0.9
+_LARGER_WITH_GRAPHICS = 1.25
+_LOSS_IF_LARGER = 0.5
 
 # Effort is in vain where it would have to leave less than this share of a coded file's size or
 # loss: the most that was measured is 45 % smaller.
@@ -158,10 +161,21 @@ def is_better_with_graphics(
     if request.measured_target is not None:
         is_reached = not (found.is_missed or found.is_out_of_reach)
         return is_reached and (plain.is_missed or found_bytes < plain_bytes)
-    if found_bytes > _WHOLE_MAY_BE_LARGER * plain_bytes:
+    if found_bytes > _LARGER_WITH_GRAPHICS * plain_bytes:
         return False
-    share = 1 if found_bytes <= plain_bytes else _LOSS_OF_CODED
+    share = 1 if found_bytes <= plain_bytes else _LOSS_IF_LARGER
     return loss(found.data) <= share * loss(plain.data)
+
+
+def without_complaint(found: Answer, request: Request, picture: Picture) -> Answer:
+    """A coded file with exact graphics that is better than one without.
+
+    It is no fault that it is smaller, or better, than what was asked for. What takes most of its
+    size and is not the picture is said.
+    """
+    size_bytes = request.size_bytes(picture.width * picture.height)
+    is_crowded = size_bytes is not None and blame(overhead_of(found.data), size_bytes)
+    return found._replace(complaint=found.complaint if is_crowded else "", is_missed=False)
 
 
 def _reduced_for(

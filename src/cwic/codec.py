@@ -22,20 +22,21 @@ from PIL import Image
 from cwic import bitstream, model_file
 from cwic.alpha_plane import pack_alpha
 from cwic.bitstream import Bitstream, Header, Limits
-from cwic.choice import IsSettled, choose, is_better_with_graphics
+from cwic.choice import IsSettled, choose, is_better_with_graphics, without_complaint
 from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PIXELS
 from cwic.encoded_source import EncodedSource, content_of
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
-from cwic.exact_layer import Layer, read_exact
+from cwic.exact_layer import Layer, StoredLayer
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
 from cwic.families.protocol import Analyzed, Coded, Emphasis, Family, Pixels, TileStream
 from cwic.families.tiling import part_of
-from cwic.graphics import beside_graphics, graphics_of, without_graphics
+from cwic.graphics import beside_graphics, graphics_of
 from cwic.image import (
     Picture,
     Source,
     as_shown,
+    filled,
     read_picture,
     without_hidden_colours,
 )
@@ -229,27 +230,38 @@ class Codec:
             except ModelError:  # of a model that allows no effort, squared errors tell as well
                 return float(10 ** (-psnr_db(seen.pixels, pixels) / 10))
 
-        code = partial(self._code, picture=seen, emphasis=emphasis, loss=loss, progress=progress)
+        code = partial(
+            self._code,
+            picture=seen,
+            alpha=cache(lambda: None if seen.alpha is None else pack_alpha(seen.alpha)),
+            emphasis=emphasis,
+            loss=loss,
+            progress=progress,
+        )
 
         def code_best(is_settled: IsSettled, graphics_bytes: float) -> Answer:
             """What the model makes of the picture, or of what is no graphics in it."""
-            layer = _layer_of(seen.pixels, graphics_bytes)
-            if layer is None:
+            mask = graphics_of(seen.pixels) if graphics_bytes > 0 else None
+            layer = None if mask is None else Layer(seen.pixels, _visible(mask, seen))
+            if mask is None or layer is None or len(layer.body) > graphics_bytes:
                 return code(analyze(), request=request, is_settled=is_settled)
-            plainly = replace(request, effort=0)
-            rest = self._family.analyze(without_graphics(seen.pixels, layer.mask))
-            plain = code(analyze(), request=plainly)
-            found = code(rest, request=plainly, layer=layer)
+            plain_request = replace(request, effort=0)
+            plain = code(analyze(), request=plain_request)
+            # How busy the letters are does not matter to the photograph between them.
+            code_rest = partial(
+                code,
+                self._family.analyze(filled(seen.pixels, mask)),
+                layer=layer,
+                busy=beside_graphics(seen.pixels, mask),
+            )
+            found = code_rest(request=plain_request)
             if not is_better_with_graphics(found, plain, request, seen, loss):
                 if not request.effort or is_settled(lambda: plain):
                     return plain
-                return code(analyze(), request=request)
-            # What is smaller or better than what was asked for is no miss.
-            is_size = request.size_bytes(seen.width * seen.height) is not None
-            complaint, is_missed = (plain.complaint, plain.is_missed) if is_size else ("", False)
+                return code(analyze(), request=request, known=plain)
             if request.effort and not is_settled(lambda: found):
-                found = code(rest, request=request, layer=layer)
-            return found._replace(complaint=complaint, is_missed=is_missed)
+                found = code_rest(request=request, known=found)
+            return without_complaint(found, request, seen)
 
         answer = choose(picture, request, code_best, visible=seen, loss=loss)
         if request.strict and answer.is_out_of_reach:
@@ -265,15 +277,29 @@ class Codec:
         *,
         picture: Picture,
         request: Request,
+        alpha: Callable[[], bytes | None],
         emphasis: Emphasis | None,
         loss: Callable[[bytes], float],
         progress: Callable[[float], None] | None,
         is_settled: IsSettled = lambda _: False,
         layer: Layer | None = None,
+        busy: Pixels | None = None,
+        known: Answer | None = None,
     ) -> Answer:
         """What the model makes of a request; no effort where the file without it settles that.
 
-        `analyzed` is all of the picture, or what lies under a layer.
+        Args:
+            analyzed: all of the picture, or what lies under a layer.
+            picture: all of it.
+            request: what is asked for.
+            alpha: makes the body of its alpha section, None where it has none.
+            emphasis: what masks add to the importance map.
+            loss: what a file loses.
+            progress: as of `encode_request`.
+            is_settled: whether effort would be in vain, as of `choose`.
+            layer: what is shown in place of coded samples.
+            busy: samples whose busyness decides what a quality means; None: the picture's.
+            known: the answer without effort, where it was made before.
         """
         family = self._family
         pack = partial(
@@ -281,7 +307,7 @@ class Codec:
             picture,
             identity=self.identity,
             tile_px=analyzed.tiling.tile_px,
-            alpha=None if picture.alpha is None else pack_alpha(picture.alpha),
+            alpha=alpha(),
             exact=None if layer is None else layer.body,
         )
 
@@ -304,7 +330,7 @@ class Codec:
 
         def searched(meet: Callable[..., Answer]) -> Answer:
             """The best answer to a target; the search is done without refinement first."""
-            plain = meet(code)
+            plain = meet(code) if known is None else known
             is_missed = plain.is_missed or plain.is_out_of_reach
             is_too_large = size_bytes is not None and len(plain.data) > size_bytes
             # What is too large may be small enough with an effort, and is smaller in any case.
@@ -355,9 +381,7 @@ class Codec:
                 )
             )
         quality = DEFAULT_QUALITY if request.quality is None else request.quality
-        # How busy the letters are does not matter to the photograph between them.
-        seen = picture.pixels if layer is None else beside_graphics(picture.pixels, layer.mask)
-        q = family.q_of_quality(quality, seen)
+        q = family.q_of_quality(quality, picture.pixels if busy is None else busy)
         masked = None
         if emphasis is not None:
             masked = at_same_size(code, family, q, analyzed.code(q).size_bytes())
@@ -390,10 +414,9 @@ class Codec:
             return _WHOLE.decode(data, region=region, reduce=reduce, fast=fast, limits=limits)
         file, stream = self._read(data, limits)
         part = part_of(region, stream.tiling.picture, reduce)
-        layer = read_exact(file, part)
+        layer = StoredLayer(file)
         pixels = self._family.decode(stream, part, reduce, fast=fast)
-        if layer is not None:
-            pixels = layer.over(pixels, reduce)
+        pixels = layer.over(pixels, part, reduce)
         return shown(file, pixels, alpha_of(file, part, reduce))
 
     def inspect(self, data: bytes, *, fast: bool = False) -> Inspected:
@@ -406,10 +429,9 @@ class Codec:
             return _WHOLE.inspect(data, fast=fast)
         file, stream = self._read(data)
         everything = stream.tiling.picture
-        layer = read_exact(file, everything)
+        layer = StoredLayer(file)
         pixels, allocation = self._family.decode_with_allocation(stream, fast=fast)
-        if layer is not None:
-            pixels = layer.over(pixels)
+        pixels = layer.over(pixels, everything)
         alpha = alpha_of(file, everything, 1)
         return Inspected(shown(file, pixels, alpha), allocation)
 
@@ -427,9 +449,8 @@ class Codec:
         """All pixels of a file of this model, as the network and an exact layer give them."""
         file, stream = self._read(data, bitstream.ANY_SIZE)
         everything = stream.tiling.picture
-        layer = read_exact(file, everything)
-        pixels = self._family.decode(stream, everything)
-        return pixels if layer is None else layer.over(pixels)
+        layer = StoredLayer(file)
+        return layer.over(self._family.decode(stream, everything), everything)
 
     def _read(self, data: bytes, limits: Limits | None = None) -> tuple[Bitstream, TileStream]:
         """A file of this model, checked, and the tiles of it."""
@@ -445,13 +466,9 @@ class Codec:
         return file, TileStream(file.tiles, header.q, tiling)
 
 
-def _layer_of(pixels: Pixels, limit_bytes: float) -> Layer | None:
-    """Text and graphics of a picture, if there are any and they take at most so many bytes."""
-    mask = graphics_of(pixels) if limit_bytes > 0 else None
-    if mask is None:
-        return None
-    layer = Layer(pixels, mask)
-    return layer if len(layer.body) <= limit_bytes else None
+def _visible(mask: npt.NDArray[np.bool_], picture: Picture) -> npt.NDArray[np.bool_]:
+    """The mask less what is transparent."""
+    return mask if picture.alpha is None else mask & (picture.alpha > 0)
 
 
 def loaded(

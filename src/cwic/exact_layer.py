@@ -5,7 +5,6 @@ lies over it as it was. Which pixels these are is left to `graphics`, how sample
 `webp_lossless`, where the body stands to `bitstream`. The layout is in docs/format.md.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,15 +26,15 @@ Mask = npt.NDArray[np.bool_]  # (H, W)
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Samples, and where they count."""
+    """Samples, and where they are shown in place of coded ones."""
 
     pixels: Pixels  # (H, W, 3)
     mask: Mask  # (H, W), true where the sample is shown
 
     def over(self, pixels: Pixels, reduce: int = 1) -> Pixels:
-        """The layer on pixels of the same part of a picture, reduced by as much.
+        """The layer on coded pixels of the same part of a picture, reduced by as much.
 
-        A pixel of a reduced picture is a mean of both, as far as each is seen in its square.
+        A pixel of a reduced picture is the mean of those that would be shown in its square.
         """
         if reduce == 1:
             return np.where(self.mask[..., None], self.pixels, pixels)
@@ -47,7 +46,7 @@ class Layer:
 
     @cached_property
     def body(self) -> bytes:
-        """The body of an EXACT section; `read_exact` is the inverse where the mask is true."""
+        """The body of an EXACT section, which `StoredLayer` reads."""
         height, width = self.mask.shape
         parts = []
         for tile in _tiles(height, width):
@@ -62,61 +61,73 @@ class Layer:
         return b"".join(parts)
 
 
-def read_exact(file: Bitstream, part: Rectangle) -> Layer | None:
-    """The layer over a part of a picture; None where the file has none.
+class StoredLayer:
+    """The layer of a file; its streams are decoded where they are needed, one at a time."""
 
-    Raises:
-        BitstreamError: the section is damaged.
-        NotBuiltError: this Pillow has no libwebp.
-    """
-    if Kind.EXACT not in file.sections:
-        return None
-    header = file.header
-    is_grey = Mode(header.mode).is_grey
-    pixels = np.zeros((part.height, part.width, 3), np.uint8)
-    mask = np.zeros((part.height, part.width), np.bool_)
-    for tile, stream in _streams(file.sections[Kind.EXACT], header.height, header.width):
-        found = tile.cut(part)
-        if not stream or found.height <= 0 or found.width <= 0:
-            continue
+    def __init__(self, file: Bitstream):
+        """A file may have none: then nothing is put over anything.
+
+        Raises:
+            BitstreamError: the section is not as long as its streams say.
+        """
+        header = file.header
+        self._is_grey = Mode(header.mode).is_grey
+        self._streams: list[tuple[Rectangle, bytes]] = []
+        body = file.sections.get(Kind.EXACT)
+        if body is None:
+            return
+        position = 0
+        for tile in _tiles(header.height, header.width):
+            start = position + _LENGTH_BYTES
+            position = start + int.from_bytes(body[position:start], "little")
+            if max(start, position) > len(body):
+                break
+            self._streams.append((tile, body[start:position]))
+        if position != len(body):
+            raise BitstreamError(
+                f"damaged EXACT section: expected {position} bytes, found {len(body)}"
+            )
+
+    def over(self, pixels: Pixels, part: Rectangle, reduce: int = 1) -> Pixels:
+        """The layer on coded pixels of a part of the picture, which is reduced by as much.
+
+        `part` is in pixels; its corners are multiples of `reduce`, or the picture's.
+
+        Raises:
+            BitstreamError: a stream is damaged.
+            NotBuiltError: this Pillow has no libwebp.
+        """
+        result = None
+        target = part.shrunk(reduce)
+        for tile, stream in self._streams:
+            found = tile.cut(part)
+            if not stream or found.height <= 0 or found.width <= 0:
+                continue
+            layer = self._layer(stream, tile, found)
+            result = pixels.copy() if result is None else result
+            place = found.shrunk(reduce).slices(target)
+            result[place] = layer.over(result[place], reduce)
+        return pixels if result is None else result
+
+    def _layer(self, stream: bytes, tile: Rectangle, part: Rectangle) -> Layer:
+        """The part of a tile."""
         samples = webp_lossless.unpacked(
             stream, tile.height, tile.width, "EXACT", may_have_alpha=True
-        )
-        if is_grey:
-            webp_lossless.check_grey(samples, "EXACT")
-        samples = samples[found.slices(tile)]
-        place = found.slices(part)
-        pixels[place] = samples[..., :3]
-        mask[place] = True
+        )[part.slices(tile)]
+        mask = np.ones(samples.shape[:2], np.bool_)
         if samples.shape[2] == 4:
             alpha = samples[..., 3]
-            if ((alpha != 0) & (alpha != 255)).any():
+            mask = alpha == 255
+            if (~mask & (alpha != 0)).any():
                 raise BitstreamError(
-                    "damaged EXACT section: found pixels that are seen in part, expected all or "
-                    "nothing"
+                    "damaged EXACT section: found pixels that are shown in part, expected each "
+                    "shown or not"
                 )
-            mask[place] = alpha == 255
-    return Layer(pixels, mask)
+        if self._is_grey:
+            webp_lossless.check_grey(samples[mask], "EXACT")
+        return Layer(np.ascontiguousarray(samples[..., :3]), mask)
 
 
 def _tiles(height: int, width: int) -> list[Rectangle]:
     """Of a layer over a picture, whatever the tiles of that are."""
     return Tiling(height, width, TILE_PX, 1).tiles
-
-
-def _streams(body: bytes, height: int, width: int) -> Iterator[tuple[Rectangle, bytes]]:
-    """Each tile with its stream, which is empty where nothing in it is exact."""
-    position = 0
-    for tile in _tiles(height, width):
-        length = int.from_bytes(body[position : position + _LENGTH_BYTES], "little")
-        position += _LENGTH_BYTES
-        if position + length > len(body):
-            raise BitstreamError(
-                f"damaged EXACT section: expected {position + length} bytes, found {len(body)}"
-            )
-        yield tile, body[position : position + length]
-        position += length
-    if position != len(body):
-        raise BitstreamError(
-            f"damaged EXACT section: found {len(body) - position} bytes after its last stream"
-        )

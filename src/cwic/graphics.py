@@ -1,7 +1,7 @@
-"""Text and graphics in a picture that is a photograph elsewhere: where they are, and without them.
+"""Text and graphics in a picture that is a photograph elsewhere: where they are.
 
-Owns which squares are taken for graphics, and what a network is given in their place. How they are
-kept is left to `exact_layer`, whether that pays to `choice`. The limits are measured, see "Exact
+Owns which squares are taken for graphics. How they are kept is left to `exact_layer`, what is coded
+below them to `image.filled`, whether that pays to `choice`. The limits are measured, see "Exact
 graphics" in docs/experiments.md.
 """
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
 Mask = npt.NDArray[np.bool_]  # (H, W)
@@ -28,20 +27,14 @@ _MIN_EQUAL = 0.45
 # Fewer neighbours of the eight that are graphics too: a highlight, a shadow.
 _MIN_NEIGHBOURS = 2
 
-# Of all squares, so many are text or graphics with some contrast, or it is not worth a second look.
+# A picture in which fewer of all squares are text or graphics with contrast is not tried.
 _MIN_SHARE = 0.05
-# With even ones they are at least so many: less never paid.
+# Together with even squares they cover at least this share: less never paid.
 _MIN_COVERED = 0.2
 
 # Before all of them are looked at, about so many rows of them are; a picture passes with less.
 _GLANCED_ROWS = 16
 _GLANCE_SHARE = _MIN_SHARE / 2
-
-# Side of the smallest squares whose means are taken of what is left; divides `SQUARE_PX`.
-_FINEST_PX = 4
-
-# What stands for graphics where a picture has nothing else.
-_NOTHING = 128
 
 
 def graphics_of(pixels: Pixels) -> Mask | None:
@@ -49,7 +42,8 @@ def graphics_of(pixels: Pixels) -> Mask | None:
     height, width = pixels.shape[:2]
     rows, columns = -(-height // SQUARE_PX), -(-width // SQUARE_PX)
     found = np.empty((rows, columns), np.bool_)
-    # A few rows tell a photograph; and one at a time takes ten times the memory of its pixels.
+    # A few rows of squares tell a photograph. They are looked at one by one, because each takes ten
+    # times the memory of its pixels.
     every = max(1, rows // _GLANCED_ROWS)
     glanced = range(every // 2, rows, every)
     num_contrasted = sum(int(_are_graphics(pixels, row)[0].sum()) for row in glanced)
@@ -71,36 +65,10 @@ def graphics_of(pixels: Pixels) -> Mask | None:
     return whole[:height, :width]
 
 
-def without_graphics(pixels: Pixels, mask: Mask) -> Pixels:
-    """The picture with something smooth where the mask is true: it costs a network next to nothing.
-
-    Means of what is left are taken over squares of 4, 8, 16 ... pixels, and come back where the
-    finer ones have nothing left. `mask` is as of `graphics_of`.
-    """
-    height, width = mask.shape
-    means = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce(_FINEST_PX))
-    weights = (~mask[::_FINEST_PX, ::_FINEST_PX]).astype(np.float32)
-    sums = means.astype(np.float32) * weights[..., None]
-    levels = [(sums, weights)]
-    while max(weights.shape) > 1:
-        sums, weights = _halved(sums), _halved(weights[..., None])[..., 0]
-        scale: npt.NDArray[np.float32] = (1 / np.maximum(weights, 1)).astype(np.float32)
-        sums, weights = sums * scale[..., None], weights * scale
-        levels.append((sums, weights))
-    found = np.full_like(sums, _NOTHING)
-    for sums, weights in reversed(levels):
-        rest = _doubled(found)[: len(weights), : weights.shape[1]]
-        found = sums + (1 - weights)[..., None] * rest
-    small = Image.fromarray(found.round().clip(0, 255).astype(np.uint8))
-    size = (_FINEST_PX * small.width, _FINEST_PX * small.height)
-    smooth = np.asarray(small.resize(size, Image.Resampling.BILINEAR))[:height, :width]
-    return np.where(mask[..., None], smooth, pixels)
-
-
 def beside_graphics(pixels: Pixels, mask: Mask) -> Pixels:
     """The squares where the mask is false, one below the other, (16 n, 16, 3).
 
-    Of a picture without any, all of it. `mask` is as of `graphics_of`.
+    If there is no such square, the whole picture. `mask` is as of `graphics_of`.
     """
     rows, columns = (side // SQUARE_PX for side in mask.shape)
     inside = pixels[: rows * SQUARE_PX, : columns * SQUARE_PX]
@@ -139,24 +107,3 @@ def _in_squares(strip: npt.NDArray[Any]) -> npt.NDArray[Any]:
     strip = np.pad(strip, ((0, SQUARE_PX - height), (0, -width % SQUARE_PX)), mode="edge")
     squares = strip.reshape(SQUARE_PX, -1, SQUARE_PX).transpose(1, 0, 2)
     return squares.reshape(len(squares), -1)
-
-
-def _halved(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Sums over squares of 2x2; what is left over at the edges counts as it is."""
-    height, width = values.shape[:2]
-    values = np.pad(values, ((0, height % 2), (0, width % 2), (0, 0)))
-    pairs = values[::2] + values[1::2]
-    return pairs[:, ::2] + pairs[:, 1::2]
-
-
-def _doubled(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Twice as many rows and columns, straight lines between them."""
-    height, width = values.shape[:2]
-    size = (2 * width, 2 * height)
-    planes = [
-        Image.fromarray(np.ascontiguousarray(values[..., channel])).resize(
-            size, Image.Resampling.BILINEAR
-        )
-        for channel in range(3)
-    ]
-    return np.dstack([np.asarray(plane) for plane in planes])

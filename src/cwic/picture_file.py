@@ -1,7 +1,7 @@
 """What every `.cwic` file of a picture holds beside its tiles: size, mode, transparency, metadata.
 
-Both directions, for files of a model and for those without. The tiles are left to who makes and
-reads them, bytes to `bitstream`.
+Both directions, for files of a model and for those without. The tiles, and exact samples over them,
+are left to who makes and reads them, bytes to `bitstream`.
 """
 
 from collections.abc import Mapping, Sequence

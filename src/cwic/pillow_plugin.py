@@ -152,10 +152,11 @@ def _read_header(file: IO[bytes]) -> bitstream.Header:
 def _read_metadata(file: IO[bytes], header: bitstream.Header) -> Metadata:
     """What travels with the picture, read without the picture."""
     sections = [header.find(kind) for kind in bitstream.METADATA_KINDS]
-    if not any(sections):
+    ends = [section.offset + section.length for section in sections if section is not None]
+    if not ends:
         return Metadata()
     file.seek(0)
-    head = file.read(header.tiles[0].offset)
+    head = file.read(max(ends) + bitstream.BODY_CRC_BYTES)
     icc, exif, xmp = (
         None if section is None else bitstream.read_metadata(head, section) for section in sections
     )

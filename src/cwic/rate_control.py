@@ -190,7 +190,7 @@ def at_size(
 
 def blame(overhead: Overhead, size_bytes: float) -> str:
     """What takes more than half of a target size and is not the picture, and what helps; or ""."""
-    if overhead.header_bytes + overhead.chosen_bytes <= _NAMED_SHARE * size_bytes:
+    if overhead.total_bytes - overhead.exact_bytes <= _NAMED_SHARE * size_bytes:
         return ""
     metadata_bytes = sum(overhead.metadata_bytes.values())
     names = " and ".join(overhead.metadata_bytes)

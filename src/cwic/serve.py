@@ -156,8 +156,9 @@ def _decoded(codec: Codec | WholeReader, data: bytes, done: str, *, fast: bool) 
     decoded, allocation = codec.inspect(data, fast=fast)
     seconds = time.perf_counter() - start_s
     bpp = 8 * len(data) / (decoded.width * decoded.height)
-    kept = bitstream.read_header(data).kept
-    how = f", {kept}" if kept else f" by {codec.name}"
+    header = bitstream.read_header(data)
+    how = f" by {codec.name}" if header.has_model else ""
+    how += f", {header.exactness}" if header.exactness else ""
     summary = (
         f"{done}, decoded in {seconds:.2f} s{how}: {decoded.width}x{decoded.height}, "
         f"**{len(data):,} B, {bpp:.3f} bits per pixel**"
@@ -280,7 +281,7 @@ def _inputs(gr: Any, models: dict[str, str]) -> _Inputs:
     lossless = gr.Radio(
         list(defaults.LOSSLESS),
         value=defaults.LOSSLESS[0],
-        label="keep the picture whole, without any loss, or in fewer colours",
+        label="keep without any loss: all, or text and graphics; or in fewer colours",
     )
     fast = gr.Checkbox(
         label="decode fast, nearly the same picture",

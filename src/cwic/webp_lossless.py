@@ -77,7 +77,7 @@ def unpacked(stream: bytes, height: int, width: int, name: str, *, may_have_alph
             f"damaged {name} section: found a stream with alpha, expected one without"
         )
     if not is_available():
-        raise NotBuiltError("what is kept whole needs a Pillow with WebP, found one without")
+        raise NotBuiltError(f"the {name} section needs a Pillow with WebP, found one without")
     from PIL import _webp  # a Pillow without WebP has none
 
     chunk = b"WEBPVP8L" + len(stream).to_bytes(4, "little") + stream + bytes(len(stream) % 2)

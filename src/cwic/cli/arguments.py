@@ -211,7 +211,7 @@ _EFFORT = _option(
 _LOSSLESS = _option(
     "--lossless",
     "keep the picture whole, without any loss: auto (the default) does so where it is cheap, or "
-    "keeps fewer colours where that is much nearer",
+    "keeps fewer colours, or text and graphics alone, where that is better",
     choices=defaults.LOSSLESS,
     default=defaults.LOSSLESS[0],
 )
@@ -524,9 +524,10 @@ def _check_combination(options: argparse.Namespace) -> None:
     is_coded = _begins_coded(source)
     if verb in ("decode", "info") and suffix in PICTURE_SUFFIXES and not is_coded:
         refuse(f"expected a .cwic file: cwic encode {source}?")
-    if verb == "encode" and (is_coded or (suffix == CODEC_SUFFIX and not source.is_file())):
+    is_no_picture = is_coded or (suffix == CODEC_SUFFIX and not source.is_file())
+    if verb == "encode" and is_no_picture:
         refuse(f"expected a picture: cwic decode {source}?")
-    if verb == "compare" and suffix == CODEC_SUFFIX:
+    if verb == "compare" and is_no_picture:
         refuse(f"expected the original picture, found {source}")
     if verb == "encode" and makes_picture:
         refuse(f"encode makes .cwic files, found -o {output}")

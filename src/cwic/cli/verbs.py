@@ -177,7 +177,7 @@ def _print_details(
 ) -> None:
     if options.verbose:
         model = f"model {_bundled_name(header) or header.identity.hex()}, q {header.q}"
-        made_by = header.kept or model
+        made_by = header.kept or ", ".join(filter(None, (model, header.exactness)))
         print_note(f"{files.display_name(source)}: {made_by}, {seconds:.2f} s")
 
 
@@ -247,8 +247,7 @@ def _header(data: bytes) -> "Header":
 
 
 def _size_and_rate(data: bytes, header: "Header", goal: str = "") -> str:
-    kept = "text and graphics exact" if header.has_exact_layer else header.kept
-    end = f", {kept}" if kept else ""
+    end = f", {header.exactness}" if header.exactness else ""
     return f"{len(data):,} B, {8 * len(data) / header.pixels:.3f} bpp{goal}{end}"
 
 

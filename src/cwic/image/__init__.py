@@ -6,6 +6,7 @@ input and output to the command. docs/pictures.md says what is kept, changed and
 """
 
 from cwic.colour_mode import Mode
+from cwic.image.hidden_colours import filled
 from cwic.image.picture import (
     LUMA,
     Metadata,
@@ -27,6 +28,7 @@ __all__ = [
     "as_shown",
     "check_format",
     "encode_image",
+    "filled",
     "on_white",
     "pad_to_multiple",
     "profile_of_rgb_samples",

@@ -1,8 +1,8 @@
 """Colours that nobody sees: what is coded in their place.
 
-A network sees the colours under full transparency, spends bits on them and lets them shine through
-at the rim. They are replaced by the colours of the nearest visible pixels, fading into the mean:
-cheap, and continuous at the rim.
+A network sees the colours under full transparency, or under exact samples, spends bits on them and
+lets them shine through at the rim. They are replaced by the colours of the nearest visible pixels,
+fading into the mean: cheap, and continuous at the rim.
 """
 
 import numpy as np
@@ -15,21 +15,20 @@ _BILINEAR = Image.Resampling.BILINEAR
 Planes = npt.NDArray[np.float32]
 
 
-def filled(pixels: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The pixels (H, W, 3) with others where alpha is 0; all that can be seen stays exactly.
+def filled(pixels: npt.NDArray[np.uint8], hidden: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """The pixels (H, W, 3) with others where they are hidden (H, W); the rest stays exactly.
 
-    `alpha` (H, W), 0 transparent to 255 opaque. A new array if anything changed.
+    A new array if anything changed.
     """
-    hidden = alpha == 0
     if not hidden.any():
         return pixels
     if hidden.all():
         return np.full_like(pixels, _NEUTRAL)
-    # Pillow halves the first, largest step, and weighs colours by alpha as it does so.
+    # Pillow halves the first, largest step, and weighs colours by what is visible as it does so.
     visible = np.where(hidden, np.uint8(0), np.uint8(255))
     half = np.asarray(Image.fromarray(np.dstack([pixels, visible])).reduce(2), np.float32)
     coarse = _extended(half[..., :3], np.minimum(4 * half[..., 3], 255))
-    height, width = alpha.shape
+    height, width = hidden.shape
     rounded = Image.fromarray(np.rint(coarse).astype(np.uint8))
     smooth = np.asarray(rounded.resize((2 * half.shape[1], 2 * half.shape[0]), _BILINEAR))
     result = pixels.copy()

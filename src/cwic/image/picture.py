@@ -109,7 +109,7 @@ def without_hidden_colours(picture: Picture) -> Picture:
     """
     if picture.alpha is None:
         return picture
-    pixels = filled(picture.pixels, picture.alpha)
+    pixels = filled(picture.pixels, picture.alpha == 0)
     mode = picture.mode
     if mode == Mode.RGBA and pixels is not picture.pixels and is_neutral(pixels):
         mode = Mode.NEUTRAL_RGBA
