@@ -12,7 +12,7 @@ import {
 } from "./container.ts";
 import type { Header, Limits } from "./container.ts";
 import { BitstreamError, ModelError } from "./errors.ts";
-import { hasExactLayer, putExact } from "./exact_layer.ts";
+import { ExactLayer } from "./exact_layer.ts";
 import type { Kernels } from "./kernels.ts";
 import type { ModelFile } from "./model_file.ts";
 import { readAlpha } from "./side_sections.ts";
@@ -45,6 +45,9 @@ export type Graphs = "fast" | "synthesis" | "preview";
 /** Bytes of work of a synthesis; larger pictures are made in several windows. */
 const WINDOW_BYTES = 128 * 2 ** 20;
 const MIN_WINDOW_CELLS = 8;
+
+/** So many pixels a side are one of a preview. */
+const PREVIEW_PX = 8;
 
 /** A model of the `flagship` family, ready to decode. */
 export class Model {
@@ -137,12 +140,13 @@ export async function decodePixels(
 ): Promise<Pixels> {
   const header = checkedHeader(data, model, wishes.limits);
   const region = checkedRegion(wishes.region, header);
-  // Transparency first: it is quickly found to be damaged.
+  // Transparency and the layer first: they are quickly found to be damaged.
   const alpha = hasAlpha(header.mode) ? await readAlpha(data, header) : undefined;
+  const layer = new ExactLayer(data, header, wishes.decodeWebp);
   const graph = wishes.graph ?? (model.has("fast") ? "fast" : "synthesis");
   const pixels = render(data, header, model, model.synthesis(graph), region, false);
   finishColours(pixels, header.mode);
-  if (hasExactLayer(header)) await putExact(data, header, pixels, region, wishes.decodeWebp);
+  await layer.putOver(pixels, region);
   if (alpha) putAlpha(pixels, alpha, region, header.width);
   return pixels;
 }
@@ -183,12 +187,18 @@ export async function decodeWholePixels(
   return pixels!;
 }
 
-/** The picture at 1/8 of its size, sides rounded up; without transparency and exact graphics. */
-export function decodePreview(data: Uint8Array, model: Model, limits?: Limits): Pixels {
-  const header = checkedHeader(data, model, limits);
+/** The picture at 1/8 of its size, sides rounded up; without transparency. */
+export async function decodePreview(
+  data: Uint8Array,
+  model: Model,
+  wishes: { limits?: Limits | undefined; decodeWebp?: DecodeWebp } = {},
+): Promise<Pixels> {
+  const header = checkedHeader(data, model, wishes.limits);
+  const layer = new ExactLayer(data, header, wishes.decodeWebp);
   const region = { left: 0, top: 0, width: header.width, height: header.height };
   const pixels = render(data, header, model, model.synthesis("preview"), region, true);
   finishColours(pixels, header.mode);
+  await layer.putOver(pixels, region, PREVIEW_PX);
   return pixels;
 }
 

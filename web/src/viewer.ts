@@ -1,7 +1,7 @@
 // The page that shows one file: picture, metadata, where its bits went, and a PNG to keep.
 
 import { decodeToMap, decodeToPng, decodeWithProfile, readInfo } from "./client.ts";
-import { Mode, NO_MODEL } from "./container.ts";
+import { Kind, Mode, NO_MODEL } from "./container.ts";
 import { exifFacts } from "./exif.ts";
 import type { FileInfo } from "./worker.ts";
 
@@ -85,6 +85,8 @@ function listFacts(data: Uint8Array, { header, metadata }: FileInfo): void {
   setFact("file", `${data.length.toLocaleString("en")} bytes, ${((8 * data.length) / pixels).toFixed(3)} bpp`);
   const kept = header.q === 0 ? "whole" : `in ${header.q} colours`;
   setFact("model", header.identity === NO_MODEL ? `none: kept ${kept}` : header.identity);
+  const exact = header.sections.find(({ kind }) => kind === Kind.EXACT);
+  if (exact) setFact("exact", `text and graphics, ${exact.length.toLocaleString("en")} bytes`);
   if (header.identity !== NO_MODEL) setFact("q", `${header.q} / 64`);
   if (header.tileSide) setFact("tiles", `${header.tiles.length} of ${header.tileSide} px`);
   for (const name of ["icc", "exif", "xmp", "thumbnail"] as const) {

@@ -110,7 +110,7 @@ async function preview({ models, data, options }: Request, reply: Answer): Promi
     if (identity === NO_MODEL) return;
     const model = await libraryOf(models).get(identity);
     if (!model.has("preview")) return;
-    const made = decodePreview(data, model, options.limits);
+    const made = await decodePreview(data, model, { limits: options.limits, decodeWebp });
     reply({ preview: made }, [made.data.buffer]);
   } catch {
     return;

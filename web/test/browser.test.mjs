@@ -182,6 +182,28 @@ describe("in Chromium", { skip: missing }, () => {
     assert.equal(found.text, "not to be seen");
   });
 
+  test("a preview shows exact letters as the mean of their squares", async () => {
+    const expected = decodePng(await readGolden("flagship-exact.png"));
+    const preview = await page.evaluate(async () => {
+      const data = await (await fetch("flagship-exact.cwic")).arrayBuffer();
+      let found;
+      const onPreview = ({ width, height, data }) => (found = { width, height, data: Array.from(data) });
+      await window.cwic.decode(data, { onPreview });
+      return found;
+    });
+    assert.deepEqual([preview.width, preview.height], [17, 12]);
+    for (let y = 0; y < 4; y++) {
+      for (let x = 0; x < 16; x++) {
+        let sum = 0;
+        for (let at = 0; at < 64; at++) {
+          sum += expected.data[((8 * y + (at >> 3)) * expected.width + 8 * x + (at & 7)) * 4];
+        }
+        const found = preview.data[(y * 17 + x) * 4];
+        assert.ok(Math.abs(found - sum / 64) <= 1, `${x}, ${y}: ${found} for ${sum / 64}`);
+      }
+    }
+  });
+
   test("a preview is there before the rest is found to be damaged", async () => {
     const found = await page.evaluate(async () => {
       const data = await (await fetch("noise.cwic")).arrayBuffer();
