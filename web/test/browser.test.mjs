@@ -38,6 +38,7 @@ const pages = {
   [`models/${modelFile}`]: readFileSync(folder + modelFile),
   "models/bundled.cwicmodel": bundled,
   "noise.cwic": noise(),
+  "lettered.cwic": lettered(),
   "damaged.cwic": readFileSync(folder + "flagship-low.cwic").subarray(0, 300),
 };
 
@@ -185,7 +186,7 @@ describe("in Chromium", { skip: missing }, () => {
   test("a preview shows exact letters as the mean of their squares", async () => {
     const expected = decodePng(await readGolden("flagship-exact.png"));
     const preview = await page.evaluate(async () => {
-      const data = await (await fetch("flagship-exact.cwic")).arrayBuffer();
+      const data = await (await fetch("lettered.cwic")).arrayBuffer();
       let found;
       const onPreview = ({ width, height, data }) => (found = { width, height, data: Array.from(data) });
       await window.cwic.decode(data, { onPreview });
@@ -264,12 +265,40 @@ function readManifest(file) {
 /** A file of the bundled model that says nothing. */
 function noise() {
   const payload = Uint8Array.from({ length: 4000 }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 24) | 1);
-  const head = [0xc7, 0x77, 0x69, 0x63, 0x0d, 0x0a, 1, ...Buffer.from(bundledIdentity, "hex"), 90, 70, 0, 0];
-  head.push(0x80 | ((payload.length * 8) & 127), 0x80 | ((payload.length >> 4) & 127), payload.length >> 11);
+  return pack({ width: 90, height: 70, q: 0 }, [[Kind.TILE, payload]]);
+}
+
+/** A file of the bundled model, with letters of another one over it. */
+function lettered() {
+  const body = (data, wanted) => {
+    const { sections } = readHeader(data);
+    const { offset, length } = sections.find(({ kind }) => kind === wanted);
+    return data.subarray(offset, offset + length);
+  };
+  const coded = readFileSync(new URL(`../released/0.1.0-cwic-psnr-quality-20.cwic`, `file://${folder}`));
+  const letters = readFileSync(folder + "flagship-exact.cwic");
+  return pack(readHeader(coded), [
+    [Kind.EXACT, body(letters, Kind.EXACT)],
+    [Kind.TILE, body(coded, Kind.TILE)],
+  ]);
+}
+
+/** A file of the bundled model: RGB in one tile. */
+function pack({ width, height, q }, sections) {
+  const varint = (number) =>
+    number < 128 ? [number] : [(number & 127) | 128, ...varint(Math.floor(number / 128))];
+  const head = [0xc7, 0x77, 0x69, 0x63, 0x0d, 0x0a, 1, ...Buffer.from(bundledIdentity, "hex")];
+  head.push(...varint(width), ...varint(height), 0, ...varint(q < 0 ? -2 * q - 1 : 2 * q));
+  for (const [kind, { length }] of sections) {
+    head.push(...varint(length * 8 + Math.min(kind, 7)), ...(kind < 8 ? [] : varint(kind - 8)));
+  }
   const crc = crc16(Uint8Array.from(head));
-  const sum = crc32(payload);
-  return Uint8Array.of(...head, crc >> 8, crc & 255, ...payload,
-    sum & 255, (sum >> 8) & 255, (sum >> 16) & 255, sum >>> 24);
+  const bodies = sections.map(([, body]) => {
+    const sum = Buffer.alloc(4);
+    sum.writeUInt32LE(crc32(body));
+    return Buffer.concat([body, sum]);
+  });
+  return Buffer.concat([Buffer.from([...head, crc >> 8, crc & 255]), ...bodies]);
 }
 
 function difference(a, b) {
