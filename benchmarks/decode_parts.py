@@ -34,7 +34,7 @@ from macs import kmacs_per_pixel
 from PIL import Image
 from speed import QUALITY, REPEATS, machine, wall, with_bytecode
 
-from cwic import Codec, bitstream, choice, codec, engine, model_file
+from cwic import Codec, bitstream, choice, codec, encoder, engine, model_file
 from cwic.coding import arithmetic_coder
 from cwic.coding.blas_threads import one_blas_thread
 from cwic.families.flagship import coder, grid, latents, step_network, tiles
@@ -72,7 +72,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
         (step_network, "_shuffled"),
         (tiles, "_gathered"),
     ],
-    "file and its checksums": [(bitstream, "unpack"), (codec, "pack_picture")],
+    "file and its checksums": [(bitstream, "unpack"), (encoder, "pack_picture")],
     "to and from Pillow": [(codec, "shown"), (codec, "read_picture")],
     "kept whole: a glance, or a try": [(choice, "entropy_bpp"), (choice, "pack_whole")],
 }

@@ -1,16 +1,14 @@
 """`Codec`: pictures <-> `.cwic` bytes with one loaded model.
 
-Puts the steps in order; each module that it calls knows more than this one about its own subject:
-pictures (:mod:`cwic.image`), masks (:mod:`cwic.saliency`), pixels and payloads (a
-:class:`cwic.families.protocol.Family`), which q a size takes (:mod:`cwic.rate_control`), what is
-better kept (:mod:`cwic.choice`), bytes (:mod:`cwic.bitstream`).
+Puts the steps of decoding in order and leaves those of encoding to :mod:`cwic.encoder`. Each module
+that it calls knows more than this one about its own subject: pictures (:mod:`cwic.image`), pixels
+and payloads (a :class:`cwic.families.protocol.Family`), bytes (:mod:`cwic.bitstream`).
 """
 
 import mimetypes
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,45 +18,20 @@ import numpy.typing as npt
 from PIL import Image
 
 from cwic import bitstream, model_file
-from cwic.alpha_plane import pack_alpha
 from cwic.bitstream import Bitstream, Header, Limits
-from cwic.choice import IsSettled, choose, is_better_with_graphics, without_complaint
-from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, DEFAULT_QUALITY, MAX_PIXELS
+from cwic.defaults import CODEC_MIME_TYPE, CODEC_SUFFIX, MAX_PIXELS
 from cwic.encoded_source import EncodedSource, content_of
+from cwic.encoder import Encoder
 from cwic.errors import CodecWarning, ModelError, TargetError, UnknownModelError
-from cwic.exact_layer import Layer, StoredLayer
+from cwic.exact_layer import StoredLayer
 from cwic.families.cvpr2018 import family as cvpr2018
 from cwic.families.flagship import family as flagship
-from cwic.families.protocol import Analyzed, Coded, Emphasis, Family, Pixels, TileStream
+from cwic.families.protocol import Family, Pixels, TileStream
 from cwic.families.tiling import part_of
-from cwic.graphics import beside_graphics, graphics_of
-from cwic.image import (
-    Picture,
-    Source,
-    as_shown,
-    filled,
-    read_picture,
-    without_hidden_colours,
-)
-from cwic.picture_file import (
-    Inspected,
-    alpha_of,
-    overhead_of,
-    pack_picture,
-    shown,
-)
-from cwic.psnr import psnr_db
-from cwic.rate_control import (
-    Answer,
-    Candidate,
-    at_measure,
-    at_same_size,
-    at_size,
-    beats_plain,
-    measured,
-)
+from cwic.image import Source, read_picture
+from cwic.picture_file import Inspected, alpha_of, shown
 from cwic.request import Request
-from cwic.saliency import Detector, emphasis_of
+from cwic.saliency import Detector
 from cwic.whole import WholeReader
 
 # Families by name; a model file names its own.
@@ -210,190 +183,20 @@ class Codec:
             max_pixels=max_pixels,
             truncated=request.truncated,
         )
-        # Kept whole, a picture holds those too.
-        seen = picture if request.lossless == "always" else without_hidden_colours(picture)
-        emphasis = emphasis_of(
-            seen.pixels,
-            self._family.cell_px,
-            roi=request.roi,
-            roi_strength=request.roi_strength,
-            saliency=request.saliency,
-        )
-        # What is kept whole needs no analysis, and what is coded needs it twice.
-        analyze = cache(lambda: self._family.analyze(seen.pixels))
-
-        def loss(shown: bytes | Pixels) -> float:
-            pixels = self._pixels(shown) if isinstance(shown, bytes) else shown
-            pixels = as_shown(pixels, seen.mode)
-            try:
-                return analyze().distortion(pixels, emphasis)
-            except ModelError:  # of a model that allows no effort, squared errors tell as well
-                return float(10 ** (-psnr_db(seen.pixels, pixels) / 10))
-
-        code = partial(
-            self._code,
-            picture=seen,
-            alpha=cache(lambda: None if seen.alpha is None else pack_alpha(seen.alpha)),
-            emphasis=emphasis,
-            loss=loss,
+        answer = Encoder(
+            self._family,
+            self.identity,
+            picture,
+            request,
+            pixels_of=self._pixels,
             progress=progress,
-        )
-
-        def code_best(is_settled: IsSettled, graphics_bytes: float) -> Answer:
-            """What the model makes of the picture, or of what is no graphics in it."""
-            mask = graphics_of(seen.pixels) if graphics_bytes > 0 else None
-            layer = None if mask is None else Layer(seen.pixels, _visible(mask, seen))
-            if mask is None or layer is None or len(layer.body) > graphics_bytes:
-                return code(analyze(), request=request, is_settled=is_settled)
-            plain_request = replace(request, effort=0)
-            plain = code(analyze(), request=plain_request)
-            # How busy the letters are does not matter to the photograph between them.
-            code_rest = partial(
-                code,
-                self._family.analyze(filled(seen.pixels, mask)),
-                layer=layer,
-                busy=beside_graphics(seen.pixels, mask),
-            )
-            found = code_rest(request=plain_request)
-            if not is_better_with_graphics(found, plain, request, seen, loss):
-                if not request.effort or is_settled(lambda: plain):
-                    return plain
-                return code(analyze(), request=request, known=plain)
-            if request.effort and not is_settled(lambda: found):
-                found = code_rest(request=request, known=found)
-            return without_complaint(found, request, seen)
-
-        answer = choose(picture, request, code_best, visible=seen, loss=loss)
+        ).answer()
         if request.strict and answer.is_out_of_reach:
             raise TargetError(answer.complaint)
         if answer.complaint:
             warnings.warn(answer.complaint, CodecWarning, stacklevel=3)
         header = bitstream.read_header(answer.data, bitstream.ANY_SIZE)
         return Encoded(answer.data, header, answer.reached)
-
-    def _code(
-        self,
-        analyzed: Analyzed,
-        *,
-        picture: Picture,
-        request: Request,
-        alpha: Callable[[], bytes | None],
-        emphasis: Emphasis | None,
-        loss: Callable[[bytes], float],
-        progress: Callable[[float], None] | None,
-        is_settled: IsSettled = lambda _: False,
-        layer: Layer | None = None,
-        busy: Pixels | None = None,
-        known: Answer | None = None,
-    ) -> Answer:
-        """What the model makes of a request; no effort where the file without it settles that.
-
-        Args:
-            analyzed: all of the picture, or what lies under a layer.
-            picture: all of it.
-            request: what is asked for.
-            alpha: makes the body of its alpha section, None where it has none.
-            emphasis: what masks add to the importance map.
-            loss: what a file loses.
-            progress: as of `encode_request`.
-            is_settled: whether effort would be in vain, as of `choose`.
-            layer: what is shown in place of coded samples.
-            busy: samples whose busyness decides what a quality means; None: the picture's.
-            known: the answer without effort, where it was made before.
-        """
-        family = self._family
-        pack = partial(
-            pack_picture,
-            picture,
-            identity=self.identity,
-            tile_px=analyzed.tiling.tile_px,
-            alpha=alpha(),
-            exact=None if layer is None else layer.body,
-        )
-
-        def code(q: int) -> Candidate:
-            return Candidate(q, analyzed.code(q, emphasis), pack, layer)
-
-        found: Coded | None = None
-
-        def refine(q: int, *, keeps_quality: bool = False) -> Candidate:
-            nonlocal found
-            found = refined = analyzed.refine(
-                q,
-                emphasis,
-                request.effort,
-                keeps_quality=keeps_quality,
-                start=found,
-                progress=progress,
-            )
-            return Candidate(q, refined, pack, layer)
-
-        def searched(meet: Callable[..., Answer]) -> Answer:
-            """The best answer to a target; the search is done without refinement first."""
-            plain = meet(code) if known is None else known
-            is_missed = plain.is_missed or plain.is_out_of_reach
-            is_too_large = size_bytes is not None and len(plain.data) > size_bytes
-            # What is too large may be small enough with an effort, and is smaller in any case.
-            if not request.effort or (is_missed and not is_too_large):
-                return plain
-            if is_settled(lambda: plain):
-                return plain
-            smaller = round(family.refined_saving / family.log_size_per_q)
-            start = plain.q + (smaller if size_bytes is not None else 0)
-            refined = meet(refine, start=start)
-            if is_missed and plain.q == family.rates.min_q:
-                return min(refined, plain, key=lambda answer: len(answer.data))
-            if not is_missed and (refined.is_missed or refined.is_out_of_reach):
-                return plain
-            is_better = beats_plain(
-                *(refined, plain, code, family),
-                is_size=size_bytes is not None,
-                value_of=value_of,
-            )
-            return refined if is_better else plain
-
-        def value_of(data: bytes) -> float:
-            """A file's quality: by the target, or by the model's own measure."""
-            if request.measured_target is None:
-                return -loss(data)
-            return measured(request, picture)(self._pixels(data))
-
-        size_bytes = request.size_bytes(picture.width * picture.height)
-        if size_bytes is not None:
-            overhead = overhead_of(pack(0, [b""] * len(analyzed.tiling.tiles)))
-            return searched(
-                partial(
-                    at_size,
-                    family=family,
-                    request=request,
-                    size_bytes=size_bytes,
-                    overhead=overhead,
-                )
-            )
-        if request.measured_target is not None:
-            return searched(
-                partial(
-                    at_measure,
-                    family=family,
-                    request=request,
-                    target=request.measured_target,
-                    picture=picture,
-                )
-            )
-        quality = DEFAULT_QUALITY if request.quality is None else request.quality
-        q = family.q_of_quality(quality, picture.pixels if busy is None else busy)
-        masked = None
-        if emphasis is not None:
-            masked = at_same_size(code, family, q, analyzed.code(q).size_bytes())
-            q = masked.q
-
-        @cache
-        def plain() -> Answer:
-            return Answer((masked or code(q)).data)
-
-        if not request.effort or is_settled(plain):
-            return plain()
-        return Answer(refine(q, keeps_quality=True).data)
 
     def decode(
         self,
@@ -464,11 +267,6 @@ class Codec:
             )
         tiling = self._family.tiling(header.height, header.width, header.tile_px)
         return file, TileStream(file.tiles, header.q, tiling)
-
-
-def _visible(mask: npt.NDArray[np.bool_], picture: Picture) -> npt.NDArray[np.bool_]:
-    """The mask less what is transparent."""
-    return mask if picture.alpha is None else mask & (picture.alpha > 0)
 
 
 def loaded(
