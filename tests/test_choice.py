@@ -9,7 +9,7 @@ from PIL import Image
 
 import cwic
 from cwic import bitstream
-from cwic.choice import IsSettled, choose
+from cwic.choice import IsSettled, choose, is_better_with_graphics
 from cwic.codec import Codec
 from cwic.errors import CodecWarning, ImageError, TargetError
 from cwic.image import read_picture
@@ -283,6 +283,39 @@ def test_effort_is_in_vain_where_fewer_colours_lose_a_quarter(
         loss=lambda shown: 1.0 if isinstance(shown, bytes) else of_coded,
     )
     assert told == [is_told]
+
+
+@pytest.mark.parametrize(
+    ("targets", "found", "losses", "is_better"),
+    [
+        ({}, Answer(bytes(100), q=-9), None, True),
+        ({}, Answer(bytes(120)), (0.5, 1.0), True),
+        ({}, Answer(bytes(120)), (0.6, 1.0), False),
+        ({}, Answer(bytes(126)), None, False),
+        ({"target_bytes": 100}, Answer(bytes(101), q=5), None, False),
+        ({"target_bytes": 100}, Answer(bytes(100), q=0), None, True),
+        ({"target_bytes": 100}, Answer(bytes(90), q=-1), (0.9, 1.0), True),
+        ({"target_bytes": 100}, Answer(bytes(90), q=-1), (0.95, 1.0), False),
+        ({"psnr_db": 30}, Answer(bytes(99)), None, True),
+        ({"psnr_db": 30}, Answer(bytes(100)), None, False),
+        ({"psnr_db": 30}, Answer(bytes(99), is_missed=True), None, False),
+    ],
+)
+def test_exact_graphics_are_taken_where_they_are_smaller_or_lose_less(
+    targets: dict[str, float],
+    found: Answer,
+    losses: tuple[float, float] | None,
+    is_better: bool,
+) -> None:
+    """`losses` of the two files; None: they do not decide it, and are not asked."""
+    plain = Answer(bytes(100))
+
+    def loss(data: bytes) -> float:
+        assert losses is not None, "asked"
+        return losses[0 if data is found.data else 1]
+
+    request, picture = Request(**targets), read_picture(seeded_picture(0))
+    assert is_better_with_graphics(found, plain, request, picture, loss) == is_better
 
 
 def test_a_file_in_fewer_colours_opens_without_a_model(tiny_flagship_codec: Codec) -> None:

@@ -152,19 +152,26 @@ def choose(
 def is_better_with_graphics(
     found: Answer, plain: Answer, request: Request, picture: Picture, loss: Callable[[bytes], float]
 ) -> bool:
-    """Whether a coded file with exact graphics answers a request better than one without."""
+    """Whether a coded file with exact graphics answers a request better than one without.
+
+    What the files lose is asked only where that decides it: it takes longer than all that is coded.
+    """
     size_bytes = request.size_bytes(picture.width * picture.height)
     found_bytes, plain_bytes = len(found.data), len(plain.data)
     if size_bytes is not None:
-        is_small = is_within_size(found_bytes, size_bytes, strict=request.strict)
-        return is_small and loss(found.data) <= _LOSS_WITH_GRAPHICS * loss(plain.data)
+        if not is_within_size(found_bytes, size_bytes, strict=request.strict):
+            return False
+        # With finer steps than without, what is not exact is better too.
+        is_finer = found.q >= plain.q
+        return is_finer or loss(found.data) <= _LOSS_WITH_GRAPHICS * loss(plain.data)
     if request.measured_target is not None:
         is_reached = not (found.is_missed or found.is_out_of_reach)
         return is_reached and (plain.is_missed or found_bytes < plain_bytes)
+    if found_bytes <= plain_bytes:
+        return True  # what is not exact has the quality that it would have alone
     if found_bytes > _LARGER_WITH_GRAPHICS * plain_bytes:
         return False
-    share = 1 if found_bytes <= plain_bytes else _LOSS_IF_LARGER
-    return loss(found.data) <= share * loss(plain.data)
+    return loss(found.data) <= _LOSS_IF_LARGER * loss(plain.data)
 
 
 def without_complaint(found: Answer, request: Request, picture: Picture) -> Answer:
