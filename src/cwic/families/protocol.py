@@ -1,7 +1,7 @@
-"""What `Codec` needs of a model family, and no more.
+"""What encoding and decoding need of a model family, and no more.
 
 A family turns the pixels of a picture into the payloads of its tiles and back. Targets, containers,
-metadata and picture files are left to :mod:`cwic.codec`.
+metadata and picture files are left to :mod:`cwic.encoder` and :mod:`cwic.codec`.
 """
 
 import math
