@@ -288,7 +288,12 @@ def test_effort_is_in_vain_where_fewer_colours_lose_a_quarter(
 @pytest.mark.parametrize(
     ("targets", "found", "losses", "is_better"),
     [
-        ({}, Answer(bytes(100), q=-9), None, True),
+        ({}, Answer(bytes(100), q=9), None, True),
+        # With coarser steps, against the size that the other one would have with these: 80.2 B.
+        ({}, Answer(bytes(80), q=-22), None, True),
+        ({}, Answer(bytes(81), q=-22), (0.5, 1.0), True),
+        ({}, Answer(bytes(81), q=-22), (0.6, 1.0), False),
+        ({}, Answer(bytes(101), q=-22), None, False),
         ({}, Answer(bytes(120)), (0.5, 1.0), True),
         ({}, Answer(bytes(120)), (0.6, 1.0), False),
         ({}, Answer(bytes(126)), None, False),
@@ -315,7 +320,8 @@ def test_exact_graphics_are_taken_where_they_are_smaller_or_lose_less(
         return losses[0 if data is found.data else 1]
 
     request, picture = Request(**targets), read_picture(seeded_picture(0))
-    assert is_better_with_graphics(found, plain, request, picture, loss) == is_better
+    asked = is_better_with_graphics(found, plain, request, picture, loss=loss, log_size_per_q=0.01)
+    assert asked == is_better
 
 
 def test_a_file_in_fewer_colours_opens_without_a_model(tiny_flagship_codec: Codec) -> None:

@@ -25,9 +25,10 @@ KINDS = ("smooth", "textured", "flat")
 MODELS = ("cwic-visual", "cwic-psnr", "cvpr2018")
 Q_OF_FLAGSHIP = 64
 
-# What the bundled weights reach where that is not the bar: median edge, median corner.
+# What the bundled weights reach where that is not the bar, in the worse one of the quick run and
+# the slow one: median edge, median corner.
 REACHED = {
-    ("cwic-visual", "smooth"): (5.00, BAR),
+    ("cwic-visual", "smooth"): (5.15, BAR),
     ("cwic-psnr", "smooth"): (3.67, BAR),
     ("cwic-psnr", "flat"): (5.07, 3.20),
     # The inside has 63, the worst line 269 of squared error.

@@ -37,8 +37,9 @@ _LOSS_OF_CODED = 0.5
 # Exact graphics take at most this share of a size that is asked for, or of the picture kept whole:
 # what they leave of a picture must be worth it.
 _GRAPHICS_SHARE = 0.8
-# Of two coded files for a size, the one with exact graphics is to lose clearly less. For a quality
-# it may be so much larger, if it loses at most half.
+# Of two coded files for a size, the one with exact graphics is to lose clearly less, or to have
+# steps no coarser. For a quality it may be so much larger than the other one with its steps, if it
+# loses at most half.
 _LOSS_WITH_GRAPHICS = 0.9
 _LARGER_WITH_GRAPHICS = 1.25
 _LOSS_IF_LARGER = 0.5
@@ -150,26 +151,36 @@ def choose(
 
 
 def is_better_with_graphics(
-    found: Answer, plain: Answer, request: Request, picture: Picture, loss: Callable[[bytes], float]
+    found: Answer,
+    plain: Answer,
+    request: Request,
+    picture: Picture,
+    *,
+    loss: Callable[[bytes], float],
+    log_size_per_q: float,
 ) -> bool:
     """Whether a coded file with exact graphics answers a request better than one without.
 
-    What the files lose is asked only where that decides it: it takes longer than all that is coded.
+    What the files lose is asked only where that decides it: that takes longer than both codings
+    together. `log_size_per_q`: that of the family.
     """
     size_bytes = request.size_bytes(picture.width * picture.height)
     found_bytes, plain_bytes = len(found.data), len(plain.data)
     if size_bytes is not None:
         if not is_within_size(found_bytes, size_bytes, strict=request.strict):
             return False
-        # With finer steps than without, what is not exact is better too.
-        is_finer = found.q >= plain.q
-        return is_finer or loss(found.data) <= _LOSS_WITH_GRAPHICS * loss(plain.data)
+        # With steps no coarser than without, what is not exact is no worse.
+        is_no_coarser = found.q >= plain.q
+        return is_no_coarser or loss(found.data) <= _LOSS_WITH_GRAPHICS * loss(plain.data)
     if request.measured_target is not None:
         is_reached = not (found.is_missed or found.is_out_of_reach)
         return is_reached and (plain.is_missed or found_bytes < plain_bytes)
-    if found_bytes <= plain_bytes:
-        return True  # what is not exact has the quality that it would have alone
-    if found_bytes > _LARGER_WITH_GRAPHICS * plain_bytes:
+    # What is not exact has the quality that it would have alone. Where it is so busy that this
+    # means coarser steps, the other file would be smaller with these too.
+    limit_bytes = plain_bytes * math.exp(log_size_per_q * min(found.q - plain.q, 0))
+    if found_bytes <= limit_bytes:
+        return True
+    if found_bytes > _LARGER_WITH_GRAPHICS * limit_bytes:
         return False
     return loss(found.data) <= _LOSS_IF_LARGER * loss(plain.data)
 

@@ -2,7 +2,8 @@
 
 Puts the steps of encoding in order: masks (:mod:`cwic.saliency`), pixels and payloads (a
 :class:`cwic.families.protocol.Family`), which q a target takes (:mod:`cwic.rate_control`), which of
-several files is better (:mod:`cwic.choice`).
+several files is better (:mod:`cwic.choice`). Of a page with photographs it parts the graphics
+(:mod:`cwic.graphics`) from the rest, and makes the layer in which they are exact.
 """
 
 from collections.abc import Callable
@@ -108,12 +109,10 @@ class Encoder:
     def _coded(self, is_settled: IsSettled, graphics_bytes: float) -> Answer:
         """What the model makes of the picture, or of what is no graphics in it; as of `choose`."""
         pixels = self.picture.pixels
-        everything = _Coding(self, self._analyzed)
         mask = graphics_of(pixels) if graphics_bytes > 0 else None
-        if mask is None:
-            return everything.answer(is_settled)
-        layer = Layer(pixels, _visible(mask, self.picture))
-        if len(layer.body) > graphics_bytes:
+        layer = None if mask is None else Layer(pixels, _visible(mask, self.picture))
+        everything = _Coding(self, self._analyzed)
+        if mask is None or layer is None or len(layer.body) > graphics_bytes:
             return everything.answer(is_settled)
         plain = everything.plain
         # How busy the letters are does not matter to the photograph between them.
@@ -123,7 +122,11 @@ class Encoder:
             layer=layer,
             busy=beside_graphics(pixels, mask),
         )
-        if not is_better_with_graphics(rest.plain, plain, self.request, self.picture, self.loss):
+        if not is_better_with_graphics(
+            *(rest.plain, plain, self.request, self.picture),
+            loss=self.loss,
+            log_size_per_q=self.family.log_size_per_q,
+        ):
             return everything.answer(is_settled)
         return without_complaint(rest.answer(is_settled), self.request, self.picture)
 
@@ -164,7 +167,9 @@ class _Coding:
         """The answer without effort."""
         if self._meet is not None:
             return self._meet(self._code)
-        return Answer((self._masked or self._code(self._q)).data)
+        candidate = self._masked or self._code(self._q)
+        candidate.shelve()
+        return Answer(candidate.data, q=candidate.q)
 
     def answer(self, is_settled: IsSettled) -> Answer:
         """The answer with the effort that was asked for; none where that is settled to be in vain.
@@ -177,7 +182,7 @@ class _Coding:
             return self._searched(self._meet, is_settled)
         if is_settled(lambda: self.plain):
             return self.plain
-        return Answer(self._refine(self._q, keeps_quality=True).data)
+        return Answer(self._refine(self._q, keeps_quality=True).data, q=self._q)
 
     def _searched(self, meet: Callable[..., Answer], is_settled: IsSettled) -> Answer:
         """The better one of the answers to a target with effort and without."""
