@@ -26,7 +26,7 @@ from cwic.batch import Decoding, Encoding, Summary, Workers
 from cwic.errors import CodecError, CodecWarning, NotBuiltError
 from cwic.request import Request
 
-from conftest import grained, seeded_picture  # isort: skip
+from conftest import grained, page_with_photograph, seeded_picture  # isort: skip
 
 LOW = Encoding(Request(quality=20))
 # Ray takes seconds to begin where it is alone, and minutes beside busy programs.
@@ -101,6 +101,7 @@ def test_the_table_says_size_and_rate_of_every_file_with_units(
         "rate_bpp": str(round(8 * size_bytes / (32 * 24), 6)),
         "kept_whole": "False",
         "colours": "",
+        "exact_graphics": "False",
         "error": "",
         "left_alone": "",
     }
@@ -117,6 +118,16 @@ def test_pictures_in_fewer_colours_are_counted(tmp_path: Path) -> None:
     assert (summary.num_whole, summary.num_reduced) == (0, 1)
     (row,) = rows(tmp_path / "files")
     assert (row["kept_whole"], row["colours"]) == ("False", "3")
+
+
+def test_pages_with_exact_graphics_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(page_with_photograph()).save(tmp_path / "pictures" / "a.png")
+    request = Request(bpp=1.5, lossless="auto")
+    summary = encode(tmp_path / "pictures", tmp_path / "files", Encoding(request))
+    assert (summary.num_whole, summary.num_reduced, summary.num_with_exact_graphics) == (0, 0, 1)
+    (row,) = rows(tmp_path / "files")
+    assert (row["kept_whole"], row["exact_graphics"]) == ("False", "True")
 
 
 def test_pictures_that_are_kept_whole_are_counted_and_come_back_exactly(tmp_path: Path) -> None:

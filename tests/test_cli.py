@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, expect_one_line, grained
+from conftest import Run, expect_one_line, grained, page_with_photograph
 from PIL import Image
 
 import cwic
@@ -424,6 +424,16 @@ def test_the_message_and_info_say_in_how_many_colours_a_picture_is_kept(
     assert "\nq " not in out
     facts = json.loads(run("info", file, "--json")[1])
     assert (facts["kept_whole"], facts["colours"], facts["mode"]) == (False, 3, "L")
+
+
+def test_the_message_and_info_say_that_text_and_graphics_are_exact(run: Run, photo: Path) -> None:
+    Image.fromarray(page_with_photograph()).save(photo)
+    code, out, _ = run("encode", photo, "--bpp", "1.5")
+    assert code == 0
+    assert out.endswith(" bpp (target 1.5 bpp), text and graphics exact\n")
+    facts = json.loads(run("info", photo.with_suffix(".cwic"), "--json")[1])
+    assert (facts["kept_whole"], facts["exact_graphics"]) == (False, True)
+    assert "exact" in facts["sections"]
 
 
 def test_lossless_is_an_option_of_every_verb_that_encodes(

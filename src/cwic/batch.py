@@ -47,7 +47,10 @@ if TYPE_CHECKING:
 TABLE_NAME = "batch.csv"
 # Where a file of somebody else's has that name.
 _OTHER_TABLE_NAME = "cwic-batch.csv"
-_COLUMNS = "width_px height_px input_bytes output_bytes rate_bpp kept_whole colours error".split()
+_COLUMNS = (
+    *("width_px", "height_px", "input_bytes", "output_bytes", "rate_bpp"),
+    *("kept_whole", "colours", "exact_graphics", "error"),
+)
 _HEAD = ["input", "output", *_COLUMNS, "left_alone"]
 # So begin the tables of this command, those of earlier versions too.
 _TABLE_BEGINS = b"input,output,width_px,height_px,"
@@ -129,6 +132,7 @@ class Outcome:
     rate_bpp: float | None = None  # bits of the `.cwic` file per pixel
     kept_whole: bool | None = None  # whether nothing was lost in it
     colours: int | None = None  # to which the picture was reduced; None if it was not
+    exact_graphics: bool | None = None  # whether its text and graphics are exact over coded pixels
     was_there: bool = False  # whether the result existed before, so that nothing was done
     error: str = ""  # why there is no result, in one line
     is_of_another: bool = False  # whether the result was made of another file; `input_bytes` of it
@@ -171,6 +175,11 @@ class Summary:
     def num_reduced(self) -> int:
         """How many results hold a picture in fewer colours."""
         return sum(outcome.colours is not None for outcome in self.outcomes)
+
+    @property
+    def num_with_exact_graphics(self) -> int:
+        """How many results hold a coded picture whose text and graphics are exact."""
+        return sum(bool(outcome.exact_graphics) for outcome in self.outcomes)
 
     @property
     def num_larger(self) -> int:
@@ -527,6 +536,7 @@ class _Job:
             round(8 * len(coded) / header.pixels, 6),
             header.is_whole,
             header.num_colours,
+            header.has_exact_layer,
             was_there,
         )
 

@@ -209,6 +209,7 @@ def _info(options: argparse.Namespace) -> int:
         "model": _bundled_name(header),
         "kept_whole": header.is_whole,
         "colours": header.num_colours,
+        "exact_graphics": header.has_exact_layer,
         "identity": header.identity.hex(),
         "q": header.q,
         "tile_px": header.tile_px,
@@ -325,9 +326,11 @@ def _batch(options: argparse.Namespace) -> int:
     skipped = f", {summary.num_skipped} existed already (-f makes them again)"
     whole = f", {summary.num_whole} kept whole" if summary.num_whole else ""
     reduced = f", {summary.num_reduced} in fewer colours" if summary.num_reduced else ""
+    num_exact = summary.num_with_exact_graphics
+    exact = f", {num_exact} with text and graphics exact" if num_exact else ""
     print_result(
         f"{options.input} -> {options.output} {summary.num_done} done"
-        f"{skipped if summary.num_skipped else ''}{whole}{reduced}, {len(failed)} failed, "
+        f"{skipped if summary.num_skipped else ''}{whole}{reduced}{exact}, {len(failed)} failed, "
         f"{summary.input_bytes:,} B -> {summary.output_bytes:,} B, {summary.seconds:.1f} s"
     )
     return 1 if failed else 0
