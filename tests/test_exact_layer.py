@@ -192,6 +192,23 @@ def test_parts_previews_and_maps_of_a_page_show_the_graphics(codec: Codec) -> No
     np.testing.assert_array_equal(np.asarray(codec.inspect(data).picture), whole)
 
 
+def test_the_map_of_bits_has_those_of_the_layer_where_it_is_shown(codec: Codec) -> None:
+    page = page_with_photograph()[:281, :299]  # no multiples of a cell
+    data = codec.encode(page, bpp=1.5)
+    file = bitstream.unpack(data)
+    found = codec.inspect(data).allocation
+    layer = StoredLayer(file).bits(found.cell_px)
+    assert layer.shape == found.bits.shape
+    assert layer.sum() == pytest.approx(8 * (len(file.sections[bitstream.Kind.EXACT]) - 4))
+    photograph = (
+        slice(112 // found.cell_px, 192 // found.cell_px),
+        slice(96 // found.cell_px, 208 // found.cell_px),
+    )
+    assert not layer[photograph].any()
+    tiles = 8 * sum(map(len, file.tiles))
+    assert found.bits.sum() == pytest.approx(layer.sum() + tiles, rel=0.03)
+
+
 def test_a_strict_size_and_an_effort_hold_for_pages() -> None:
     codec, page = Codec.load("cwic-psnr"), page_with_photograph()
     plain = codec.encode(page, target_bytes=9_000, strict=True)

@@ -226,7 +226,7 @@ class Codec:
         """The picture of a file, and where its bits went; what is coded is decoded once.
 
         `fast` is that of `decode`. Of a picture kept whole the importance map is 0 and the bits lie
-        evenly. Those of exact graphics over a coded picture are left out.
+        evenly. Those of exact graphics over a coded picture lie evenly over these.
         """
         if not bitstream.read_header(data).has_model:
             return _WHOLE.inspect(data, fast=fast)
@@ -235,8 +235,9 @@ class Codec:
         layer = StoredLayer(file)
         pixels, allocation = self._family.decode_with_allocation(stream, fast=fast)
         pixels = layer.over(pixels, everything)
+        bits = allocation.bits + layer.bits(allocation.cell_px)
         alpha = alpha_of(file, everything, 1)
-        return Inspected(shown(file, pixels, alpha), allocation)
+        return Inspected(shown(file, pixels, alpha), allocation._replace(bits=bits))
 
     def symbols(self, data: bytes) -> list[npt.NDArray[np.int32]]:
         """All integers that a `.cwic` file of this model stands for, flat, for each tile.

@@ -71,6 +71,7 @@ class StoredLayer:
             BitstreamError: the section is not as long as its streams say.
         """
         header = file.header
+        self._picture = Rectangle(0, 0, header.height, header.width)
         self._is_grey = Mode(header.mode).is_grey
         self._streams: list[tuple[Rectangle, bytes]] = []
         body = file.sections.get(Kind.EXACT)
@@ -108,6 +109,26 @@ class StoredLayer:
             place = found.shrunk(reduce).slices(target)
             result[place] = layer.over(result[place], reduce)
         return pixels if result is None else result
+
+    def bits(self, cell_px: int) -> npt.NDArray[np.float64]:
+        """(rows, columns) what it takes of cells of so many pixels a side, where it is shown.
+
+        `cell_px` divides the sides of its streams' tiles.
+
+        Raises:
+            BitstreamError: a stream is damaged.
+            NotBuiltError: this Pillow has no libwebp.
+        """
+        cells = self._picture.shrunk(cell_px)
+        result = np.zeros((cells.height, cells.width))
+        for tile, stream in self._streams:
+            if not stream:
+                continue
+            mask = self._layer(stream, tile, tile).mask
+            share = shrunk(np.where(mask, np.uint8(255), np.uint8(0)), cell_px).astype(np.float64)
+            place = tile.shrunk(cell_px).slices(cells)
+            result[place] = 8 * len(stream) * share / max(share.sum(), 1)
+        return result
 
     def _layer(self, stream: bytes, tile: Rectangle, part: Rectangle) -> Layer:
         """The part of a tile."""
