@@ -53,7 +53,7 @@ def main() -> None:
             "trained numbers, millions",
             lambda model: f"{sum(numbers[model.name].values()) / 1e6:.1f}",
         ),
-        ("analysis, kMAC/pixel", kmac("analysis", "hyper_analysis")),
+        ("analysis and hyper-analysis, kMAC/pixel", kmac("analysis", "hyper_analysis")),
         ("networks of the entropy coder, kMAC/pixel", kmac("coder")),
         ("synthesis, kMAC/pixel", kmac("synthesis")),
         ("light synthesis (`--fast`), kMAC/pixel", kmac("fast")),

@@ -177,7 +177,9 @@ def is_better_with_graphics(
         return is_reached and (plain.is_missed or found_bytes < plain_bytes)
     # What is not exact has the quality that it would have alone. Where it is so busy that this
     # means coarser steps, the other file would be smaller with these too.
-    limit_bytes = plain_bytes * math.exp(log_size_per_q * min(found.q - plain.q, 0))
+    beside_bytes = overhead_of(plain.data).total_bytes  # the same at every q
+    growth = math.exp(log_size_per_q * min(found.q - plain.q, 0))
+    limit_bytes = beside_bytes + growth * (plain_bytes - beside_bytes)
     if found_bytes <= limit_bytes:
         return True
     if found_bytes > _LARGER_WITH_GRAPHICS * limit_bytes:

@@ -223,7 +223,7 @@ class Codec:
         return shown(file, pixels, alpha_of(file, part, reduce))
 
     def inspect(self, data: bytes, *, fast: bool = False) -> Inspected:
-        """The picture of a file, and where its bits went; what is coded is decoded once.
+        """The picture of a file, and where its bits went; its tiles are decoded once.
 
         `fast` is that of `decode`. Of a picture kept whole the importance map is 0 and the bits lie
         evenly. Those of exact graphics over a coded picture lie evenly over these.

@@ -108,13 +108,12 @@ class Encoder:
 
     def _coded(self, is_settled: IsSettled, graphics_bytes: float) -> Answer:
         """What the model makes of the picture, or of what is no graphics in it; as of `choose`."""
-        pixels = self.picture.pixels
-        mask = graphics_of(pixels) if graphics_bytes > 0 else None
-        layer = None if mask is None else Layer(pixels, _visible(mask, self.picture))
+        graphics = self._graphics(graphics_bytes)
         everything = _Coding(self, self._analyzed)
-        if mask is None or layer is None or len(layer.body) > graphics_bytes:
+        if graphics is None:
             return everything.answer(is_settled)
-        plain = everything.plain
+        mask, layer = graphics
+        plain, pixels = everything.plain, self.picture.pixels
         # How busy the letters are does not matter to the photograph between them.
         rest = _Coding(
             self,
@@ -129,6 +128,15 @@ class Encoder:
         ):
             return everything.answer(is_settled)
         return without_complaint(rest.answer(is_settled), self.request, self.picture)
+
+    def _graphics(self, most_bytes: float) -> tuple[npt.NDArray[np.bool_], Layer] | None:
+        """Where graphics are, and their layer; None: there are none, or it takes too much."""
+        pixels = self.picture.pixels
+        mask = graphics_of(pixels) if most_bytes > 0 else None
+        if mask is None:
+            return None
+        layer = Layer(pixels, _visible(mask, self.picture))
+        return (mask, layer) if len(layer.body) <= most_bytes else None
 
 
 class _Coding:
@@ -168,7 +176,7 @@ class _Coding:
         if self._meet is not None:
             return self._meet(self._code)
         candidate = self._masked or self._code(self._q)
-        candidate.shelve()
+        candidate.shelve()  # that of a mask stays
         return Answer(candidate.data, q=candidate.q)
 
     def answer(self, is_settled: IsSettled) -> Answer:

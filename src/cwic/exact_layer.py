@@ -111,7 +111,9 @@ class StoredLayer:
         return pixels if result is None else result
 
     def bits(self, cell_px: int) -> npt.NDArray[np.float64]:
-        """(rows, columns) what it takes of cells of so many pixels a side, where it is shown.
+        """(rows, columns) bits that it takes in cells of so many pixels a side.
+
+        Those of a stream lie evenly over the pixels that are shown.
 
         `cell_px` divides the sides of its streams' tiles.
 
@@ -125,9 +127,10 @@ class StoredLayer:
             if not stream:
                 continue
             mask = self._layer(stream, tile, tile).mask
-            share = shrunk(np.where(mask, np.uint8(255), np.uint8(0)), cell_px).astype(np.float64)
+            rows, columns = (np.arange(0, side, cell_px) for side in mask.shape)
+            shown = np.add.reduceat(np.add.reduceat(mask, rows, dtype=np.int64), columns, axis=1)
             place = tile.shrunk(cell_px).slices(cells)
-            result[place] = 8 * len(stream) * share / max(share.sum(), 1)
+            result[place] = 8 * len(stream) * shown / max(shown.sum(), 1)
         return result
 
     def _layer(self, stream: bytes, tile: Rectangle, part: Rectangle) -> Layer:
