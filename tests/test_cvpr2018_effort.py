@@ -15,11 +15,10 @@ from cwic.engine import Engine, Session
 from cwic.errors import ModelError
 from cwic.evaluation.structural_similarity import ssim
 from cwic.families.cvpr2018.coder import CodedPicture
-from cwic.families.cvpr2018.family import Cvpr2018
+from cwic.families.cvpr2018.family import Cvpr2018, analyze
 from cwic.families.cvpr2018.refine import DISTORTION, most_passes
 from cwic.families.distortion_graphs import distortion_graph, reference_graph
 from cwic.families.protocol import steps_of
-from cwic.onnx_graph import read_graph, write_graph
 from cwic.psnr import psnr_db
 from cwic.request import Request
 from cwic.training.cvpr2018.network import Cvpr2018Network
@@ -159,9 +158,9 @@ def test_a_refinement_takes_no_more_passes_than_it_says(
 
 def test_prices_are_what_flipping_the_last_bit_costs(family: Cvpr2018, picture: np.ndarray) -> None:
     """Of the last bit that is coded, no other bit's probability depends on it."""
-    analyzed = family.analyze(picture)
-    level = np.full(analyzed.analysis.map_logits.shape, 15, np.uint8)
-    code = (analyzed.analysis.activation > 0.5).astype(np.uint8)
+    analysis = analyze(family.engine, picture)
+    level = np.full(analysis.map_logits.shape, 15, np.uint8)
+    code = (analysis.activation > 0.5).astype(np.uint8)
     bits, prices = family.coder.priced(CodedPicture(code, level))
     assert bits == family.coder.counted(CodedPicture(code, level)).bits
     costs = []
@@ -206,9 +205,7 @@ def test_the_gradient_of_a_distortion_is_that_of_autograd(
 def test_a_synthesis_without_a_known_gradient_is_an_error_of_the_model(
     model: model_file.ModelFile,
 ) -> None:
-    graph = read_graph(model.graphs["synthesis"])
-    node = next(node for node in graph.nodes if node.operator == "Relu")
-    graph.nodes[graph.nodes.index(node)] = replace(node, operator="Sigmoid")
-    changed = replace(model, graphs={**model.graphs, "synthesis": write_graph(graph)})
+    synthesis = model.graphs["synthesis"].replace(b"Relu", b"Tanh", 1)
+    changed = replace(model, graphs={**model.graphs, "synthesis": synthesis})
     with pytest.raises(ModelError, match="model cvpr2018: its synthesis allows no effort"):
         Codec(changed, threads=1).encode(seeded_picture(1), effort=1, lossless="never")

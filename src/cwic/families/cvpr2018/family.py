@@ -10,6 +10,7 @@ import numpy.typing as npt
 from cwic.coding.arithmetic_coder import BitCounter
 from cwic.engine import Engine
 from cwic.errors import BitstreamError, ImageError
+from cwic.families.cvpr2018.closed_loop import asked_for
 from cwic.families.cvpr2018.coder import CodeCoder, CodedPicture, CodeLayout
 from cwic.families.cvpr2018.refine import Leanings, Refiner, Task
 from cwic.families.original import Original, weights_of
@@ -115,8 +116,7 @@ class Cvpr2018:
         """(H, W, 3) uint8 of any size."""
         height, width = pixels.shape[:2]
         _check_size(height, width)
-        analysis = analyze(self.engine, pad_to_multiple(pixels, CELL_PX))
-        return _Analyzed(self, pixels, analysis, self.tiling(height, width, None))
+        return _Analyzed(self, pixels, self.tiling(height, width, None))
 
     def q_of_quality(self, quality: float, pixels: Pixels) -> int:  # noqa: ARG002
         """The same for all pictures: the map itself keeps more of the busy ones."""
@@ -180,13 +180,14 @@ def _check_size(height: int, width: int) -> None:
 
 
 class _Analyzed(NamedTuple):
+    """A picture of which nothing is known yet: what the analysis is to see depends on q."""
+
     family: Cvpr2018
     picture: Pixels
-    analysis: Analysis
     tiling: Tiling
 
     def code(self, q: int, emphasis: Emphasis | None = None) -> "_Coded":
-        analysis = self._emphasized(emphasis)
+        analysis = self._analysis(q, emphasis)
         return _Coded(self, q, code_of_picture(analysis, q, self.family.layout))
 
     def refine(
@@ -200,7 +201,7 @@ class _Analyzed(NamedTuple):
         progress: Callable[[float], None] | None = None,
     ) -> "_Coded":
         """The picture at a q, its code refined; a third of the steps from a `start` on."""
-        analysis, layout = self._emphasized(emphasis), self.family.layout
+        analysis, layout = self._analysis(q, emphasis), self.family.layout
         task = Task(
             self._original(emphasis),
             q,
@@ -222,10 +223,21 @@ class _Analyzed(NamedTuple):
         """What the picture loses, (H, W, 3) shown in its place."""
         return self.family.refiner.distortion(self._original(emphasis), shown)
 
-    def _emphasized(self, emphasis: Emphasis | None) -> Analysis:
-        if emphasis is None:
-            return self.analysis
-        return self.analysis._replace(map_logits=self.analysis.map_logits + _MASK_LOGITS * emphasis)
+    def _analysis(self, q: int, emphasis: Emphasis | None) -> Analysis:
+        """Of what has to be seen for the picture to be shown at a q; the map emphasized."""
+        family, picture = self.family, self.picture
+
+        def analyzed(seen: Pixels) -> Analysis:
+            found = analyze(family.engine, pad_to_multiple(seen, CELL_PX))
+            if emphasis is None:
+                return found
+            return found._replace(map_logits=found.map_logits + _MASK_LOGITS * emphasis)
+
+        def shown(seen: Pixels) -> Pixels:
+            coded = code_of_picture(analyzed(seen), q, family.layout)
+            return family.part(coded, self.tiling, self.tiling.picture)
+
+        return analyzed(asked_for(picture, shown))
 
     def _original(self, emphasis: Emphasis | None) -> Original:
         weights = weights_of(emphasis, _MASK_OCTAVES)
