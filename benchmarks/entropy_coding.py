@@ -17,7 +17,6 @@ from speed import QUALITY, machine, median_s
 
 from cwic import model_file
 from cwic.families.cvpr2018 import family as cvpr2018
-from cwic.image import pad_to_multiple
 
 QUALITIES = (0, QUALITY, 100)
 
@@ -37,13 +36,11 @@ def main() -> None:
     analyses = []
     for path in paths:
         with Image.open(path) as image:
-            pixels = pad_to_multiple(np.asarray(image.convert("RGB")), cvpr2018.CELL_PX)
-        analyses.append(cvpr2018.analyze(model.engine, pixels))
+            analyses.append(model.analyze(np.asarray(image.convert("RGB"))))
     for quality in QUALITIES:
         bpp, encode_s, decode_s = [], [], []
         for analysis in analyses:
-            q = model.rates.of_quality(quality)
-            picture = cvpr2018.code_of_picture(analysis, q, model.layout)
+            picture = analysis.code(model.rates.of_quality(quality)).picture
             payload = model.coder.counted(picture).payload()
             cells = picture.level.shape
             encode_s.append(median_s(lambda p=picture: model.coder.counted(p).payload()))  # type: ignore[misc]

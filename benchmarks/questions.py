@@ -23,8 +23,7 @@ from cwic import Codec, model_file
 from cwic.evaluation.anchors import contestant
 from cwic.evaluation.compare import of_size
 from cwic.evaluation.metrics import measure
-from cwic.families.cvpr2018 import family as cvpr2018
-from cwic.image import pad_to_multiple
+from cwic.families.cvpr2018.family import Cvpr2018
 from cwic.view import overlay
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,21 +47,18 @@ class Spent(NamedTuple):
     coded: float  # bits of code and map, by the model's networks
 
 
-def spent(model: cvpr2018.Cvpr2018, pixels: Pixels, quality: float) -> Spent:
+def spent(model: Cvpr2018, pixels: Pixels, quality: float) -> Spent:
     """What a picture costs at a quality."""
-    layout = model.layout
-    padded = pad_to_multiple(pixels, cvpr2018.CELL_PX)
-    analysis = cvpr2018.analyze(model.engine, padded)
-    picture = cvpr2018.code_of_picture(analysis, model.rates.of_quality(quality), layout)
-    kept = layout.kept(picture.level)
+    picture = model.analyze(pixels).code(model.rates.of_quality(quality)).picture
+    kept = model.layout.kept(picture.level)
     return Spent(
         pixels.shape[0] * pixels.shape[1], float(kept.sum()), model.coder.counted(picture).bits
     )
 
 
-def _paper_model() -> tuple[cvpr2018.Cvpr2018, str]:
+def _paper_model() -> tuple[Cvpr2018, str]:
     model = model_file.load(model_file.find("cvpr2018"))
-    return cvpr2018.Cvpr2018(model, threads=1), f"{model.name} {model.identity.hex()}"
+    return Cvpr2018(model, threads=1), f"{model.name} {model.identity.hex()}"
 
 
 def rate(pictures: Sequence[tuple[str, Pixels]]) -> None:

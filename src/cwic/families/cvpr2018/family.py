@@ -252,11 +252,11 @@ class _Coded:
         self._of = of
         self.q = q
         self.leanings = leanings
-        self._picture = picture
+        self.picture = picture
 
     @cached_property
     def _counted(self) -> BitCounter:
-        return self._of.family.coder.counted(self._picture)
+        return self._of.family.coder.counted(self.picture)
 
     def size_bytes(self) -> float:
         return self._counted.bits / 8
@@ -266,4 +266,4 @@ class _Coded:
 
     def pixels(self) -> Pixels:
         of, family = self._of, self._of.family
-        return family.part(self._picture, of.tiling, of.tiling.picture)
+        return family.part(self.picture, of.tiling, of.tiling.picture)
