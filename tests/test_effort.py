@@ -61,11 +61,16 @@ def test_a_file_of_some_effort_is_smaller_and_no_worse(psnr_codec: Codec) -> Non
 
 def test_the_lowest_qualities_gain_too() -> None:
     """There the descent ends far above the distortion that is to be kept."""
-    codec, picture = Codec.load("cwic-visual", threads=1), seeded_picture(0)
+    codec = Codec.load("cwic-visual", threads=1)
+    # Of four, since one may gain nothing: which one differs from processor to processor.
     plain, refined = (
-        codec.encode(picture, quality=5, lossless="never", effort=effort) for effort in (0, 5)
+        sum(
+            len(codec.encode(seeded_picture(seed), quality=5, lossless="never", effort=effort))
+            for seed in range(4)
+        )
+        for effort in (0, 5)
     )
-    assert len(refined) < 0.95 * len(plain)
+    assert refined < 0.95 * plain
 
 
 def test_the_same_effort_gives_the_same_file(psnr_codec: Codec, picture: np.ndarray) -> None:
