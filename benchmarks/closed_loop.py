@@ -24,14 +24,15 @@ from tqdm import tqdm
 
 from cwic import model_file
 from cwic.evaluation.metrics import measure
-from cwic.families.cvpr2018.closed_loop import asked_for
+from cwic.evaluation.quality import Quality
+from cwic.families.cvpr2018.closed_loop import PASSES, asked_for
 from cwic.families.cvpr2018.coder import CodedPicture
 from cwic.families.cvpr2018.family import CELL_PX, Cvpr2018, analyze, code_of_picture
 from cwic.families.protocol import Pixels
 from cwic.image import pad_to_multiple
 
 QS = (-256, -160, 0, 160)
-BLOCK_Q, BLOCK_PX = -160, 64
+BLOCK_Q = -160
 PHOTOGRAPHS = frozenset(("bsds", "cid22", "frames", "imagenet", "photos"))
 
 Passes = Sequence[tuple[int, float]]
@@ -44,7 +45,7 @@ class Choice(NamedTuple):
     q: int | None = None  # None: that of the file
 
 
-OPEN = Choice(())
+OPEN, BUILT = Choice(()), Choice(PASSES)
 CHOICES = {
     "none": OPEN,
     "16 x 0.6": Choice(((16, 0.6),)),
@@ -53,9 +54,9 @@ CHOICES = {
     "32 x 0.7, 16 x 0.4": Choice(((32, 0.7), (16, 0.4))),
     "64 x 0.8, 32 x 0.5, 16 x 0.4": Choice(((64, 0.8), (32, 0.5), (16, 0.4))),
     "32 x 0.7, 16 x 0.4, 16 x 0.2": Choice(((32, 0.7), (16, 0.4), (16, 0.2))),
-    "32 x 0.7, 16 x 0.4, 8 x 0.2": Choice(((32, 0.7), (16, 0.4), (8, 0.2))),
-    "the same, always at q = -160": Choice(((32, 0.7), (16, 0.4), (8, 0.2)), -160),
-    "the same, always at q = 64": Choice(((32, 0.7), (16, 0.4), (8, 0.2)), 64),
+    "those of the encoder": BUILT,
+    "the same, always at q = -160": Choice(PASSES, -160),
+    "the same, always at q = 64": Choice(PASSES, 64),
 }
 
 
@@ -63,11 +64,7 @@ class Found(NamedTuple):
     """What a choice makes of a crop at one q."""
 
     bits: float
-    psnr_db: float
-    ssim: float
-    ms_ssim: float
-    ssimulacra2: float
-    block: float
+    quality: Quality
 
 
 def encoded(family: Cvpr2018, picture: Pixels, choice: Choice, q: int) -> Found:
@@ -84,15 +81,7 @@ def encoded(family: Cvpr2018, picture: Pixels, choice: Choice, q: int) -> Found:
 
     coded = code(asked_for(picture, shown, choice.passes), q)
     decoded = family.part(coded, whole, whole.picture)
-    found = measure(picture, decoded)
-    rows, columns = (side // BLOCK_PX for side in picture.shape[:2])
-    error = np.subtract(picture, decoded, dtype=float)[: rows * BLOCK_PX, : columns * BLOCK_PX]
-    means = error.reshape(rows, BLOCK_PX, columns, BLOCK_PX, 3).mean(axis=(1, 3))
-    return Found(
-        family.coder.counted(coded).bits,
-        *(found.psnr_rgb_db, found.ssim_rgb, found.ms_ssim_rgb, found.ssimulacra2),
-        block=float(np.abs(means).max()),
-    )
+    return Found(family.coder.counted(coded).bits, measure(picture, decoded))
 
 
 def kind_of_crop(path: Path, *, by_kind: bool) -> str:
@@ -108,14 +97,16 @@ def main() -> None:
     parser.add_argument("--model", default="cvpr2018", metavar="NAME|PATH")
     parser.add_argument("--count", type=int, default=3, help="crops of each kind")
     parser.add_argument("--crop-px", type=int, default=250)
-    parser.add_argument("--by-kind", action="store_true", help="kinds apart, bundled passes alone")
+    parser.add_argument(
+        "--by-kind", action="store_true", help="kinds apart, the encoder's passes alone"
+    )
     arguments = parser.parse_args()
     model = model_file.load(model_file.find(arguments.model))
     family = Cvpr2018(model)
     choices = {
         name: choice
         for name, choice in CHOICES.items()
-        if not arguments.by_kind or choice in (OPEN, CHOICES["32 x 0.7, 16 x 0.4, 8 x 0.2"])
+        if not arguments.by_kind or choice in (OPEN, BUILT)
     }
     points: dict[tuple[str, str], list[list[Found]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -137,11 +128,11 @@ def main() -> None:
 def print_row(kind: str, name: str, rows: list[list[Found]], anchors: list[list[Found]]) -> None:
     """One line of the table: gains over the anchors."""
 
-    def mean(value: Callable[[Found], float]) -> float:
+    def mean(value: Callable[[Quality], float]) -> float:
         return statistics.fmean(
             gain(
-                ([each.bits for each in anchor], [value(each) for each in anchor]),
-                ([each.bits for each in row], [value(each) for each in row]),
+                ([each.bits for each in anchor], [value(each.quality) for each in anchor]),
+                ([each.bits for each in row], [value(each.quality) for each in row]),
             )
             for row, anchor in zip(rows, anchors, strict=True)
         )
@@ -151,10 +142,10 @@ def print_row(kind: str, name: str, rows: list[list[Found]], anchors: list[list[
         for row, anchor in zip(rows, anchors, strict=True)
         for found, plain in zip(row, anchor, strict=True)
     )
-    block = statistics.fmean(row[QS.index(BLOCK_Q)].block for row in rows)
+    block = statistics.fmean(row[QS.index(BLOCK_Q)].quality.block_color_error for row in rows)
     print(
-        f"| {kind} | {name} | {mean(lambda found: found.psnr_db):+.2f} "
-        f"| {mean(lambda found: found.ssim):+.4f} | {mean(lambda found: found.ms_ssim):+.4f} "
+        f"| {kind} | {name} | {mean(lambda found: found.psnr_rgb_db):+.2f} "
+        f"| {mean(lambda found: found.ssim_rgb):+.4f} | {mean(lambda found: found.ms_ssim_rgb):+.4f} "
         f"| {mean(lambda found: found.ssimulacra2):+.1f} | {more:+.1%} | {block:.1f} |"
     )
 

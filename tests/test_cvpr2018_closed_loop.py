@@ -7,11 +7,11 @@ import pytest
 from conftest import seeded_picture
 
 from cwic import model_file
+from cwic.evaluation.metrics import measure
 from cwic.families.cvpr2018.closed_loop import asked_for
 from cwic.families.cvpr2018.family import Cvpr2018, analyze, code_of_picture
 from cwic.families.protocol import Pixels
 from cwic.image import pad_to_multiple
-from cwic.psnr import psnr_db
 
 
 def flat(level: int, shape: tuple[int, int] = (50, 70)) -> Pixels:
@@ -62,8 +62,9 @@ def test_colours_stay_and_photographs_get_better(q: int) -> None:
     analyzed = family.analyze(picture)
     before = family.part(open_loop, analyzed.tiling, analyzed.tiling.picture)
     after = analyzed.code(q).pixels()
-    assert _furthest_block(picture, after) < 0.75 * _furthest_block(picture, before)
-    assert psnr_db(picture, after) > psnr_db(picture, before) + 0.2
+    found, found_before = measure(picture, after), measure(picture, before)
+    assert found.block_color_error < 0.75 * found_before.block_color_error
+    assert found.psnr_rgb_db > found_before.psnr_rgb_db + 0.2
 
 
 def test_sides_that_are_no_multiples_of_a_cell_are_compared_as_they_are() -> None:
@@ -87,11 +88,3 @@ def test_sides_that_are_no_multiples_of_a_cell_are_compared_as_they_are() -> Non
             *((t := family.tiling(43, 61, None)), t.picture),
         ),
     )
-
-
-def _furthest_block(picture: Pixels, shown: Pixels) -> float:
-    """Of the squares of 64 pixels and the colours the mean that is furthest off, in levels."""
-    rows, columns = (side // 64 for side in picture.shape[:2])
-    error = np.subtract(picture, shown, dtype=float)[: 64 * rows, : 64 * columns]
-    means = error.reshape(rows, 64, columns, 64, 3).mean(axis=(1, 3))
-    return float(np.abs(means).max())
