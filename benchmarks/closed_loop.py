@@ -97,9 +97,7 @@ def main() -> None:
     parser.add_argument("--model", default="cvpr2018", metavar="NAME|PATH")
     parser.add_argument("--count", type=int, default=3, help="crops of each kind")
     parser.add_argument("--crop-px", type=int, default=250)
-    parser.add_argument(
-        "--by-kind", action="store_true", help="kinds apart, the encoder's passes alone"
-    )
+    parser.add_argument("--by-kind", action="store_true", help="only the encoder's passes")
     arguments = parser.parse_args()
     model = model_file.load(model_file.find(arguments.model))
     family = Cvpr2018(model)
@@ -143,10 +141,15 @@ def print_row(kind: str, name: str, rows: list[list[Found]], anchors: list[list[
         for found, plain in zip(row, anchor, strict=True)
     )
     block = statistics.fmean(row[QS.index(BLOCK_Q)].quality.block_color_error for row in rows)
+    psnr_db, ssim, ms_ssim, ssimulacra2 = (
+        mean(lambda found: found.psnr_rgb_db),
+        mean(lambda found: found.ssim_rgb),
+        mean(lambda found: found.ms_ssim_rgb),
+        mean(lambda found: found.ssimulacra2),
+    )
     print(
-        f"| {kind} | {name} | {mean(lambda found: found.psnr_rgb_db):+.2f} "
-        f"| {mean(lambda found: found.ssim_rgb):+.4f} | {mean(lambda found: found.ms_ssim_rgb):+.4f} "
-        f"| {mean(lambda found: found.ssimulacra2):+.1f} | {more:+.1%} | {block:.1f} |"
+        f"| {kind} | {name} | {psnr_db:+.2f} | {ssim:+.4f} | {ms_ssim:+.4f} "
+        f"| {ssimulacra2:+.1f} | {more:+.1%} | {block:.1f} |"
     )
 
 
