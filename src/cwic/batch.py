@@ -31,7 +31,6 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_complete
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -40,6 +39,7 @@ from cwic.defaults import CODEC_SUFFIX, PICTURE_FORMATS, PICTURE_SUFFIXES, UNREA
 from cwic.errors import BitstreamError, CodecError, CodecWarning, ModelError, NotBuiltError, reason
 from cwic.folder import Folder, folder_at, place_within
 from cwic.request import Request
+from cwic.workers import end_with_parent
 
 if TYPE_CHECKING:
     from cwic.bitstream import Header
@@ -629,16 +629,8 @@ def _begin_worker(stop: Connection) -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
-
-
-def _end_with_parent(stop: Connection) -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([stop, parent.sentinel])
     # A file that is being written is finished first: then nothing of it is left over.
-    _WRITING.acquire(timeout=_WRITES_AT_MOST_S)
-    os._exit(1)
+    end_with_parent(stop, lambda: _WRITING.acquire(timeout=_WRITES_AT_MOST_S))
 
 
 def _work_on_ray(

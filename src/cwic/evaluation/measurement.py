@@ -29,6 +29,7 @@ from cwic.evaluation.anchors import Contestant, contestant
 from cwic.evaluation.butteraugli import BUTTERAUGLI_PX, butteraugli, butteraugli_program
 from cwic.evaluation.quality import Quality
 from cwic.image import read_picture
+from cwic.workers import end_with_parent
 
 # Raised when a metric or the way of timing changes: older points are then measured anew.
 _METHOD = 3
@@ -229,7 +230,8 @@ def _in_own_process(job: Job) -> Measured:
 
 def _pool(processes: int) -> ProcessPoolExecutor:
     # A fork would inherit the locks of ONNX Runtime's threads.
-    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent)
 
 
 def _measure(job: Job) -> Measured:
