@@ -48,15 +48,17 @@ class Choice(NamedTuple):
 OPEN, BUILT = Choice(()), Choice(PASSES)
 CHOICES = {
     "none": OPEN,
-    "16 x 0.6": Choice(((16, 0.6),)),
-    "64 x 0.8, 16 x 0.5": Choice(((64, 0.8), (16, 0.5))),
     "16 x 0.5, 16 x 0.3": Choice(((16, 0.5), (16, 0.3))),
-    "32 x 0.7, 16 x 0.4": Choice(((32, 0.7), (16, 0.4))),
-    "64 x 0.8, 32 x 0.5, 16 x 0.4": Choice(((64, 0.8), (32, 0.5), (16, 0.4))),
-    "32 x 0.7, 16 x 0.4, 16 x 0.2": Choice(((32, 0.7), (16, 0.4), (16, 0.2))),
+    "32 x 0.7, 16 x 0.4, 8 x 0.2": Choice(((32, 0.7), (16, 0.4), (8, 0.2))),
+    "32 x 0.7, 16 x 0.4, 1 x 0.2": Choice(((32, 0.7), (16, 0.4), (1, 0.2))),
+    "1 x 0.2, 32 x 0.7, 16 x 0.4": Choice(((1, 0.2), (32, 0.7), (16, 0.4))),
+    "4 x 0.4, 16 x 0.6, 16 x 0.3": Choice(((4, 0.4), (16, 0.6), (16, 0.3))),
+    "1 x 0.2, 4 x 0.3, 16 x 0.5, 16 x 0.3": Choice(((1, 0.2), (4, 0.3), (16, 0.5), (16, 0.3))),
     "those of the encoder": BUILT,
-    "the same, always at q = -160": Choice(PASSES, -160),
-    "the same, always at q = 64": Choice(PASSES, 64),
+    "the same, the last two 16 x 0.6, 16 x 0.4": Choice((*PASSES[:2], (16, 0.6), (16, 0.4))),
+    "the same, the last two 16 x 0.5, 32 x 0.5": Choice((*PASSES[:2], (16, 0.5), (32, 0.5))),
+    "the same, and 8 x 0.2 before the last": Choice((*PASSES[:3], (8, 0.2), PASSES[3])),
+    "those of the encoder, always at q = -160": Choice(PASSES, -160),
 }
 
 

@@ -29,9 +29,9 @@ def test_what_is_shown_as_it_is_is_asked_for_as_it_is() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 90), (33, 31), (64, 100)])
 def test_most_of_what_is_missing_is_asked_for(shape: tuple[int, int]) -> None:
-    """Shares of 0.7, 0.4 and 0.2 of what is left, one after the other, up to the edges."""
+    """Shares of 0.25, 0.3, 0.5 and 0.3 of what is left, one after the other, up to the edges."""
     asked = asked_for(flat(100, shape), darkened(10))
-    assert np.all(asked == round(110 - 10 * 0.3 * 0.6 * 0.8))
+    assert np.all(asked == round(110 - 10 * 0.75 * 0.7 * 0.5 * 0.7))
 
 
 def test_no_more_is_asked_for_than_a_picture_can_hold() -> None:
@@ -79,7 +79,7 @@ def test_sides_that_are_no_multiples_of_a_cell_are_compared_as_they_are() -> Non
         return family.part(code_of_picture(found, 0, family.layout), tiling, tiling.picture)
 
     asked = asked_for(picture, shown)
-    assert seen == [picture.shape] * 3
+    assert seen == [picture.shape] * 4
     expected = analyze(family.engine, pad_to_multiple(asked, 8))
     assert np.array_equal(
         family.analyze(picture).code(0).pixels(),

@@ -31,9 +31,9 @@ REACHED = {
     ("cwic-visual", "smooth"): (5.15, BAR),
     ("cwic-psnr", "smooth"): (3.67, BAR),
     ("cwic-psnr", "flat"): (5.07, 3.20),
-    # By the closed loop the worst line has 60 of squared error in place of 96, but the inside 18
-    # in place of 48.
-    ("cvpr2018", "smooth"): (3.39, BAR),
+    # The closed loop takes more from the inside than from the borders, which it halves as well.
+    ("cvpr2018", "smooth"): (4.80, BAR),
+    ("cvpr2018", "flat"): (3.52, BAR),
 }
 # Of a number in REACHED: other sizes, other machines.
 TOLERANCE = 1.1
